@@ -1,0 +1,4 @@
+//! `cloister._native.hostplane`.
+
+#[pyo3::pymodule(gil_used = false)]
+pub(crate) mod hostplane {}

@@ -1,0 +1,247 @@
+//! The attested configuration: `/cloister/config.json` and `/cloister/process.json`.
+//!
+//! Both files are written by `cloister build`, lie in the measured application ramdisk, and are
+//! read once, at boot. Because they are measured they are believed; because a measured mistake is
+//! still a mistake, an unknown key or a value out of range refuses the boot instead of being
+//! ignored. Byte counts are bytes, times are milliseconds.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Version of the configuration format this program reads.
+pub const VERSION: u32 = 1;
+/// Largest configuration file read, in bytes.
+pub const MAX_CONFIG_BYTES: usize = 1 << 20;
+
+/// `/cloister/config.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnclaveConfig {
+    /// Format version, [`VERSION`].
+    pub version: u32,
+    /// DNS label of the enclave.
+    pub name: String,
+    /// Identity of the enclave.
+    pub uuid: Uuid,
+    /// Identity of its app.
+    pub app_uuid: Uuid,
+    /// Identity of its team.
+    pub team_uuid: Uuid,
+    /// Debug enclave: PCR0–2 are zero and the console is open.
+    pub debug: bool,
+    /// Whether a request needs a valid `api-key`.
+    pub api_key_auth: bool,
+    /// Whether the `api-key` header is passed on to the user process.
+    pub forward_api_key: bool,
+    /// Whether the PROXY header is replayed to the user process (TLS passthrough only).
+    pub forward_proxy_protocol: bool,
+    /// Where and how the user process listens.
+    pub service: Service,
+    /// What may leave.
+    pub egress: Egress,
+    /// Health check of the user process; none: its port must accept.
+    pub healthcheck: Option<Healthcheck>,
+    /// Connection and handshake bounds.
+    pub acceptor: Acceptor,
+    /// Every other bound.
+    pub limits: Limits,
+    /// Transaction logs.
+    pub logs: Logs,
+    /// TLS in the enclave.
+    pub tls: Tls,
+    /// Environment of the user process.
+    pub env: Env,
+    /// CORS of the attestation endpoint.
+    pub attestation_cors: Cors,
+    /// Whose bundles are believed.
+    pub trust: Trust,
+}
+
+/// Where and how the user process listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// TCP port on the enclave's loopback.
+    pub port: u16,
+    /// Protocol spoken to it.
+    pub protocol: Protocol,
+}
+
+/// Protocol spoken to the user process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/2 with prior knowledge, in clear.
+    H2c,
+    /// HTTP/1.1.
+    Http1,
+    /// Bytes.
+    Tcp,
+}
+
+/// What may leave the enclave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// Whether anything may.
+    pub enabled: bool,
+    /// Allow-list entries; grammar in data-plane documentation.
+    pub destinations: Vec<String>,
+    /// Whether the host may connect to addresses that are not global.
+    pub allow_private: bool,
+}
+
+/// Health check of the user process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Healthcheck {
+    /// Path asked with GET.
+    pub path: String,
+    /// Port asked; the service port when absent.
+    pub port: Option<u16>,
+}
+
+/// Connection and handshake bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acceptor {
+    /// Connections open at once.
+    pub max_concurrent_connections: u32,
+    /// TLS handshakes under way at once.
+    pub max_concurrent_handshakes: u32,
+    /// From accept to Finished, in milliseconds.
+    pub handshake_timeout: u64,
+}
+
+/// Every other bound. Bytes for sizes, milliseconds for times, `None` for no bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Request head, bytes (431).
+    pub head: u64,
+    /// Header lines (431).
+    pub headers: u32,
+    /// Request target, bytes (414).
+    pub target: u64,
+    /// Request body, bytes (413).
+    pub max_body: Option<u64>,
+    /// From the first byte of a head to its end, ms (408).
+    pub head_timeout: u64,
+    /// Between two reads or writes of a body, ms (408).
+    pub body_idle: u64,
+    /// Idle between two requests, ms.
+    pub keepalive_idle: u64,
+    /// Connecting to the user process, ms (502/504).
+    pub upstream_connect: u64,
+    /// Until the user process's response head is there, ms (504).
+    pub upstream_response: u64,
+    /// HTTP/2 concurrent streams.
+    pub h2_streams: u32,
+    /// Body opened whole before anything is forwarded, bytes.
+    pub decrypt_buffer: u64,
+    /// One `ev:` token, bytes (422).
+    pub max_token: u64,
+    /// One encrypted file, bytes.
+    pub max_file: u64,
+    /// All held bodies together, bytes (503).
+    pub held_bytes: u64,
+    /// Distinct ephemeral keys in one request (422).
+    pub distinct_keys_per_request: u32,
+    /// Connections that have not sent a whole ClientHello.
+    pub max_waiting: u32,
+    /// Grace period of a drain, ms.
+    pub drain_timeout: u64,
+    /// Transaction logs held while the host is away, bytes.
+    pub log_ring: u64,
+}
+
+/// Transaction logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Whether any are written.
+    pub trx_logging: bool,
+    /// Whether query strings are shown.
+    pub trx_log_query: bool,
+    /// Header names (`name` or `prefix-*`) whose values are shown.
+    pub trusted_headers: Vec<String>,
+}
+
+/// TLS in the enclave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Whether TLS ends in the enclave.
+    pub termination: bool,
+    /// Names the certificate is for.
+    pub domains: Vec<String>,
+    /// Whether an ACME certificate is ordered for them.
+    pub acme: bool,
+    /// Oldest TLS version accepted.
+    pub min_version: TlsVersion,
+}
+
+/// Oldest TLS version accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// Environment of the user process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Env {
+    /// What happens to the user process after a hot update.
+    pub reload: Reload,
+}
+
+/// What happens to the user process after a hot update of its environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reload {
+    /// Nothing.
+    None,
+    /// It is restarted.
+    Restart,
+    /// It is sent SIGHUP.
+    Sighup,
+}
+
+/// CORS of the attestation endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// `access-control-allow-origin`.
+    pub origin: String,
+}
+
+/// Whose bundles are believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// One to three Ed25519 public keys, 32 bytes each, standard base64 with padding.
+    pub service_keys: Vec<String>,
+}
+
+/// `/cloister/process.json`: what runs, as the final image's configuration says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessConfig {
+    /// ENTRYPOINT and CMD as Docker joins them; never empty.
+    pub argv: Vec<String>,
+    /// ENV, in order.
+    pub env: Vec<(String, String)>,
+    /// WORKDIR, absolute.
+    pub cwd: String,
+    /// USER as written: empty, `name`, `uid`, `name:group`, `uid:gid`.
+    pub user: String,
+    /// Additional group ids.
+    pub groups: Vec<u32>,
+    /// STOPSIGNAL as a number.
+    pub stop_signal: i32,
+}

@@ -1,0 +1,40 @@
+//! Health of an enclave, as its port 7779 says it in JSON. "Unknown" is never healthy.
+
+use serde::{Deserialize, Serialize};
+
+/// Where the enclave is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Finishing what is in flight.
+    Draining,
+    /// It cannot serve; the reason says why.
+    Failed,
+    /// Waiting for its bundle.
+    Provisioning,
+    /// Serving.
+    Ready,
+    /// Booting.
+    Starting,
+}
+
+/// Answer of `GET /health` on port 7779: 200 when [`State::Ready`] and the process is healthy, else 503.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// State.
+    pub state: State,
+    /// Why, when it is not ready.
+    pub reason: Option<String>,
+    /// Whether the user process passed its health check; `None`: not known yet.
+    pub process_healthy: Option<bool>,
+    /// How often the user process was restarted.
+    pub process_restarts: u64,
+    /// Version of the bundle in use.
+    pub bundle_version: Option<u64>,
+    /// End of the TLS certificate in use, seconds since the Unix epoch.
+    pub certificate_not_after: Option<i64>,
+    /// Transaction log records in the ring.
+    pub log_ring_records: u64,
+    /// Transaction log records dropped since boot.
+    pub log_ring_dropped: u64,
+}
