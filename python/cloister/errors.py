@@ -15,7 +15,7 @@ The tree::
     ├── BuildFailed                 a builder ended with an error; ``status`` is its exit status
     ├── StoreError                  the platform's store cannot be used
     ├── ReleaseRefused              the platform does not release secrets to this enclave
-    ├── PolicyError                 a policy that cannot be made: it would accept anything, or nothing
+    ├── PolicyError                 a policy that would accept anything, or nothing
     ├── AttestationError            the enclave did not prove what was asked of it
     │   ├── MalformedDocument       not an attestation document, or a field breaks a limit
     │   ├── UntrustedChain          the certificate chain does not lead to the trust anchor
@@ -28,8 +28,8 @@ The tree::
     ├── TransportError              a connection failed; trying again may help
     └── RunnerError                 an enclave could not be started or ended badly
 
-A message says what was expected and what was found, in lower case and without a full stop, and never
-carries a secret. :attr:`CloisterError.exit_status` is the status the command line ends with.
+A message says what was expected and what was found, in lower case and without a full stop, and
+never carries a secret. :attr:`CloisterError.exit_status` is the status the command line ends with.
 """
 
 

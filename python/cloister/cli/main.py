@@ -1,0 +1,163 @@
+"""Entry point of ``cloister``: global switches, the list of commands, the one place for errors."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from cloister.cli import output, settings
+from cloister.cli.app import Entry, LazyCommand, group
+from cloister.errors import CloisterError, UsageError
+
+_SUMMARY = """Build, run, attest and reach applications in AWS Nitro Enclaves.
+
+Results go to standard output, everything else to standard error. Every command takes --json;
+--quiet, --verbose and --no-color may stand anywhere.
+
+\b
+Example:
+  cloister init hello
+  cloister build
+  cloister run
+"""
+
+_COMMANDS = {
+    "init": Entry("cloister.cli.init", "init", "Write enclave.toml, signing pair and app keys."),
+    "build": Entry("cloister.cli.build", "build", "Turn a Dockerfile into an enclave image (EIF)."),
+    "describe": Entry("cloister.cli.describe", "describe", "Show what is in an EIF."),
+    "run": Entry("cloister.cli.run", "run", "Run an enclave on this machine."),
+    "dev": Entry("cloister.cli.dev", "dev", "Run the data plane alone, without an enclave."),
+    "relay": Entry("cloister.cli.relay", "relay", "Move bytes between TCP, Unix and vsock."),
+    "attest": Entry("cloister.cli.attest", "attest", "Attest a running enclave."),
+    "encrypt": Entry(
+        "cloister.cli.encrypt", "encrypt", "Encrypt a value, JSON or file for an app."
+    ),
+}
+
+_GROUPS = {
+    "attestation": (
+        "Work with saved attestation documents.",
+        {
+            "verify": Entry("cloister.cli.attestation", "verify", "Verify a saved document."),
+            "show": Entry(
+                "cloister.cli.attestation", "show", "Decode a document, believing nothing."
+            ),
+        },
+    ),
+    "key": (
+        "Make, list and revoke API keys.",
+        {
+            "create": Entry("cloister.cli.key", "create", "Make an API key; it is shown once."),
+            "list": Entry("cloister.cli.key", "list_keys", "List API keys."),
+            "revoke": Entry("cloister.cli.key", "revoke", "Revoke an API key."),
+        },
+    ),
+}
+
+_SWITCHES = ("--quiet", "--verbose", "--no-color")
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and ends the process with its exit status."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit status; the only place that catches errors."""
+    head, separator, tail = _split(arguments)
+    switches = {switch for switch in _SWITCHES if switch in head}
+    rest = [word for word in head if word not in switches]
+    env = settings.load()
+    output.configure(
+        output.Style(
+            quiet="--quiet" in switches,
+            verbose="--verbose" in switches,
+            color=not env.no_color and "--no-color" not in switches and sys.stderr.isatty(),
+            as_json="--json" in rest,
+        )
+    )
+    try:
+        ended = _root().main(
+            args=[*rest, *separator, *tail], prog_name="cloister", standalone_mode=False
+        )
+    except CloisterError as problem:
+        output.error(problem)
+        return problem.exit_status
+    except typer.TyperException as problem:
+        return _usage(problem)
+    except typer.Abort:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    return ended if isinstance(ended, int) else 0
+
+
+def _usage(problem: typer.TyperException) -> int:
+    """A command line that could not be parsed, told as every other error is."""
+    message = getattr(problem, "format_message", lambda: str(problem))()
+    context = getattr(problem, "ctx", None)
+    if context is not None and not str(message).strip():
+        output.note(context.get_help())
+        return UsageError.exit_status
+    if type(problem).__name__ == "NoArgsIsHelpError":
+        output.note(str(message))
+        return UsageError.exit_status
+    path = context.command_path if context is not None else "cloister"
+    output.error(
+        UsageError(str(message).rstrip("."), hint=f"`{path} --help` shows how it is called")
+    )
+    return UsageError.exit_status
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Cuts at ``--``: what stands behind it belongs to the command alone."""
+    if "--" not in arguments:
+        return arguments, [], []
+    at = arguments.index("--")
+    return arguments[:at], ["--"], arguments[at + 1 :]
+
+
+def _root() -> TyperGroup:
+    root = typer.main.get_command(_shell())
+    if not isinstance(root, TyperGroup):
+        raise TypeError("the root command is a group")
+    for name, entry in _COMMANDS.items():
+        root.add_command(LazyCommand(name, entry))
+    for name, (summary, entries) in _GROUPS.items():
+        root.add_command(group(name, summary, entries))
+    return root
+
+
+def _shell() -> typer.Typer:
+    app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help=_SUMMARY)
+
+    @app.callback()
+    def root(
+        *,
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=_show_version, is_eager=True, help="Show the version."
+            ),
+        ] = False,
+    ) -> None:
+        """Holds the options that stand before a command."""
+
+    return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata  # noqa: PLC0415 - 20 ms that other commands need not pay
+
+        version = metadata.version("cloister")
+        output.show({"version": version}, text=f"cloister {version}")
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Text of the command line becomes types here; a wrong one is a usage error, exit status 2."""
+
+import datetime as dt
+import re
+
+import typer
+
+PCR_BYTES = 48  # SHA-384, the only digest the NSM uses (nsm-api, attestation_process.md 3.2.2.2)
+
+
+def digest(text: str) -> bytes:
+    """A PCR value: 96 hexadecimal digits, any case."""
+    try:
+        value = bytes.fromhex(text.strip())
+    except ValueError:
+        raise typer.BadParameter(f"not hexadecimal: `{printable(text)}`") from None
+    if len(value) != PCR_BYTES:
+        raise typer.BadParameter(
+            f"expected {2 * PCR_BYTES} hexadecimal digits, got {2 * len(value)}"
+        )
+    return value
+
+
+def indexed_digest(text: str) -> tuple[int, bytes]:
+    """``INDEX=HEX``: a PCR index from 0 to 31 and its value."""
+    index, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"(?:PCR)?[0-9]{1,2}", index.strip(), re.IGNORECASE):
+        raise typer.BadParameter(f"expected INDEX=HEX, as in 0=ab12…, got `{printable(text)}`")
+    number = int(re.sub(r"[^0-9]", "", index))
+    if number > 31:  # noqa: PLR2004 - the NSM has 32 registers
+        raise typer.BadParameter(f"PCR index {number} is not between 0 and 31")
+    return number, digest(value)
+
+
+def moment(text: str) -> dt.datetime:
+    """An instant: RFC 3339, or ``@`` and seconds since the Unix epoch."""
+    try:
+        if text.startswith("@"):
+            return dt.datetime.fromtimestamp(float(text[1:]), tz=dt.UTC)
+        value = dt.datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError):
+        raise typer.BadParameter(
+            f"expected a time as 2026-01-31T12:00:00Z or @1767225600, got `{printable(text)}`"
+        ) from None
+    if value.tzinfo is None:
+        raise typer.BadParameter("the time has no zone: append Z for UTC")
+    return value.astimezone(dt.UTC)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def duration(text: str) -> dt.timedelta:
+    """A length of time: a number and ``s``, ``m``, ``h`` or ``d``, as in ``90s`` or ``3h``."""
+    found = re.fullmatch(r"([0-9]{1,9})\s*([smhd])", text.strip())
+    if found is None:
+        raise typer.BadParameter(
+            f"expected a duration as 90s, 15m, 3h or 7d, got `{printable(text)}`"
+        )
+    return dt.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def printable(text: str) -> str:
+    """Text of a stranger, short and without control characters, for a message."""
+    shown = "".join(char if char.isprintable() else "�" for char in text[:80])
+    return shown + ("…" if len(text) > 80 else "")  # noqa: PLR2004 - the cut above
