@@ -6,12 +6,45 @@
 //! ignored. Byte counts are bytes, times are milliseconds.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use uuid::Uuid;
 
 /// Version of the configuration format this program reads.
 pub const VERSION: u32 = 1;
 /// Largest configuration file read, in bytes.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
+/// Most service keys a configuration may name.
+pub const MAX_SERVICE_KEYS: usize = 3;
+
+/// Why an attested configuration refuses the boot.
+#[non_exhaustive]
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// Not JSON, an unknown or missing key, or a value of another type.
+    #[error("attested configuration: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// No service key, or more than [`MAX_SERVICE_KEYS`].
+    #[error("attested configuration names {count} service keys, expected 1 to 3")]
+    ServiceKeys {
+        /// How many there are.
+        count: usize,
+    },
+    /// Longer than [`MAX_CONFIG_BYTES`].
+    #[error("attested configuration is {length} bytes long, the limit is {MAX_CONFIG_BYTES}")]
+    TooLong {
+        /// Its length, in bytes.
+        length: usize,
+    },
+    /// Written for another version of this program.
+    #[error("attested configuration has version {version}, this program reads version {VERSION}")]
+    Version {
+        /// Its version.
+        version: u32,
+    },
+    /// A process without a command.
+    #[error("process configuration has no command: `argv` is empty")]
+    NoCommand,
+}
 
 /// `/cloister/config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +88,54 @@ pub struct EnclaveConfig {
     pub attestation_cors: Cors,
     /// Whose bundles are believed.
     pub trust: Trust,
+}
+
+impl EnclaveConfig {
+    /// Reads `/cloister/config.json`.
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`ConfigError::TooLong`], [`ConfigError::Malformed`], [`ConfigError::Version`],
+    /// [`ConfigError::ServiceKeys`].
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        bounded(bytes)?;
+        let config: Self = serde_json::from_slice(bytes)?;
+        if config.version != VERSION {
+            return Err(ConfigError::Version {
+                version: config.version,
+            });
+        }
+        let count = config.trust.service_keys.len();
+        if count == 0 || count > MAX_SERVICE_KEYS {
+            return Err(ConfigError::ServiceKeys { count });
+        }
+        Ok(config)
+    }
+}
+
+impl ProcessConfig {
+    /// Reads `/cloister/process.json`.
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`ConfigError::TooLong`], [`ConfigError::Malformed`], [`ConfigError::NoCommand`].
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        bounded(bytes)?;
+        let process: Self = serde_json::from_slice(bytes)?;
+        if process.argv.is_empty() {
+            return Err(ConfigError::NoCommand);
+        }
+        Ok(process)
+    }
+}
+
+fn bounded(bytes: &[u8]) -> Result<(), ConfigError> {
+    if bytes.len() > MAX_CONFIG_BYTES {
+        return Err(ConfigError::TooLong {
+            length: bytes.len(),
+        });
+    }
+    Ok(())
 }
 
 /// Where and how the user process listens.
@@ -244,4 +325,76 @@ pub struct ProcessConfig {
     pub groups: Vec<u32>,
     /// STOPSIGNAL as a number.
     pub stop_signal: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = include_str!("../../../tests/vectors/config/enclave.json");
+
+    fn with(key: &str, value: serde_json::Value) -> Vec<u8> {
+        let mut whole: serde_json::Value = serde_json::from_str(WHOLE).unwrap();
+        whole[key] = value;
+        serde_json::to_vec(&whole).unwrap()
+    }
+
+    #[test]
+    fn a_whole_configuration_is_read_and_written_back_unchanged() {
+        let config = EnclaveConfig::from_json(WHOLE.as_bytes()).unwrap();
+        let again = serde_json::to_value(&config).unwrap();
+        assert_eq!(
+            again,
+            serde_json::from_str::<serde_json::Value>(WHOLE).unwrap()
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_refuses_the_boot() {
+        EnclaveConfig::from_json(&with("surprise", 1.into())).unwrap_err();
+        EnclaveConfig::from_json(&with("name", "other".into())).unwrap();
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let error = EnclaveConfig::from_json(&with("version", 2.into())).unwrap_err();
+        assert!(error.to_string().contains("version 2"), "{error}");
+    }
+
+    /// Without a service key every bundle would have to be refused, or none.
+    #[test]
+    fn a_configuration_that_trusts_nobody_or_a_crowd_is_refused() {
+        for count in [0, 4] {
+            let keys = vec!["key"; count];
+            let trust = serde_json::json!({ "service_keys": keys });
+            let error = EnclaveConfig::from_json(&with("trust", trust)).unwrap_err();
+            assert!(matches!(error, ConfigError::ServiceKeys { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_limit_stands_before_the_parser() {
+        let mut long = WHOLE.as_bytes().to_vec();
+        long.resize(MAX_CONFIG_BYTES + 1, b' ');
+        assert!(matches!(
+            EnclaveConfig::from_json(&long),
+            Err(ConfigError::TooLong { .. })
+        ));
+        long.truncate(MAX_CONFIG_BYTES);
+        EnclaveConfig::from_json(&long).unwrap();
+    }
+
+    #[test]
+    fn a_process_needs_a_command() {
+        let process = |argv: &str| {
+            format!(
+                r#"{{"argv":{argv},"env":[["A","b"]],"cwd":"/","user":"","groups":[],"stop_signal":15}}"#
+            )
+        };
+        ProcessConfig::from_json(process(r#"["/app"]"#).as_bytes()).unwrap();
+        assert!(matches!(
+            ProcessConfig::from_json(process("[]").as_bytes()),
+            Err(ConfigError::NoCommand)
+        ));
+    }
 }
