@@ -1,0 +1,333 @@
+//! Joins two streams: what arrives on one leaves on the other, both ways, until both ends are done.
+//!
+//! An end of stream is passed on by itself, so a half-closed connection stays half-closed. Bytes go
+//! through one scratch buffer of the worker; only what a slow reader did not take is kept for its
+//! connection, so an idle connection holds no buffer.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep};
+
+/// Size of the scratch buffer, in bytes (performance.md: 64 KiB is where copying stops gaining).
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The buffer that all connections of one worker copy through. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Scratch(Rc<RefCell<Box<[u8]>>>);
+
+/// How long two joined streams may go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// No byte in either direction for this long ends both.
+    pub idle: Duration,
+    /// After one side refused what the other sends, and all that it said itself was delivered, the
+    /// other's bytes are taken and thrown away for this long, so that its answer is not lost to a
+    /// reset (RFC 9112 §9.6 describes the same for servers).
+    pub linger: Duration,
+}
+
+/// Bytes moved, counted while they move. Shared by all connections of a worker.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// From the first stream to the second.
+    pub forward: AtomicU64,
+    /// From the second stream to the first.
+    pub backward: AtomicU64,
+}
+
+/// What [`copy_both`] did.
+#[derive(Debug)]
+pub struct Copied {
+    /// Bytes from the first stream to the second.
+    pub forward: u64,
+    /// Bytes from the second stream to the first.
+    pub backward: u64,
+    /// How it ended.
+    pub end: End,
+}
+
+/// How two joined streams ended.
+#[derive(Debug)]
+pub enum End {
+    /// Both ends were passed on.
+    Closed,
+    /// One side failed while it was read; the other should be reset.
+    Failed(io::Error),
+    /// Nothing moved for [`Limits::idle`].
+    Idle,
+}
+
+impl Scratch {
+    /// Makes the buffer of one worker.
+    pub fn new() -> Self {
+        Self(Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())))
+    }
+
+    /// Lends the buffer to `work`, which must not wait while it holds it.
+    pub fn with<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
+        work(&mut self.0.borrow_mut())
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Default for Limits {
+    /// An hour without a byte; two seconds of lingering.
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(3600),
+            linger: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Moves bytes between `first` and `second` until both have ended, one fails, or nothing moves for
+/// [`Limits::idle`].
+///
+/// The end of one direction is passed on with a shutdown of the other stream's write side. When one
+/// side stops taking bytes (it closed, or its write fails), what it still has to say is delivered
+/// first. Both streams are the caller's to drop afterwards.
+pub async fn copy_both<A, B>(
+    first: &mut A,
+    second: &mut B,
+    limits: Limits,
+    scratch: &Scratch,
+    meter: &Meter,
+) -> Copied
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut forward = Direction::default();
+    let mut backward = Direction::default();
+    let mut timer = pin!(sleep(check_every(limits.idle)));
+    let mut watch = Watch::default();
+    let mut lingering = false;
+    let end = poll_fn(|context| {
+        if let Poll::Ready(Err(error)) =
+            forward.poll(context, first, second, scratch, &meter.forward)
+        {
+            return Poll::Ready(End::Failed(error));
+        }
+        if let Poll::Ready(Err(error)) =
+            backward.poll(context, second, first, scratch, &meter.backward)
+        {
+            return Poll::Ready(End::Failed(error));
+        }
+        if forward.is_done() && backward.is_done() {
+            return Poll::Ready(End::Closed);
+        }
+        let only_discarding = (forward.is_done() || forward.is_discarding())
+            && (backward.is_done() || backward.is_discarding());
+        if only_discarding && !lingering {
+            lingering = true;
+            timer.as_mut().reset(deadline(limits.linger));
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            let moved = forward.moved.wrapping_add(backward.moved);
+            if lingering {
+                return Poll::Ready(End::Closed);
+            }
+            if watch.is_idle(moved) {
+                return Poll::Ready(End::Idle);
+            }
+            timer.as_mut().reset(deadline(check_every(limits.idle)));
+        }
+        Poll::Pending
+    })
+    .await;
+    Copied {
+        forward: forward.moved,
+        backward: backward.moved,
+        end,
+    }
+}
+
+/// Counts how many checks in a row saw nothing move: no clock is read for a byte.
+#[derive(Debug, Default)]
+struct Watch {
+    seen: u64,
+    quiet_checks: u32,
+}
+
+impl Watch {
+    fn is_idle(&mut self, moved: u64) -> bool {
+        if moved == self.seen {
+            self.quiet_checks = self.quiet_checks.saturating_add(1);
+        } else {
+            self.quiet_checks = 0;
+        }
+        self.seen = moved;
+        self.quiet_checks >= CHECKS_PER_LIMIT
+    }
+}
+
+fn check_every(idle: Duration) -> Duration {
+    (idle.checked_div(CHECKS_PER_LIMIT).unwrap_or(idle)).max(Duration::from_millis(1))
+}
+
+fn deadline(after: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or(now)
+}
+
+#[derive(Debug, Default)]
+struct Direction {
+    state: State,
+    /// What the writer did not take yet; empty most of the time.
+    kept: Vec<u8>,
+    /// How much of `kept` was written.
+    written: usize,
+    moved: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Copying,
+    /// The reader ended and all was written; the end is to be passed on.
+    Ending,
+    /// The writer takes no more; what is read is thrown away.
+    Discarding,
+    Done,
+}
+
+impl Direction {
+    fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    fn is_discarding(&self) -> bool {
+        self.state == State::Discarding
+    }
+
+    /// Moves what can be moved. Ready when this direction is over: `Ok` after its end was passed on,
+    /// `Err` when the reader failed.
+    fn poll<R, W>(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        scratch: &Scratch,
+        meter: &AtomicU64,
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        for _ in 0..READS_PER_TURN {
+            match self.state {
+                State::Copying => {
+                    ready!(self.poll_kept(context, writer));
+                    if self.state == State::Copying {
+                        let step = scratch
+                            .with(|buffer| self.poll_step(context, reader, writer, buffer, meter));
+                        ready!(step)?;
+                    }
+                }
+                State::Ending => {
+                    // A peer that is gone already needs no end of stream.
+                    drop(ready!(Pin::new(&mut *writer).poll_shutdown(context)));
+                    self.state = State::Done;
+                }
+                State::Discarding => {
+                    let step = scratch.with(|buffer| {
+                        let mut buffer = ReadBuf::new(buffer);
+                        let read = ready!(Pin::new(&mut *reader).poll_read(context, &mut buffer));
+                        Poll::Ready(read.is_ok() && !buffer.filled().is_empty())
+                    });
+                    if !ready!(step) {
+                        self.state = State::Done;
+                    }
+                }
+                State::Done => return Poll::Ready(Ok(())),
+            }
+        }
+        // One busy pair must not keep the others of this worker waiting.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what is kept.
+    fn poll_kept<W: AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        writer: &mut W,
+    ) -> Poll<()> {
+        while let Some(rest) = self.kept.get(self.written..)
+            && !rest.is_empty()
+        {
+            match ready!(Pin::new(&mut *writer).poll_write(context, rest)) {
+                Ok(count) if count > 0 => self.written = self.written.saturating_add(count),
+                _ => {
+                    self.state = State::Discarding;
+                    break;
+                }
+            }
+        }
+        self.kept = Vec::new();
+        self.written = 0;
+        Poll::Ready(())
+    }
+
+    /// Reads once and writes what was read, keeping the rest.
+    fn poll_step<R, W>(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        buffer: &mut [u8],
+        meter: &AtomicU64,
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(reader).poll_read(context, &mut buffer))?;
+        let mut rest = buffer.filled();
+        if rest.is_empty() {
+            self.state = State::Ending;
+            return Poll::Ready(Ok(()));
+        }
+        let count = u64::try_from(rest.len()).unwrap_or(u64::MAX);
+        self.moved = self.moved.saturating_add(count);
+        meter.fetch_add(count, Ordering::Relaxed);
+        while !rest.is_empty() {
+            match Pin::new(&mut *writer).poll_write(context, rest) {
+                Poll::Ready(Ok(count)) if count > 0 => rest = rest.get(count..).unwrap_or_default(),
+                Poll::Ready(_) => {
+                    self.state = State::Discarding;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => {
+                    self.kept = rest.to_vec();
+                    self.written = 0;
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// How often within the idle limit it is looked whether anything moved: a connection ends between
+/// one and one and a quarter times the limit after its last byte.
+const CHECKS_PER_LIMIT: u32 = 4;
+/// Reads of one direction before the worker's other connections get their turn: 1 MiB.
+const READS_PER_TURN: u32 = 16;
+
+#[cfg(test)]
+mod tests;
