@@ -11,6 +11,16 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 pub const BUNDLE_POLL_MS: u64 = 25_000;
 /// Version of this protocol (`x-cloister-version` on every request and response).
 pub const VERSION: u32 = 1;
+/// Header that names [`VERSION`], on every request and response.
+pub const VERSION_HEADER: &str = "x-cloister-version";
+/// Header of `POST /v1/logs`: sequence number of the batch's last record.
+pub const BATCH_SEQUENCE_HEADER: &str = "x-batch-sequence";
+/// Header of `POST /v1/logs`, required: 32 hexadecimal digits, drawn by the data plane each time it
+/// starts. Sequence numbers start again with it, so the host drops duplicates within one boot only.
+pub const BOOT_HEADER: &str = "x-cloister-boot";
+/// Header that the host's Rust side sets for its Python side: uuid of the enclave that asks, known
+/// from where the stream came from. One that a peer sends is dropped.
+pub const ENCLAVE_HEADER: &str = "x-cloister-enclave";
 
 /// Answer of `POST /v1/challenge`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +77,8 @@ pub enum OrderState {
     },
 }
 
-/// Answer of `POST /v1/logs` (request: NDJSON of [`crate::logs::TransactionLog`], header
-/// `x-batch-sequence` = sequence number of the last record).
+/// Answer of `POST /v1/logs` (request: NDJSON of [`crate::logs::TransactionLog`], headers
+/// [`BATCH_SEQUENCE_HEADER`] and [`BOOT_HEADER`]; sequence numbers rise within a batch).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsAcked {
     /// Last sequence number that is on the host's disk.
