@@ -1,1 +1,42 @@
-//! placeholder
+//! Attestation documents of AWS Nitro Enclaves: from bytes to what they prove.
+//!
+//! [`verify`] is the one function that believes a document: structure, certificate chain to a pinned
+//! root, signature, freshness, measurements, binding. It is the same for genuine documents and for
+//! those of the simulated NSM; only the [`TrustAnchor`] differs. [`decode_unverified`] shows what a
+//! document says and believes nothing.
+//!
+//! This crate does no I/O and reads no clock: the time is an argument. Its input may come from an
+//! attacker, so every length and count is bounded before it is used ([`document`]). Producing
+//! documents is the work of `cloister-nsm` and `cloister-nsm-sim`.
+//!
+//! The format is that of [NSM-AP], RFC 9052 (COSE), RFC 8949 (CBOR) and RFC 5280 (X.509).
+//!
+//! [NSM-AP]: https://github.com/aws/aws-nitro-enclaves-nsm-api/blob/main/docs/attestation_process.md
+
+#![forbid(unsafe_code)]
+
+mod anchor;
+pub mod cbor;
+mod chain;
+mod claims;
+pub mod document;
+mod error;
+mod measurements;
+mod policy;
+mod signature;
+mod time;
+mod verify;
+mod x509;
+
+pub use anchor::{AnchorError, TrustAnchor};
+pub use chain::{ChainError, Link};
+pub use claims::{Claims, Decoded, decode_unverified};
+pub use error::VerifyError;
+pub use measurements::{Measurements, PCR_BYTES, PcrIndex, Pcrs, hex};
+pub use policy::{
+    DEFAULT_LEEWAY, DEFAULT_MAX_AGE, MAX_LEEWAY, MAX_SETS, Policy, PolicyBuilder, PolicyError,
+};
+pub use signature::{AwsLc, P384PublicKey, SignatureForm, SignatureRefused, SignatureVerifier};
+pub use time::UnixMillis;
+pub use verify::{verify, verify_with};
+pub use x509::CertificateError;
