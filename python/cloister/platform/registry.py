@@ -1,0 +1,314 @@
+"""The registry: teams, apps, enclaves, deployments, and the keys that belong to them.
+
+Everything here is the owner's own action; nothing comes from a host or an enclave. A change that
+running enclaves should see raises the version of their bundle in the same transaction, so a bundle
+never carries new content under an old number.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from cloister.errors import ConfigError, MissingInput
+from cloister.platform.clock import Clock, system, to_ms
+from cloister.platform.database import Database
+from cloister.platform.records import (
+    DeploymentRecord,
+    EnclaveRecord,
+    bump_versions,
+    checked_name,
+    checked_register,
+    fresh_uuid,
+    read_deployments,
+    read_enclave,
+    record_activity,
+)
+from cloister.platform.tables import (
+    App,
+    AppKey,
+    Deployment,
+    Enclave,
+    EnclaveSigner,
+    ServiceKeyRow,
+    Team,
+)
+from cloister.platform.trust_class import TrustClass
+
+
+class Registry:
+    """Reads and changes the registry of one store.
+
+    Args:
+        database: The open store.
+        clock: Source of the times that are written.
+    """
+
+    def __init__(self, database: Database, clock: Clock = system) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add_team(self, name: str) -> UUID:
+        """Adds a team and returns its uuid."""
+        team = Team(uuid=fresh_uuid(), name=checked_name(name), created_ms=self._now_ms())
+        with self._database.writing() as session:
+            session.add(team)
+            self._record(session, "team.add", str(team.uuid), f"team `{team.name}` added")
+        return team.uuid
+
+    def add_app(self, team_uuid: UUID, name: str) -> UUID:
+        """Adds an app with its first key pair and returns its uuid."""
+        app = App(
+            uuid=fresh_uuid(),
+            team_uuid=team_uuid,
+            name=checked_name(name),
+            created_ms=self._now_ms(),
+        )
+        with self._database.writing() as session:
+            session.add(app)
+            session.flush()
+            self._record(session, "app.add", str(app.uuid), f"app `{app.name}` added")
+            self._add_app_key(session, app.uuid)
+        return app.uuid
+
+    def add_app_key(self, app_uuid: UUID) -> bytes:
+        """Adds a key pair to an app: data is encrypted to the newest, older ones still open.
+
+        Returns:
+            The public half, compressed (SEC 1, 33 bytes).
+
+        Raises:
+            ConfigError: The app has as many pairs as an enclave takes, :data:`MAX_APP_KEYS`.
+        """
+        with self._database.writing() as session:
+            public = self._add_app_key(session, app_uuid)
+            bump_versions(session, app_uuid=app_uuid)
+        return public
+
+    def app_public_key(self, app_uuid: UUID) -> bytes:
+        """The newest public key of an app, compressed (SEC 1, 33 bytes).
+
+        Raises:
+            MissingInput: There is no such app.
+        """
+        with self._database.reading() as session:
+            newest = session.scalars(
+                select(AppKey)
+                .where(AppKey.app_uuid == app_uuid)
+                .order_by(AppKey.position.desc())
+                .limit(1)
+            ).one_or_none()
+        if newest is None:
+            raise MissingInput(f"there is no app `{app_uuid}` in this store")
+        return newest.public
+
+    def add_service_key(self, team_uuid: UUID) -> bytes:
+        """Adds a service key (Ed25519), which signs bundles, and returns its public half."""
+        private = ed25519.Ed25519PrivateKey.generate()
+        key_id = f"svc_{secrets.token_hex(8)}"
+        row = ServiceKeyRow(
+            id=key_id,
+            team_uuid=team_uuid,
+            public=private.public_key().public_bytes_raw(),
+            seed_sealed=self._database.vault.seal(
+                private.private_bytes_raw(), place=f"service_keys/{key_id}/seed"
+            ),
+            created_ms=self._now_ms(),
+        )
+        with self._database.writing() as session:
+            session.add(row)
+            self._record(session, "service-key.add", key_id, "service key added")
+        return row.public
+
+    def add_enclave(  # noqa: PLR0913 - the columns of a record, named at the call
+        self,
+        app_uuid: UUID,
+        name: str,
+        *,
+        uuid: UUID,
+        trust_class: TrustClass,
+        accepts_debug: bool = False,
+        signers: Iterable[bytes] = (),
+    ) -> None:
+        """Registers an enclave.
+
+        Args:
+            app_uuid: Its app.
+            name: DNS label.
+            uuid: Its identity, as its ``enclave.toml`` says.
+            trust_class: Which root its documents must lead to.
+            accepts_debug: Released to with zero PCRs too, when a deployment pins PCR4.
+            signers: PCR8 values, 48 bytes each: images must carry one of them. None: any.
+
+        Raises:
+            ConfigError: Another class than the store holds, or ``accepts_debug`` contradicts it.
+        """
+        _check_class(self._database.trust_class, trust_class, accepts_debug=accepts_debug)
+        with self._database.writing() as session:
+            session.add(
+                Enclave(
+                    uuid=uuid,
+                    app_uuid=app_uuid,
+                    name=checked_name(name),
+                    trust_class=trust_class.value,
+                    accepts_debug=accepts_debug,
+                    bundle_version=1,
+                    created_ms=self._now_ms(),
+                )
+            )
+            session.flush()
+            session.add_all(
+                EnclaveSigner(enclave_uuid=uuid, pcr8=checked_register(8, value))
+                for value in signers
+            )
+            self._record(session, "enclave.add", str(uuid), f"enclave `{name}` added")
+
+    def enclave(self, uuid: UUID) -> EnclaveRecord | None:
+        """A registered enclave, or ``None``."""
+        with self._database.reading() as session:
+            return read_enclave(session, uuid)
+
+    def add_deployment(self, enclave_uuid: UUID, pcrs: Mapping[int, bytes]) -> str:
+        """Registers an image and makes it active; the same registers again are the same deployment.
+
+        Args:
+            enclave_uuid: The enclave whose image it is.
+            pcrs: Registers its document must have, 48 bytes each: 0, 1 and 2 at least. A debug
+                enclave has zero there and must name register 4 (its parent) as well.
+
+        Raises:
+            ConfigError: A register is missing or has another length, or the class does not allow
+                zero PCRs.
+            MissingInput: There is no such enclave.
+        """
+        with self._database.writing() as session:
+            record = read_enclave(session, enclave_uuid)
+            if record is None:
+                raise MissingInput(f"there is no enclave `{enclave_uuid}` in this store")
+            registers = _checked_registers(record, pcrs)
+            same = session.scalars(
+                select(Deployment).where(Deployment.enclave_uuid == enclave_uuid)
+            ).all()
+            found = next((row for row in same if row.pcrs == registers), None)
+            if found is None:
+                found = Deployment(
+                    id=f"dep_{secrets.token_hex(8)}",
+                    enclave_uuid=enclave_uuid,
+                    pcrs=registers,
+                    active=True,
+                    created_ms=self._now_ms(),
+                )
+                session.add(found)
+                self._record(session, "deployment.add", found.id, "deployment registered")
+            elif not found.active:
+                found.active = True
+                found.ended_ms = None
+                self._record(session, "deployment.activate", found.id, "deployment active again")
+            return found.id
+
+    def end_deployment(self, deployment_id: str) -> None:
+        """Ends a deployment: nothing more is released to its enclaves.
+
+        Raises:
+            MissingInput: There is no such deployment.
+        """
+        with self._database.writing() as session:
+            row = session.get(Deployment, deployment_id)
+            if row is None:
+                raise MissingInput(f"there is no deployment `{deployment_id}` in this store")
+            if row.active:
+                row.active = False
+                row.ended_ms = self._now_ms()
+                self._record(session, "deployment.end", row.id, "deployment ended")
+
+    def deployments(self, enclave_uuid: UUID) -> list[DeploymentRecord]:
+        """Every deployment of an enclave, oldest first."""
+        with self._database.reading() as session:
+            return read_deployments(session, enclave_uuid)
+
+    def sole_app(self) -> tuple[UUID, UUID] | None:
+        """App and team of a store that has exactly one app, as local ones do; else ``None``."""
+        with self._database.reading() as session:
+            apps = session.scalars(select(App).limit(2)).all()
+        return (apps[0].uuid, apps[0].team_uuid) if len(apps) == 1 else None
+
+    def service_public_keys(self, team_uuid: UUID) -> list[bytes]:
+        """Public halves of a team's service keys in use, oldest first."""
+        with self._database.reading() as session:
+            rows = session.scalars(
+                select(ServiceKeyRow.public)
+                .where(ServiceKeyRow.team_uuid == team_uuid, ServiceKeyRow.retired_ms.is_(None))
+                .order_by(ServiceKeyRow.created_ms, ServiceKeyRow.id)
+            )
+            return list(rows)
+
+    def _add_app_key(self, session: Session, app_uuid: UUID) -> bytes:
+        position = session.scalars(
+            select(func.count()).where(AppKey.app_uuid == app_uuid).select_from(AppKey)
+        ).one()
+        if position >= MAX_APP_KEYS:
+            raise ConfigError(f"the app has {position} key pairs, expected at most {MAX_APP_KEYS}")
+        private = ec.generate_private_key(ec.SECP256R1())
+        key_id = f"key_{secrets.token_hex(8)}"
+        row = AppKey(
+            id=key_id,
+            app_uuid=app_uuid,
+            position=position,
+            curve=CURVE,
+            public=private.public_key().public_bytes(
+                serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint
+            ),
+            private_sealed=self._database.vault.seal(
+                private.private_numbers().private_value.to_bytes(32, "big"),
+                place=f"app_keys/{key_id}/private",
+            ),
+            created_ms=self._now_ms(),
+        )
+        session.add(row)
+        self._record(session, "app-key.add", key_id, "app key pair added")
+        return row.public
+
+    def _record(self, session: Session, kind: str, subject: str, message: str) -> None:
+        record_activity(session, self._now_ms(), kind, subject, message)
+
+    def _now_ms(self) -> int:
+        return to_ms(self._clock())
+
+
+def _check_class(store: TrustClass, enclave: TrustClass, *, accepts_debug: bool) -> None:
+    development = TrustClass.DEVELOPMENT
+    if (store is development) != (enclave is development):
+        raise ConfigError(
+            f"an enclave of class `{enclave.value}` cannot be in a store of class `{store.value}`"
+        )
+    if enclave is TrustClass.DEBUG and not accepts_debug:
+        raise ConfigError("an enclave of class `debug` has zero PCRs: it must accept them")
+    if enclave is TrustClass.PRODUCTION and accepts_debug:
+        raise ConfigError("an enclave of class `production` never accepts zero PCRs")
+
+
+def _checked_registers(record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> dict[str, str]:
+    for index in (0, 1, 2):
+        if index not in pcrs:
+            raise ConfigError(f"a deployment must name PCR{index}")
+    checked = {index: checked_register(index, value) for index, value in sorted(pcrs.items())}
+    if any(index not in range(32) for index in checked):
+        raise ConfigError("a PCR index is not between 0 and 31")
+    if not any(checked[0]):
+        if not record.accepts_debug:
+            raise ConfigError(
+                f"PCR0 is zero and the enclave `{record.name}` is not registered as debug"
+            )
+        if not any(checked.get(4, b"")):
+            raise ConfigError("a debug deployment must pin its parent instance by PCR4")
+    if record.signers and checked.get(8) not in record.signers:
+        raise ConfigError(f"the image is not signed by a signer of the enclave `{record.name}`")
+    return {str(index): value.hex() for index, value in checked.items()}
+
+
+CURVE = "P-256"
+MAX_APP_KEYS = 4  # an enclave tries each of them for a ciphertext (data-plane.md §4)
