@@ -110,7 +110,28 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut forward = Direction::default();
+    copy_both_after(Vec::new(), first, second, limits, scratch, meter).await
+}
+
+/// As [`copy_both`], with `opening` written to `second` before anything that `first` sends.
+///
+/// `opening` is not counted: it is the caller's own.
+pub async fn copy_both_after<A, B>(
+    opening: Vec<u8>,
+    first: &mut A,
+    second: &mut B,
+    limits: Limits,
+    scratch: &Scratch,
+    meter: &Meter,
+) -> Copied
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut forward = Direction {
+        kept: opening,
+        ..Direction::default()
+    };
     let mut backward = Direction::default();
     let mut timer = pin!(sleep(check_every(limits.idle)));
     let mut watch = Watch::default();

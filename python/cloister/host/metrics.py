@@ -1,0 +1,133 @@
+"""``/metrics`` and ``/health`` of a host process, in Prometheus' text format.
+
+A scrape every few seconds, so this is Python; nothing here is on the way of a client's byte.
+"""
+
+import http.server
+import socket
+import threading
+import types
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Self
+
+from cloister.errors import UsageError
+from cloister.host.listening import listen_error
+
+if TYPE_CHECKING:
+    from cloister.host.relay import RelayStats
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus exposition format
+_HIGHEST_PORT = 65_535
+_RELAY = {
+    "accepted": ("counter", "connections_total", "Connections accepted."),
+    "active": ("gauge", "connections", "Connections open."),
+    "refused": ("counter", "refused_total", "Connections over the limit, closed at once."),
+    "connect_errors": ("counter", "connect_errors_total", "Connections that found nobody."),
+    "failed": ("counter", "failed_total", "Connections that ended with an error."),
+    "idle_closed": ("counter", "idle_closed_total", "Connections closed for silence."),
+    "bytes_in": ("counter", "in_bytes_total", "Bytes from the accepted side."),
+    "bytes_out": ("counter", "out_bytes_total", "Bytes to the accepted side."),
+}
+
+
+def relay_metrics(stats: "RelayStats") -> str:
+    """The counters of a relay as text."""
+    values: Mapping[str, object] = {**stats}
+    lines = []
+    for key, (kind, name, meaning) in _RELAY.items():
+        full = f"cloister_relay_{name}"
+        lines += [f"# HELP {full} {meaning}", f"# TYPE {full} {kind}", f"{full} {values[key]}"]
+    return "\n".join(lines) + "\n"
+
+
+class MetricsServer:
+    """Serves one text, made anew for each scrape, inside a ``with`` block.
+
+    Args:
+        listen: ``HOST:PORT``, ``tcp:`` before it allowed; port 0 takes any free one.
+        collect: Makes the text.
+
+    Raises:
+        UsageError: ``listen`` cannot be read.
+        TransportError: Nobody can listen there.
+    """
+
+    def __init__(self, listen: str, collect: Callable[[], str]) -> None:
+        host, port = _parse(listen)
+        try:
+            self._server = _server(host, port, collect)
+        except OSError as problem:
+            raise listen_error(f"tcp:{host}:{port}", problem) from problem
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics"
+        )
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as a URL."""
+        host, port = self._server.server_address[:2]
+        shown = f"[{host!s}]" if ":" in str(host) else str(host)
+        return f"http://{shown}:{port}/metrics"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def _parse(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.removeprefix("tcp:").rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if (
+        not colon
+        or not host
+        or not (port.isascii() and port.isdigit())
+        or int(port) > _HIGHEST_PORT
+    ):
+        raise UsageError("expected HOST:PORT for the metrics address")
+    return host, int(port)
+
+
+def _server(host: str, port: int, collect: Callable[[], str]) -> http.server.ThreadingHTTPServer:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        """Two paths, GET only."""
+
+        timeout = 5.0
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            """Answers a scrape or a probe."""
+            if self.path == "/metrics":
+                self._answer(200, _CONTENT_TYPE, collect())
+            elif self.path == "/health":
+                self._answer(200, "application/json", '{"state":"ready"}\n')
+            else:
+                self._answer(404, "text/plain", "expected /metrics or /health\n")
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+        def _answer(self, status: int, content_type: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("content-type", content_type)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    class Server(http.server.ThreadingHTTPServer):
+        """Threads that do not outlive the process; IPv6 where the address is."""
+
+        daemon_threads = True
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server((host, port), Handler)
