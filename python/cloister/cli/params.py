@@ -32,6 +32,14 @@ def indexed_digest(text: str) -> tuple[int, bytes]:
     return number, digest(value)
 
 
+def octets(text: str) -> bytes:
+    """Bytes as hexadecimal digits, any case."""
+    try:
+        return bytes.fromhex(text.strip())
+    except ValueError:
+        raise typer.BadParameter(f"not hexadecimal: `{printable(text)}`") from None
+
+
 def moment(text: str) -> dt.datetime:
     """An instant: RFC 3339, or ``@`` and seconds since the Unix epoch."""
     try:

@@ -217,7 +217,6 @@ impl<'a> Reader<'a> {
         };
         let major = first >> 5;
         let deeper = depth.checked_sub(1);
-        const TOO_DEEP: CborError = CborError("is nested too deeply");
         match major {
             UNSIGNED | NEGATIVE => self.head(major, "").map(drop),
             BYTES | TEXT => {
@@ -256,7 +255,7 @@ impl<'a> Reader<'a> {
         otherwise: &'static str,
     ) -> Result<Remaining, CborError> {
         match self.rest.split_first() {
-            Some((&byte, rest)) if byte == major << 5 | 31 => {
+            Some((&byte, rest)) if byte == major << 5 | 0x1f => {
                 self.rest = rest;
                 Ok(Remaining::Indefinite(limit))
             }
@@ -318,6 +317,7 @@ impl<'a> Reader<'a> {
 }
 
 const TOO_MANY: CborError = CborError("has more entries than allowed");
+const TOO_DEEP: CborError = CborError("is nested too deeply");
 const TOO_LONG: CborError = CborError("is longer than allowed");
 
 /// Writes one item after the other, in the shortest form.
@@ -396,7 +396,7 @@ impl Writer {
 
     /// The start of an indefinite map, which [`Writer::end`] ends.
     pub fn indefinite_map(&mut self) -> &mut Self {
-        self.out.push(MAP << 5 | 31);
+        self.out.push(MAP << 5 | 0x1f);
         self
     }
 
@@ -417,16 +417,16 @@ impl Writer {
             if byte <= 23 {
                 self.out.push(major | byte);
             } else {
-                self.out.extend_from_slice(&[major | 24, byte]);
+                self.out.extend_from_slice(&[major | 0x18, byte]);
             }
         } else if let Ok(short) = u16::try_from(value) {
-            self.out.push(major | 25);
+            self.out.push(major | 0x19);
             self.out.extend_from_slice(&short.to_be_bytes());
         } else if let Ok(word) = u32::try_from(value) {
-            self.out.push(major | 26);
+            self.out.push(major | 0x1a);
             self.out.extend_from_slice(&word.to_be_bytes());
         } else {
-            self.out.push(major | 27);
+            self.out.push(major | 0x1b);
             self.out.extend_from_slice(&value.to_be_bytes());
         }
         self
@@ -437,7 +437,10 @@ fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-const _: () = assert!(SIMPLE << 5 | 20 == FALSE, "simple values are major type 7");
+const _: () = assert!(
+    SIMPLE << 5 | 0x14 == FALSE,
+    "simple values are major type 7"
+);
 
 #[cfg(test)]
 mod tests;

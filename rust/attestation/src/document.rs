@@ -154,6 +154,10 @@ impl<'a> Fields<'a> {
 
 /// Fields seen up to now.
 #[derive(Default)]
+#[expect(
+    clippy::option_option,
+    reason = "absent, null and bytes are three states of a field"
+)]
 struct Found<'a> {
     module_id: Option<&'a str>,
     digest: Option<&'a str>,

@@ -39,4 +39,4 @@ pub use policy::{
 pub use signature::{AwsLc, P384PublicKey, SignatureForm, SignatureRefused, SignatureVerifier};
 pub use time::UnixMillis;
 pub use verify::{verify, verify_with};
-pub use x509::CertificateError;
+pub use x509::{CertificateError, subject_public_key_info};

@@ -159,7 +159,7 @@ mod tests {
             Err(PolicyError::NothingMeasured)
         );
         for index in [0, 1, 2, 8] {
-            assert!(Measurements::new([(PcrIndex(index), [1; 48])]).is_ok());
+            Measurements::new([(PcrIndex(index), [1; 48])]).unwrap();
         }
         assert_eq!(
             Measurements::new([(PcrIndex(0), [1; 48]), (PcrIndex(0), [2; 48])]),

@@ -120,8 +120,8 @@ impl PolicyBuilder {
     /// - [`PolicyError::NoMeasurements`]: no set was given, and any measurement was not asked for;
     /// - [`PolicyError::Contradiction`]: a set was given, and any measurement was asked for;
     /// - [`PolicyError::TooManySets`]: more than [`MAX_SETS`];
-    /// - [`PolicyError::MaxAge`]: zero.
-    /// - [`PolicyError::Leeway`]: more than [`MAX_LEEWAY`].
+    /// - [`PolicyError::MaxAge`], when it is zero;
+    /// - [`PolicyError::Leeway`], when it is more than [`MAX_LEEWAY`].
     pub fn build(self) -> Result<Policy, PolicyError> {
         let accepted = match (self.accepted.len(), self.accepts_any) {
             (0, false) => return Err(PolicyError::NoMeasurements),
@@ -205,7 +205,7 @@ mod tests {
             Policy::builder().build().unwrap_err(),
             PolicyError::NoMeasurements
         );
-        assert!(Policy::builder().accept(set()).build().is_ok());
+        Policy::builder().accept(set()).build().unwrap();
         let any = Policy::builder().dangerous_any_measurement();
         assert!(any.clone().build().unwrap().accepted.is_none());
         assert_eq!(

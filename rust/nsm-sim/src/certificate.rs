@@ -194,7 +194,7 @@ fn name(common: &str) -> Vec<u8> {
     ])
 }
 
-/// RFC 5280 §4.1.2.5: UTCTime until 2049.
+/// RFC 5280 §4.1.2.5: `UTCTime` until 2049.
 fn time(at: UnixMillis) -> Vec<u8> {
     let digits: String = at
         .to_string()

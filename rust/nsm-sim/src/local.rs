@@ -1,7 +1,7 @@
 //! The simulator in this process, as a provider: for `cloister dev` and for tests.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use cloister_attestation::UnixMillis;
 use cloister_nsm::{Exchange, NsmError};
@@ -34,7 +34,7 @@ impl Exchange for LocalNsm {
         let mut simulator = self
             .simulator
             .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+            .unwrap_or_else(PoisonError::into_inner);
         Ok(simulator.handle(request, now))
     }
 }

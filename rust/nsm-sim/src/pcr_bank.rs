@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(bank.extend(15, b"x"), Err(ErrorCode::ReadOnlyIndex));
         assert_eq!(bank.lock(0), Err(ErrorCode::ReadOnlyIndex));
         assert_eq!(bank.locked().count(), 16);
-        assert!(bank.extend(16, b"x").is_ok());
+        bank.extend(16, b"x").unwrap();
         let beyond = PcrBank::booted([(32, [0; 48])]);
         assert_eq!(beyond.unwrap_err(), SimulatorError::PcrIndex { index: 32 });
     }

@@ -105,7 +105,10 @@ mod tests {
         assert_eq!(split(&[0, 0, 0x30, 0]), Ok(None));
         assert_eq!(split(&[0, 0, 0x30, 1]), Err(TooLong));
         assert_eq!(split(&[0xff; 4]), Err(TooLong));
-        assert!(read(&mut &[0xff_u8; 8][..]).is_err());
+        assert_eq!(
+            read(&mut &[0xff_u8; 8][..]).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         assert!(encode(&vec![0; 0x3001]).is_none());
     }
 
@@ -118,6 +121,9 @@ mod tests {
         assert_eq!(read(&mut reader).unwrap(), Some(b"one".to_vec()));
         assert_eq!(read(&mut reader).unwrap(), Some(vec![]));
         assert_eq!(read(&mut reader).unwrap(), None);
-        assert!(read(&mut &stream[..5]).is_err());
+        assert_eq!(
+            read(&mut &stream[..5]).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 }

@@ -141,8 +141,8 @@ mod tests {
             Der::new(&[4, 0x82, 0, 1, 9]).any().unwrap_err(),
             NOT_SHORTEST
         );
-        assert!(Der::new(&[0x30, 0x80, 0, 0]).any().is_err());
-        assert!(Der::new(&[0x1f, 0x81, 0]).any().is_err());
+        Der::new(&[0x30, 0x80, 0, 0]).any().unwrap_err();
+        Der::new(&[0x1f, 0x81, 0]).any().unwrap_err();
         let mut long = vec![4, 0x81, 0x80];
         long.resize(3 + 0x80, 7);
         assert_eq!(
@@ -159,14 +159,14 @@ mod tests {
             der.expect(INTEGER).map(|element| element.whole),
             Ok(&[2, 1, 5][..])
         );
-        assert!(der.expect(INTEGER).is_err());
+        der.expect(INTEGER).unwrap_err();
         assert_eq!(
             der.expect(BOOLEAN)
                 .and_then(|element| boolean(element.contents)),
             Ok(true)
         );
         assert_eq!(der.finish(), Ok(()));
-        assert!(boolean(&[1]).is_err());
+        boolean(&[1]).unwrap_err();
         assert_eq!(Der::new(&[2, 1]).expect(INTEGER).unwrap_err(), CUT_SHORT);
     }
 }
