@@ -1,1 +1,16 @@
-//! placeholder
+//! The data plane: TLS, HTTP, attestation, logs, authentication and decryption in front of the user
+//! process, and everything that keeps it supplied.
+//!
+//! Two halves meet in a few values. The *engine* moves requests and reads, without a lock, what is
+//! true at the moment: [`live::Live`], [`certificate::Certificates`], [`documents::Documents`]. The
+//! *services* keep those true: provisioning, certificates, logs, health, the internal API.
+//! [`server`] assembles both. It runs in the enclave, and outside of one for `cloister dev`; what
+//! differs is the NSM, the agent and the addresses, all of them arguments.
+
+pub mod certificate;
+pub mod clock;
+pub mod agent;
+pub mod documents;
+pub mod live;
+pub mod log_ring;
+pub mod nsm_thread;
