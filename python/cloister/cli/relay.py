@@ -19,10 +19,18 @@ if TYPE_CHECKING:
     from cloister.host.relay import RelayStats
 
 
+_MAX_CONNECTIONS = 10_000
+
+
 class ProxyProtocol(enum.Enum):
     """Versions of the PROXY protocol that can be sent."""
 
     V2 = "v2"
+
+
+def _duration(value: str | dt.timedelta) -> dt.timedelta:
+    """A duration; typer passes a default through the same door."""
+    return value if isinstance(value, dt.timedelta) else params.duration(value)
 
 
 def relay(  # noqa: PLR0913 - one parameter an option
@@ -35,22 +43,37 @@ def relay(  # noqa: PLR0913 - one parameter an option
         ProxyProtocol | None, typer.Option(help="Send a PROXY header first.")
     ] = None,
     max_connections: Annotated[
-        int, typer.Option(min=1, help="Connections at one time; more are closed at once.")
-    ] = 10_000,
+        int | None,
+        typer.Option(
+            min=1,
+            show_default=f"{_MAX_CONNECTIONS}, or what open files allow",
+            help="Connections at one time; more are closed at once.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Threads.")] = 1,
     connect_timeout: Annotated[
         dt.timedelta,
-        typer.Option(parser=params.duration, metavar="TIME", help="How long connecting may take."),
+        typer.Option(
+            parser=_duration,
+            metavar="TIME",
+            show_default="5s",
+            help="How long connecting may take.",
+        ),
     ] = dt.timedelta(seconds=5),
     idle_timeout: Annotated[
         dt.timedelta,
         typer.Option(
-            parser=params.duration, metavar="TIME", help="Close a connection this long silent."
+            parser=_duration,
+            metavar="TIME",
+            show_default="1h",
+            help="Close a connection this long silent.",
         ),
     ] = dt.timedelta(hours=1),
     drain_timeout: Annotated[
         dt.timedelta,
-        typer.Option(parser=params.duration, metavar="TIME", help="Grace after a signal."),
+        typer.Option(
+            parser=_duration, metavar="TIME", show_default="30s", help="Grace after a signal."
+        ),
     ] = dt.timedelta(seconds=30),
     metrics_listen: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve /metrics and /health there.")
@@ -66,12 +89,17 @@ def relay(  # noqa: PLR0913 - one parameter an option
       cloister relay --listen tcp:127.0.0.1:8443 --to unix:/run/app.sock
       cloister relay --listen tcp:0.0.0.0:443 --to vsock:16:7777 --proxy-protocol v2
     """
-    _allow_descriptors(max_connections)
+    possible = _allow_descriptors(max_connections or _MAX_CONNECTIONS)
+    if max_connections is not None and possible < max_connections:
+        output.warn(
+            f"open files allow about {possible} connections; "
+            f"`ulimit -n {_descriptors(max_connections)}` allows all {max_connections}"
+        )
     moving = Relay(
         listen,
         to,
         proxy_protocol=proxy_protocol is not None,
-        max_connections=max_connections,
+        max_connections=max_connections or min(possible, _MAX_CONNECTIONS),
         connect_timeout=connect_timeout,
         idle_timeout=idle_timeout,
         workers=workers,
@@ -150,19 +178,21 @@ def _sum_up(stats: "RelayStats") -> None:
     )
 
 
-def _allow_descriptors(connections: int) -> None:
-    """Raises the soft limit of open files as far as it may go; a connection takes two."""
-    needed = 2 * connections + _OTHER_DESCRIPTORS
+def _allow_descriptors(connections: int) -> int:
+    """Raises the soft limit of open files as far as it may go; how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
-    if allowed < needed:
-        output.warn(
-            f"{allowed} open files allow about {(allowed - _OTHER_DESCRIPTORS) // 2} connections; "
-            f"`ulimit -n {needed}` allows all {connections}"
-        )
+    unlimited = resource.RLIM_INFINITY
+    needed = _descriptors(connections)
+    if soft != unlimited and soft < needed:
+        soft = needed if hard == unlimited else max(soft, min(needed, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == unlimited:
+        return connections
+    return max(1, min(connections, (soft - _OTHER_DESCRIPTORS) // 2))
+
+
+def _descriptors(connections: int) -> int:
+    return 2 * connections + _OTHER_DESCRIPTORS
 
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)

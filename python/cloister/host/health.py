@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from cloister import _native
+from cloister._native import hostplane
 from cloister.errors import TransportError
 
 INTERVAL = dt.timedelta(seconds=1)
@@ -42,7 +42,7 @@ _STATES = frozenset({"starting", "provisioning", "ready", "draining", "failed"})
 def ask(address: str, *, timeout: dt.timedelta = TIMEOUT) -> Health:
     """Asks once. Never raises: what went wrong is the reason."""
     try:
-        status, body = _native.hostplane.request(address, "GET", "/health", timeout=timeout)
+        status, body = hostplane.request(address, "GET", "/health", timeout=timeout)
         answer = json.loads(body)
     except (OSError, ValueError, RecursionError) as problem:
         return Health(ready=False, state="unknown", reason=f"no answer: {_why(problem)}")
@@ -65,7 +65,7 @@ def drain(address: str, *, timeout: dt.timedelta = TIMEOUT) -> None:
         TransportError: It did not say that it will.
     """
     try:
-        status, _ = _native.hostplane.request(address, "POST", "/v1/drain", timeout=timeout)
+        status, _ = hostplane.request(address, "POST", "/v1/drain", timeout=timeout)
     except OSError as problem:
         raise TransportError(f"the enclave was not told to drain: {_why(problem)}") from problem
     if status >= http.HTTPStatus.BAD_REQUEST:

@@ -2,7 +2,7 @@
 
 import errno
 
-from cloister import _native
+from cloister._native import hostplane
 from cloister.errors import CloisterError, PermissionRefused, TransportError, UsageError
 
 LOWEST_FREE_PORT = 1024  # ip(7): ports below need CAP_NET_BIND_SERVICE
@@ -19,7 +19,7 @@ def checked(address: str, *, what: str) -> str:
         UsageError: It is none of these.
     """
     try:
-        return _native.hostplane.check_address(address)
+        return hostplane.check_address(address)
     except ValueError as problem:
         raise UsageError(f"{what}: {problem}") from None
 

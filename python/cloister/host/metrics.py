@@ -8,7 +8,7 @@ import socket
 import threading
 import types
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from cloister.errors import UsageError
 from cloister.host.listening import listen_error
@@ -101,7 +101,7 @@ def _server(host: str, port: int, collect: Callable[[], str]) -> http.server.Thr
     class Handler(http.server.BaseHTTPRequestHandler):
         """Two paths, GET only."""
 
-        timeout = 5.0
+        timeout: ClassVar[float | None] = 5.0
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -128,6 +128,6 @@ def _server(host: str, port: int, collect: Callable[[], str]) -> http.server.Thr
         """Threads that do not outlive the process; IPv6 where the address is."""
 
         daemon_threads = True
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        address_family: int = socket.AF_INET6 if ":" in host else socket.AF_INET
 
     return Server((host, port), Handler)

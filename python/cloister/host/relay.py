@@ -7,7 +7,7 @@ import datetime as dt
 import types
 from typing import TYPE_CHECKING, Self
 
-from cloister import _native
+from cloister._native import hostplane
 from cloister.errors import UsageError
 from cloister.host.listening import checked, listen_error
 
@@ -57,7 +57,7 @@ class Relay:
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
         self._workers = workers
-        self._native: _native.hostplane.Relay | None = None
+        self._native: hostplane.Relay | None = None
 
     def start(self) -> Self:
         """Listens and returns; connections are served from now on.
@@ -69,7 +69,7 @@ class Relay:
         if self._native is not None:
             raise UsageError("the relay was started before")
         try:
-            self._native = _native.hostplane.Relay(
+            self._native = hostplane.Relay(
                 self._listen,
                 self._to,
                 proxy_protocol=self._proxy_protocol,
@@ -115,7 +115,7 @@ class Relay:
     ) -> None:
         self.stop()
 
-    def _running(self) -> "_native.hostplane.Relay":
+    def _running(self) -> "hostplane.Relay":
         if self._native is None:
             raise UsageError("the relay was not started")
         return self._native

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 from starlette.applications import Starlette
 
-from cloister import _native
+from cloister._native import hostplane
 from cloister.errors import RunnerError, TransportError
 from cloister.host import health
 from cloister.host.agent import agent_app
@@ -102,7 +102,7 @@ class Host:
         )
         self._app = _AppServer(app, self._socket_path)
         self._poller = health.Poller(options.health, changed=health_changed)
-        self._agent: _native.hostplane.AgentServer | None = None
+        self._agent: hostplane.AgentServer | None = None
         self._relay = Relay(
             options.listen,
             options.ingress,
@@ -122,7 +122,7 @@ class Host:
         options = self._options
         self._app.start()
         try:
-            self._agent = _native.hostplane.AgentServer(
+            self._agent = hostplane.AgentServer(
                 options.agent,
                 upstream=self._socket_path,
                 log_dir=options.log_dir,

@@ -43,7 +43,9 @@ impl PyRelay {
             ..Limits::default()
         };
         options.workers = workers;
-        Ok(Self(py.detach(|| Relay::start(options))?))
+        py.detach(|| Relay::start(options))
+            .map(Self)
+            .map_err(os_error)
     }
 
     #[getter]
@@ -97,7 +99,9 @@ impl PyAgentServer {
             enclave,
             segments: cloister_hostplane::agent::SegmentLimits::default(),
         };
-        Ok(Self(py.detach(|| AgentServer::start(options))?))
+        py.detach(|| AgentServer::start(options))
+            .map(Self)
+            .map_err(os_error)
     }
 
     #[getter]
@@ -137,7 +141,7 @@ fn request(
     let answer = py.detach(|| cloister_hostplane::request(&to, method, path, body, timeout));
     match answer {
         Ok(answer) => Ok((answer.status, answer.body)),
-        Err(RequestError::Connect { source, .. }) => Err(source.into()),
+        Err(RequestError::Connect { source, .. }) => Err(os_error(source)),
         Err(error @ RequestError::Argument { .. }) => Err(PyValueError::new_err(error.to_string())),
         Err(error @ RequestError::TimedOut { .. }) => {
             Err(PyTimeoutError::new_err(error.to_string()))
@@ -150,6 +154,14 @@ fn request(
 #[pyo3(name = "check_address")]
 fn check_address(text: &str) -> PyResult<String> {
     Ok(address(text)?.to_string())
+}
+
+/// An `OSError` with its number, so that Python makes the class that belongs to it.
+fn os_error(error: std::io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, error.kind().to_string())),
+        None => error.into(),
+    }
 }
 
 fn address(text: &str) -> PyResult<Address> {
