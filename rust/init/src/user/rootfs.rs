@@ -1,0 +1,200 @@
+//! The mount namespace of the user process: the image's root, and nothing of ours in it.
+//!
+//! Everything is mounted after the change of root, so that a symbolic link in the image leads
+//! nowhere but into the image. What comes from outside (six device nodes) is taken as descriptors
+//! before. The old root is let go last: until then the kernel lets a user namespace mount `/proc`.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    mount_bind, mount_change, mount_remount, move_mount, open_tree, unmount,
+};
+
+use super::identity::MAX_FILE_BYTES;
+use crate::error::{Doing, InitError};
+use crate::mounts::QUIET;
+
+/// Where the image's root lies in init's.
+pub const ROOTFS: &str = "/rootfs";
+
+/// Devices of the user process.
+const NODES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+/// Hidden, as Docker hides them: what they tell is about the machine, or takes commands to it.
+const MASKED: [&str; 10] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+/// Not to be written: root's files there are settings of the machine, behind no capability.
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Makes the image's root the root of this process, which must be in a mount namespace of its own.
+///
+/// # Errors
+///
+/// The system refused a step that the confinement needs.
+pub fn enter(hostname: &str) -> Result<(), InitError> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).doing("cannot make mounts private")?;
+    let nodes = device_nodes()?;
+    mount_bind(ROOTFS, ROOTFS).doing("cannot bind the image's root")?;
+    rustix::process::chdir(ROOTFS).doing("cannot enter the image's root")?;
+    rustix::process::pivot_root(".", ".").doing("cannot change the root")?;
+    fill(nodes, hostname)?;
+    // "." is where the old root lies on the new one.
+    unmount(".", UnmountFlags::DETACH).doing("cannot let go of the old root")?;
+    rustix::process::chdir("/").doing("cannot enter the new root")?;
+    mount_remount("/", MountFlags::BIND | MountFlags::NODEV, c"").doing("cannot forbid devices")
+}
+
+fn device_nodes() -> Result<Vec<(&'static str, OwnedFd)>, InitError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let node = |name| -> Result<_, InitError> {
+        let path = Path::new("/dev").join(name);
+        let tree = open_tree(CWD, &path, flags).doing(&format!("cannot take /dev/{name}"))?;
+        Ok((name, tree))
+    };
+    NODES.into_iter().map(node).collect()
+}
+
+fn fill(nodes: Vec<(&'static str, OwnedFd)>, hostname: &str) -> Result<(), InitError> {
+    let folder = |path: &str| match fs::create_dir(path) {
+        Err(error) if !Path::new(path).is_dir() => {
+            Err(error).doing(&format!("cannot make `{path}` in the image"))
+        }
+        _ => Ok(()),
+    };
+    for path in ["/proc", "/sys", "/dev", "/tmp", "/etc"] {
+        folder(path)?;
+    }
+    mount("proc", "/proc", "proc", QUIET, None).doing("cannot mount /proc for the process")?;
+    // Not everywhere allowed; programs get along without.
+    let _ = mount("sysfs", "/sys", "sysfs", QUIET | MountFlags::RDONLY, None);
+    let programs = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("tmpfs", "/dev", "tmpfs", programs, c"mode=755,size=64k").doing("cannot mount /dev")?;
+    for (name, tree) in nodes {
+        let path = Path::new("/dev").join(name);
+        fs::File::create(&path).doing("cannot make a device node")?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(tree.as_fd(), "", CWD, &path, flags).doing("cannot mount a device node")?;
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        symlink(target, Path::new("/dev").join(name)).doing("cannot make a link in /dev")?;
+    }
+    folder("/dev/pts")?;
+    let _ = mount(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        programs,
+        c"newinstance,ptmxmode=666",
+    );
+    folder("/dev/shm")?;
+    let bounded = c"mode=1777,size=25%,nr_inodes=65536";
+    mount("tmpfs", "/dev/shm", "tmpfs", QUIET, bounded).doing("cannot mount /dev/shm")?;
+    // What an image brings in /tmp stays; it lies in the root, which is bounded too.
+    if fs::read_dir("/tmp").is_ok_and(|mut entries| entries.next().is_none()) {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("tmpfs", "/tmp", "tmpfs", flags, bounded).doing("cannot mount /tmp")?;
+    }
+    for path in MASKED {
+        mask(path)?;
+    }
+    for path in READ_ONLY {
+        protect(path)?;
+    }
+    write_if_absent("/etc/hostname", &format!("{hostname}\n"));
+    write_if_absent("/etc/resolv.conf", "nameserver 127.0.0.1\n");
+    let hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+    write_if_absent("/etc/hosts", &format!("{hosts}127.0.0.1\t{hostname}\n"));
+    Ok(())
+}
+
+fn mask(path: &str) -> Result<(), InitError> {
+    let what = format!("cannot hide `{path}`");
+    match fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(found) if found.is_dir() => {
+            let flags = QUIET | MountFlags::RDONLY;
+            mount("tmpfs", path, "tmpfs", flags, c"size=0,nr_inodes=1").doing(&what)
+        }
+        Ok(_) => mount_bind("/dev/null", path).doing(&what),
+    }
+}
+
+fn protect(path: &str) -> Result<(), InitError> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    let what = format!("cannot protect `{path}`");
+    mount_bind(path, path).doing(&what)?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | QUIET;
+    mount_remount(path, flags, c"").doing(&what)
+}
+
+/// The image lies in memory, so this changes nothing that outlives the enclave. Docker leaves empty
+/// files there for the same purpose.
+fn write_if_absent(path: &str, text: &str) {
+    let is_empty = fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
+    let mut options = fs::OpenOptions::new();
+    options
+        .write(true)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW);
+    if !is_empty {
+        options.create_new(true);
+    }
+    // A file of the image's own stays; an image without a writable /etc goes without.
+    if let Ok(mut file) = options.open(path) {
+        let _ = file.write_all(text.as_bytes());
+    }
+}
+
+/// `/etc/passwd` or `/etc/group` of the image: empty when there is none.
+///
+/// # Errors
+///
+/// It is longer than [`MAX_FILE_BYTES`], or not text.
+pub fn account_file(path: &str) -> Result<String, InitError> {
+    let Ok(file) = fs::File::open(path) else {
+        return Ok(String::new());
+    };
+    if !file.metadata().is_ok_and(|file| file.is_file()) {
+        return Ok(String::new());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .doing(&format!("cannot read `{path}` of the image"))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
+        return Err(InitError::new(format!(
+            "`{path}` of the image is longer than {MAX_FILE_BYTES} bytes"
+        )));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
