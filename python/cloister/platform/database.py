@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from cloister.errors import OutputError, StoreError
+from cloister.platform.changes import Changes
 from cloister.platform.tables import Base, StoreRow
 from cloister.platform.trust_class import TrustClass
 from cloister.platform.vault import Vault, create_master_key, read_master_key
@@ -32,6 +33,7 @@ class Database:
     vault: Vault
     trust_class: TrustClass
     directory: pathlib.Path
+    changes: Changes = dataclasses.field(default_factory=Changes)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
@@ -52,9 +54,11 @@ class Database:
             session.begin(),
         ):
             yield session
+        self.changes.announce()
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Ends every wait for a change and closes every connection."""
+        self.changes.close()
         self.engine.dispose()
 
 

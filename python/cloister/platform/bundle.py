@@ -1,0 +1,134 @@
+"""What one boot of one enclave is given, put together from the store and sealed at once.
+
+The bundle in clear exists only between :func:`assemble` and :func:`seal`, inside the platform; no
+public call returns it. Its form and its cryptography are in Rust (`rust/sealing`).
+"""
+
+import dataclasses
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from cloister._native import sealing
+from cloister.errors import StoreError
+from cloister.platform import api_keys, variables
+from cloister.platform.records import EnclaveRecord
+from cloister.platform.tables import AppKey, Boot, ServiceKeyRow
+from cloister.platform.vault import Vault
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAppKey:
+    """A private half, on its way into a bundle."""
+
+    id: str
+    curve: str
+    private: bytes = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle in clear (wire.md, section 3). Times are milliseconds since the Unix epoch."""
+
+    enclave: UUID
+    deployment: str
+    version: int
+    challenge: bytes
+    pcr0: bytes
+    issued_at: int
+    not_after: int
+    app_keys: list[OpenAppKey] = dataclasses.field(repr=False)
+    api_keys: list[api_keys.Verifier]
+    env: list[variables.OpenVariable] = dataclasses.field(repr=False)
+    team: str
+    app: str
+    name: str
+
+
+def assemble(
+    session: Session, vault: Vault, enclave: EnclaveRecord, boot: Boot, *, now_ms: int
+) -> Bundle:
+    """Puts together what this boot is given now, within a transaction."""
+    return Bundle(
+        enclave=enclave.uuid,
+        deployment=boot.deployment_id,
+        version=enclave.bundle_version,
+        challenge=boot.challenge,
+        pcr0=boot.pcr0,
+        issued_at=now_ms,
+        not_after=now_ms + BUNDLE_LIFE_MS,
+        app_keys=_app_keys(session, vault, enclave.app_uuid),
+        api_keys=api_keys.verifiers(session, enclave.app_uuid, now_ms),
+        env=variables.open_all(session, vault, enclave.uuid),
+        team=str(enclave.team_uuid),
+        app=str(enclave.app_uuid),
+        name=enclave.name,
+    )
+
+
+def seal(bundle: Bundle, service_seed: bytes, recipient: bytes) -> bytes:
+    """Signs with the service key and seals to the X25519 key ``recipient``, in Rust.
+
+    Raises:
+        StoreError: It is larger than an enclave takes, or the boot's key is not a point that can
+            be sealed to.
+    """
+    try:
+        return sealing.seal_bundle(
+            service_seed=service_seed,
+            recipient=recipient,
+            enclave=str(bundle.enclave),
+            deployment=bundle.deployment,
+            version=bundle.version,
+            challenge=bundle.challenge,
+            pcr0=bundle.pcr0,
+            issued_at=bundle.issued_at,
+            not_after=bundle.not_after,
+            app_keys=[(key.id, key.curve, key.private) for key in bundle.app_keys],
+            api_keys=[
+                (key.id, key.name, key.sha256, list(key.scopes), key.not_after_ms)
+                for key in bundle.api_keys
+            ],
+            env=[(variable.name, variable.value, variable.secret) for variable in bundle.env],
+            identity=(bundle.team, bundle.app, bundle.name),
+        )
+    except ValueError as problem:
+        raise StoreError(f"the bundle cannot be sealed: {problem}") from problem
+
+
+def signing_seed(session: Session, vault: Vault, team_uuid: UUID) -> bytes:
+    """Seed of the service key that signs: the oldest in use.
+
+    A key that is added is measured into the next images first, and takes over when the one before
+    it is retired; the oldest is the one that every running image knows.
+
+    Raises:
+        StoreError: The team has no service key in use.
+    """
+    row = session.scalars(
+        select(ServiceKeyRow)
+        .where(ServiceKeyRow.team_uuid == team_uuid, ServiceKeyRow.retired_ms.is_(None))
+        .order_by(ServiceKeyRow.created_ms, ServiceKeyRow.id)
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        raise StoreError("the team has no service key to sign bundles with")
+    return vault.open(row.seed_sealed, place=f"service_keys/{row.id}/seed")
+
+
+def _app_keys(session: Session, vault: Vault, app_uuid: UUID) -> list[OpenAppKey]:
+    rows = session.scalars(
+        select(AppKey).where(AppKey.app_uuid == app_uuid).order_by(AppKey.position)
+    )
+    return [
+        OpenAppKey(
+            id=row.id,
+            curve=row.curve,
+            private=vault.open(row.private_sealed, place=f"app_keys/{row.id}/private"),
+        )
+        for row in rows
+    ]
+
+
+BUNDLE_LIFE_MS = 15 * 60 * 1000  # how long a host can delay a revocation (wire.md §3, T-08)
