@@ -8,6 +8,7 @@ import pytest
 
 from cloister.errors import ConfigError
 from cloister.host.production import require_production_anchor, require_production_state
+from cloister.platform.local import init_store
 
 REAL_ROOT = (
     pathlib.Path(__file__).parents[2] / "rust" / "attestation" / "src" / "aws_nitro_root.der"
@@ -88,4 +89,11 @@ def test_a_store_that_cannot_be_read_is_refused(tmp_path: pathlib.Path) -> None:
     """What cannot be looked into may hold anything."""
     (tmp_path / "broken").write_bytes(b"SQLite format 3\x00" + b"\xff" * 200)
     with pytest.raises(ConfigError, match="cannot be read"):
+        require_production_state(tmp_path)
+
+
+def test_the_store_that_init_makes_is_refused(tmp_path: pathlib.Path) -> None:
+    """The real store, not one that looks like it."""
+    init_store(tmp_path, name="hello", uuid="5b8f6c1e-6f0e-4a51-9f0c-0f6f6c9d7a11")
+    with pytest.raises(ConfigError, match=r"private halves|development root"):
         require_production_state(tmp_path)
