@@ -1,0 +1,61 @@
+"""``urllib3`` connections that show their certificate before anything is sent over them.
+
+Only public hooks are used: ``HTTPSConnection.connect``, ``ConnectionCls`` of a pool, and
+``pool_classes_by_scheme`` of a pool manager. ``connect`` runs for each new connection, resumed TLS
+sessions and those behind a proxy included, after the handshake and the host name check.
+"""
+
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.poolmanager import PoolManager
+
+from cloister.errors import TransportError
+
+Check = Callable[[bytes], object]
+"""Takes the leaf certificate in DER; raises when the connection must not be used."""
+
+
+def install(manager: PoolManager, check: Check) -> None:
+    """Makes every ``https`` connection of ``manager`` pass ``check`` first; others are not made.
+
+    What the manager uses now stays underneath, so a manager for a proxy keeps going through it.
+    """
+    pools: dict[str, type[HTTPConnectionPool]] = {
+        "https": _pool_class(manager.pool_classes_by_scheme["https"], check)
+    }
+    manager.pool_classes_by_scheme = pools
+
+
+def _pool_class(base: type[HTTPConnectionPool], check: Check) -> type[HTTPConnectionPool]:
+    connection_class = _connection_class(base.ConnectionCls, check)
+    return type("AttestedPool", (base,), {"ConnectionCls": connection_class})
+
+
+def _connection_class(base: Any, check: Check) -> Any:  # noqa: ANN401 - urllib3's own, or that of SOCKS
+    class Connection(base):  # type: ignore[misc]  # known when it runs
+        """Shows its certificate when it is made."""
+
+        def connect(self) -> None:
+            super().connect()
+            try:
+                check(_leaf(self))
+            except BaseException:
+                self.close()
+                raise
+
+    return Connection
+
+
+def _leaf(connection: Any) -> bytes:  # noqa: ANN401 - an HTTPSConnection
+    sock = connection.sock
+    if not connection.is_verified:
+        raise TransportError("the TLS certificate of the connection was not verified")
+    leaf = sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+    if leaf is None and hasattr(sock, "getpeercert"):  # TLS inside TLS: urllib3's SSLTransport
+        leaf = sock.getpeercert(binary_form=True)
+    if not isinstance(leaf, bytes):
+        raise TransportError("the connection has no TLS certificate")
+    return leaf
