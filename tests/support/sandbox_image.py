@@ -1,8 +1,8 @@
 """Small enclave images and a launcher to start them with, for tests of the sandbox and of init.
 
-The images hold the fixture init (its data plane is a script that starts the user process at once) and
-one static program. They are written by hand and not by ``cloister.build``, so that a test can make
-what the builder would refuse to make.
+The images hold the fixture init (its data plane is a script that starts the user process at once)
+and one static program. They are written by hand and not by ``cloister.build``, so that a test can
+make what the builder would refuse to make.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def eif(sections: list[tuple[int, bytes]]) -> bytes:
     return bytes(header + body)
 
 
-def image(
+def image(  # noqa: PLR0913 - one keyword for each thing an image says
     init: pathlib.Path,
     rootfs: list[Entry],
     *,
@@ -103,7 +103,9 @@ def image(
 class Launched:
     """A running launcher: its status lines, its console, its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], status_fd: int, run_dir: pathlib.Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], status_fd: int, run_dir: pathlib.Path
+    ) -> None:
         self.process = process
         self.run_dir = run_dir
         self.events: list[dict[str, object]] = []

@@ -205,13 +205,14 @@ fn launcher_is_gone(pipe: &OwnedFd) -> bool {
 fn become_init() -> SandboxError {
     let socket_dir = CString::new(SOCKET_DIR).unwrap_or_default();
     let error = sys::exec(c"/init", &[c"/init", c"--sandbox-dir", &socket_dir]);
-    SandboxError::new(format!("cannot start `/init` of the image: {error}"))
+    SandboxError::image(format!("cannot start `/init` of the image: {error}"))
         .hint("an image for another processor, or with an init that is not static, cannot run here")
 }
 
 /// The first mount fails when the namespace was granted in name only.
 fn forbidden(error: rustix::io::Errno) -> SandboxError {
-    let refusal = SandboxError::new(format!("cannot mount inside the user namespace: {error}"));
+    let refusal =
+        SandboxError::permission(format!("cannot mount inside the user namespace: {error}"));
     match namespace_hint() {
         Some(hint) => refusal.hint(hint),
         None => refusal,

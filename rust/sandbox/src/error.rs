@@ -1,11 +1,26 @@
 //! Why an enclave could not be started: a message, and a hint apart from it.
 
+use serde::Serialize;
 use thiserror::Error;
+
+/// Whose doing a refusal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The image is not what it should be.
+    Image,
+    /// Anything else.
+    Other,
+    /// The system does not permit it.
+    Permission,
+}
 
 /// A refusal to start, as it goes into the `failed` status line.
 #[derive(Debug, Error)]
 #[error("{message}")]
 pub struct SandboxError {
+    /// Whose doing it is.
+    pub kind: Kind,
     /// What was expected and what was found.
     pub message: String,
     /// What to do about it.
@@ -16,8 +31,25 @@ impl SandboxError {
     /// A refusal without a hint.
     pub fn new(message: impl Into<String>) -> Self {
         Self {
+            kind: Kind::Other,
             message: message.into(),
             hint: None,
+        }
+    }
+
+    /// A refusal that the image is to blame for.
+    pub fn image(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Image,
+            ..Self::new(message)
+        }
+    }
+
+    /// A refusal of the system's.
+    pub fn permission(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Permission,
+            ..Self::new(message)
         }
     }
 

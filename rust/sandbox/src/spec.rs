@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Doing, SandboxError};
+use crate::error::{Doing, Kind, SandboxError};
 
 /// Largest specification read, in bytes.
 pub const MAX_SPEC_BYTES: u64 = 1 << 20;
@@ -91,6 +91,8 @@ pub enum Event {
     },
     /// It could not be started.
     Failed {
+        /// Whose doing it is.
+        kind: Kind,
         /// What was expected and what was found.
         message: String,
         /// What to do about it.

@@ -24,7 +24,8 @@ pub fn unpack(ramdisks: &[&[u8]], root: &Path, ids: u32) -> Result<(), SandboxEr
     let mut reader = Reader::default();
     for ramdisk in ramdisks {
         let entries = reader.entries(ramdisk).map_err(|error| {
-            SandboxError::new(error.to_string()).hint("build the image again with `cloister build`")
+            SandboxError::image(error.to_string())
+                .hint("build the image again with `cloister build`")
         })?;
         for entry in &entries {
             check(entry, ids)?;
@@ -39,7 +40,7 @@ pub fn unpack(ramdisks: &[&[u8]], root: &Path, ids: u32) -> Result<(), SandboxEr
 fn check(entry: &Entry<'_>, ids: u32) -> Result<(), SandboxError> {
     let top = entry.name.split(|&byte| byte == b'/').next();
     if top.is_some_and(|top| RESERVED.contains(&top)) {
-        return Err(SandboxError::new(format!(
+        return Err(SandboxError::image(format!(
             "ramdisk entry `{}` lies in a folder that init makes itself",
             entry.name.escape_ascii()
         )));
@@ -48,7 +49,7 @@ fn check(entry: &Entry<'_>, ids: u32) -> Result<(), SandboxError> {
     if highest < ids {
         return Ok(());
     }
-    let error = SandboxError::new(format!(
+    let error = SandboxError::image(format!(
         "`{}` in the image belongs to user {} and group {}, and only {ids} id(s) exist here",
         entry.name.escape_ascii(),
         entry.uid,
@@ -104,7 +105,7 @@ fn make(entry: &Entry<'_>, root: &Path) -> std::io::Result<()> {
 fn explain(entry: &Entry<'_>, error: &std::io::Error) -> SandboxError {
     let name = entry.name.escape_ascii();
     if error.raw_os_error() == Some(libc::ENOSPC) {
-        return SandboxError::new(format!(
+        return SandboxError::image(format!(
             "the image does not fit into the enclave's memory: no room for `{name}`"
         ))
         .hint("raise `memory` in [resources] of enclave.toml; half of it holds the image");
