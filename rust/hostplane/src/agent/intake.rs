@@ -233,4 +233,38 @@ mod tests {
         headers.insert(BOOT_HEADER, "f".repeat(BOOT_DIGITS).parse().unwrap());
         Batch::check(&headers, body).unwrap();
     }
+
+    proptest::proptest! {
+        /// What is written after a restart is exactly what was not there before it.
+        #[test]
+        fn a_batch_splits_at_any_number_without_loss(
+            steps in proptest::collection::vec(1_u64..5, 1..40),
+            cut in 0_u64..200,
+        ) {
+            let mut sequence = 0_u64;
+            let mut sequences = Vec::new();
+            for step in steps {
+                sequence = sequence.saturating_add(step);
+                sequences.push(sequence);
+            }
+            let line = |sequence: &u64| format!("{{\"sequence\":{sequence}}}\n");
+            let body: String = sequences.iter().map(line).collect();
+            let batch = check(&body, &sequence.to_string()).unwrap();
+            let rest: String = sequences.iter().filter(|it| **it > cut).map(line).collect();
+            let (bytes, count) = batch.after(cut);
+            proptest::prop_assert_eq!(bytes, rest.as_bytes());
+            proptest::prop_assert_eq!(count, u64::try_from(rest.lines().count()).unwrap());
+        }
+
+        /// Bytes of a stranger end in a batch or an error, and a batch keeps them as they came.
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(
+            bytes in proptest::collection::vec(proptest::sample::select(&b"{}\"sequence:12,\n\\\xff"[..]), 0..200),
+        ) {
+            if let Ok(lines) = lines(&bytes) {
+                let whole: usize = lines.iter().map(|line| line.range.len()).sum();
+                proptest::prop_assert_eq!(whole, bytes.len());
+            }
+        }
+    }
 }
