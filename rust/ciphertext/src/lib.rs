@@ -1,7 +1,34 @@
-//! `ev:` ciphertexts: grammar, streaming scanner, seal and open.
+//! `ev:` ciphertexts: grammar, keys, sealing, opening, and the scanner that finds them in a body.
+//!
+//! The format is Evervault's (see the ciphertext specification in the documentation), so what its public SDKs
+//! encrypt with one of our app keys opens here, and the reverse. This crate does no I/O, reads no
+//! clock and has no randomness of its own. It opens and writes the P-256 versions; the secp256k1
+//! ones are recognised and refused.
+//!
+//! What it trusts: the app keys it is given. Tokens come from anybody who has the app's public key,
+//! so a token that opens says nothing about who made it: its clear text is checked against its type
+//! and escaped for the place where it stands.
 
 #![forbid(unsafe_code)]
 
+mod kdf;
+mod keys;
+mod metadata;
+mod open;
+mod place;
 mod random;
+pub mod scan;
+mod seal;
+mod seal_json;
+mod token;
+mod version;
 
+pub use keys::{AppPrivateKey, AppPublicKey, KeyError, Keyring, MAX_KEYS};
+pub use open::{OpenError, OpenPolicy, OpenSession, Opened, open_header_value};
+pub use place::{Place, place_for};
 pub use random::{Random, RandomError};
+pub use scan::{ScanError, ScanLimits, ScanSummary, Scanner, may_contain_token};
+pub use seal::{SealError, SealOptions, seal};
+pub use seal_json::{MAX_DEPTH, seal_json};
+pub use token::Token;
+pub use version::{ValueType, Version};

@@ -1,0 +1,82 @@
+//! Where a token stands, and which bodies are scanned.
+
+/// What kind of text a body is: it decides how a clear text is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Not said: JSON when the first byte that is not white space opens an object, an array or a
+    /// string, else text.
+    Detect,
+    /// JSON: escaped inside strings, literals for numbers and booleans, keys left alone.
+    Json,
+    /// Text: as it is.
+    Text,
+}
+
+/// Whether and how a body of this content type is scanned (data-plane specification §4).
+///
+/// `application/json` and `*+json` are JSON; `text/*` is text; a body without a content type is what
+/// it starts like. Everything else passes untouched. Parameters and letter case do not matter.
+pub fn place_for(content_type: Option<&[u8]>) -> Option<Place> {
+    let Some(content_type) = content_type else {
+        return Some(Place::Detect);
+    };
+    let essence = content_type
+        .split(|byte| *byte == b';')
+        .next()?
+        .trim_ascii();
+    if essence.is_empty() {
+        return Some(Place::Detect);
+    }
+    let ends = |suffix: &[u8]| {
+        let start = essence.len().checked_sub(suffix.len());
+        start
+            .and_then(|at| essence.get(at..))
+            .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+    };
+    if essence.eq_ignore_ascii_case(b"application/json") || ends(b"+json") {
+        return Some(Place::Json);
+    }
+    let is_text = essence
+        .get(..5)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
+    is_text.then_some(Place::Text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_by_any_name_is_json() {
+        for name in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/ld+json",
+        ] {
+            assert_eq!(
+                place_for(Some(name.as_bytes())),
+                Some(Place::Json),
+                "{name}"
+            );
+        }
+        assert_eq!(place_for(None), Some(Place::Detect));
+        assert_eq!(place_for(Some(b" ; q=1")), Some(Place::Detect));
+    }
+
+    #[test]
+    fn text_is_text_and_the_rest_passes() {
+        assert_eq!(
+            place_for(Some(b"text/plain; charset=utf-8")),
+            Some(Place::Text)
+        );
+        for name in [
+            "image/png",
+            "application/octet-stream",
+            "application/jsonx",
+            "text",
+            "+js",
+        ] {
+            assert_eq!(place_for(Some(name.as_bytes())), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Finding tokens in a body that arrives in pieces, and writing what they hold in their place.
+//!
+//! One pass, constant memory: what is held back is at most a token that is not complete yet. The
+//! result never depends on where a piece ends. Everything that is not a token passes byte for byte,
+//! invalid UTF-8 and invalid JSON included. What is written for a token is decided by
+//! [`json`](self) rules in JSON and is raw in text.
+
+use memchr::memmem;
+use thiserror::Error;
+
+use crate::open::{OpenError, OpenSession, Opened};
+use crate::place::Place;
+use crate::token::{Matcher, START, Step, Token};
+
+mod json;
+mod write;
+
+use json::JsonState;
+
+/// Bounds of a scan.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanLimits {
+    /// Longest token, in bytes.
+    pub max_token: usize,
+}
+
+impl Default for ScanLimits {
+    fn default() -> Self {
+        Self { max_token: 1 << 20 }
+    }
+}
+
+/// What a whole scan did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanSummary {
+    /// Tokens that were opened.
+    pub fields_opened: u64,
+}
+
+/// A token that could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{reason}, at byte {offset} of the body")]
+pub struct ScanError {
+    /// Where the token starts, in bytes from the start of the body.
+    pub offset: u64,
+    /// Why.
+    #[source]
+    pub reason: OpenError,
+}
+
+/// Whether a body can hold a token at all. A body without `ev:` needs no scanner.
+pub fn may_contain_token(body: &[u8]) -> bool {
+    memmem::find(body, START).is_some()
+}
+
+/// Scans one body.
+#[derive(Debug)]
+pub struct Scanner {
+    mode: Mode,
+    limits: ScanLimits,
+    /// Bytes that arrived and were not decided yet.
+    held: Vec<u8>,
+    /// Offset in the body of the first undecided byte.
+    offset: u64,
+    /// A candidate at the start of what is held: how far it was matched.
+    candidate: Option<Matcher>,
+    fields_opened: u64,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Detect,
+    Json(JsonState),
+    Text,
+}
+
+/// What deciding a piece came to.
+enum Progress {
+    /// All of it is decided.
+    Done,
+    /// The rest needs more bytes.
+    Hold,
+}
+
+impl Scanner {
+    /// A scanner at the start of a body.
+    pub fn new(place: Place, limits: ScanLimits) -> Self {
+        let mode = match place {
+            Place::Detect => Mode::Detect,
+            Place::Json => Mode::Json(JsonState::default()),
+            Place::Text => Mode::Text,
+        };
+        Self {
+            mode,
+            limits,
+            held: Vec::new(),
+            offset: 0,
+            candidate: None,
+            fields_opened: 0,
+        }
+    }
+
+    /// Takes a piece of the body and appends to `out` what is decided.
+    ///
+    /// # Errors
+    ///
+    /// [`ScanError`] for a token that cannot be opened; the scanner must not be used after it.
+    pub fn push(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<(), ScanError> {
+        if self.held.is_empty() {
+            let decided = self.run(input, false, out, session)?;
+            self.hold(input.get(decided..).unwrap_or_default());
+            return Ok(());
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(input);
+        let decided = self.run(&held, false, out, session)?;
+        held.drain(..decided);
+        self.held = held;
+        Ok(())
+    }
+
+    /// Ends the body: what was held back is no token and passes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scanner::push`]: what is held may be an ordinary string in which a token stands.
+    pub fn finish(
+        &mut self,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<ScanSummary, ScanError> {
+        let held = std::mem::take(&mut self.held);
+        self.run(&held, true, out, session)?;
+        Ok(ScanSummary {
+            fields_opened: self.fields_opened,
+        })
+    }
+
+    fn hold(&mut self, rest: &[u8]) {
+        self.held.extend_from_slice(rest);
+    }
+
+    /// Decides as much of `bytes` as it can and returns how many bytes that was.
+    fn run(
+        &mut self,
+        bytes: &[u8],
+        is_last: bool,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<usize, ScanError> {
+        if matches!(self.mode, Mode::Detect) {
+            let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+            let Some(first) = bytes.iter().find(|byte| !space(byte)) else {
+                out.extend_from_slice(bytes);
+                self.advance(bytes.len());
+                return Ok(bytes.len());
+            };
+            let is_json = matches!(first, b'{' | b'[' | b'"');
+            self.mode = if is_json {
+                Mode::Json(JsonState::default())
+            } else {
+                Mode::Text
+            };
+        }
+        let mut piece = Piece {
+            bytes,
+            at: 0,
+            is_last,
+        };
+        let progress = match &self.mode {
+            Mode::Text => self.text(&mut piece, out, session)?,
+            Mode::Json(_) | Mode::Detect => self.json(&mut piece, out, session)?,
+        };
+        let decided = match progress {
+            Progress::Done => bytes.len(),
+            Progress::Hold => piece.at,
+        };
+        self.advance(decided);
+        Ok(decided)
+    }
+
+    fn text(
+        &mut self,
+        piece: &mut Piece<'_>,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<Progress, ScanError> {
+        loop {
+            let rest = piece.rest();
+            let Some(found) = memmem::find(rest, START) else {
+                // The last bytes may be the start of a start.
+                let keep = if piece.is_last {
+                    0
+                } else {
+                    partial_start(rest)
+                };
+                let decided = rest.len().saturating_sub(keep);
+                out.extend_from_slice(rest.get(..decided).unwrap_or_default());
+                piece.at = piece.at.saturating_add(decided);
+                return Ok(if keep == 0 {
+                    Progress::Done
+                } else {
+                    Progress::Hold
+                });
+            };
+            piece.copy(found, out);
+            match self.candidate(piece, false)? {
+                Candidate::Hold => return Ok(Progress::Hold),
+                Candidate::No => piece.copy(START.len(), out),
+                Candidate::Token(token) => {
+                    let opened = self.open(piece, &token, session)?;
+                    out.extend_from_slice(&opened.clear);
+                    piece.at = piece.at.saturating_add(token.length);
+                }
+            }
+        }
+    }
+
+    /// Matches the candidate at the piece's position, going on where the last piece ended.
+    fn candidate(&mut self, piece: &Piece<'_>, is_json: bool) -> Result<Candidate, ScanError> {
+        let mut matcher = self
+            .candidate
+            .take()
+            .unwrap_or_else(|| Matcher::new(is_json));
+        let rest = piece.rest();
+        for byte in rest.get(matcher.fed()..).unwrap_or_default() {
+            if matcher.fed() >= self.limits.max_token {
+                let reason = OpenError::TooLong {
+                    limit: self.limits.max_token,
+                };
+                return Err(self.error(piece, reason));
+            }
+            match matcher.feed(*byte) {
+                Step::More => {}
+                Step::No => return Ok(Candidate::No),
+                Step::Complete(token) => return Ok(Candidate::Token(token)),
+            }
+        }
+        if piece.is_last {
+            return Ok(Candidate::No);
+        }
+        self.candidate = Some(matcher);
+        Ok(Candidate::Hold)
+    }
+
+    fn open(
+        &mut self,
+        piece: &Piece<'_>,
+        token: &Token,
+        session: &mut OpenSession<'_>,
+    ) -> Result<Opened, ScanError> {
+        let opened = session
+            .open(piece.rest(), token)
+            .map_err(|reason| self.error(piece, reason))?;
+        self.fields_opened = self.fields_opened.saturating_add(1);
+        Ok(opened)
+    }
+
+    fn error(&self, piece: &Piece<'_>, reason: OpenError) -> ScanError {
+        let at = u64::try_from(piece.at).unwrap_or(u64::MAX);
+        ScanError {
+            offset: self.offset.saturating_add(at),
+            reason,
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.offset = self
+            .offset
+            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+}
+
+enum Candidate {
+    Hold,
+    No,
+    Token(Token),
+}
+
+/// Bytes being decided, and how far.
+struct Piece<'b> {
+    bytes: &'b [u8],
+    at: usize,
+    is_last: bool,
+}
+
+impl<'b> Piece<'b> {
+    fn rest(&self) -> &'b [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Passes `count` bytes on as they are.
+    fn copy(&mut self, count: usize, out: &mut Vec<u8>) {
+        let rest = self.rest();
+        let count = count.min(rest.len());
+        out.extend_from_slice(rest.get(..count).unwrap_or_default());
+        self.at = self.at.saturating_add(count);
+    }
+}
+
+/// How many of the last bytes are the start of `ev:`: 0, 1 or 2.
+fn partial_start(bytes: &[u8]) -> usize {
+    if bytes.ends_with(b"ev") {
+        2
+    } else {
+        usize::from(bytes.ends_with(b"e"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

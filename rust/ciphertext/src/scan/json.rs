@@ -1,0 +1,292 @@
+//! Tokens in JSON: only inside strings, never in keys, with one level of escaping.
+//!
+//! The scanner follows strings and containers, nothing else: it accepts what is not JSON and passes
+//! it on. A string is a key when it stands in an object after `{` or `,`. Inside a string it follows
+//! escaped quotes level by level, so that it knows when it is inside JSON that was itself written
+//! into a string: a token there passes unchanged, because a clear text escaped once could end the
+//! inner string and add fields to the inner document.
+
+use memchr::memchr3;
+
+use super::{Candidate, OpenSession, Piece, Progress, ScanError, Scanner, partial_start, write};
+use crate::open::OpenError;
+use crate::token::START;
+use crate::version::ValueType;
+
+/// Deepest nesting that is followed: one bit a level, 128 KiB in all. Beyond it the body is refused.
+const MAX_NESTING: usize = 1 << 20;
+
+/// Where in the document the scanner is.
+#[derive(Debug, Default)]
+pub(super) struct JsonState {
+    /// One bit a container, set for an object.
+    objects: Vec<u64>,
+    depth: usize,
+    /// The next string in this container is a key.
+    is_key_next: bool,
+    string: Option<StringState>,
+}
+
+/// Where in a string the scanner is.
+#[derive(Debug, Default)]
+struct StringState {
+    is_key: bool,
+    /// Reverse solidi directly before this byte.
+    backslashes: u32,
+    /// One bit a level of escaped quotes, set while inside.
+    inner: u32,
+}
+
+impl JsonState {
+    fn open(&mut self, is_object: bool) -> bool {
+        if self.depth >= MAX_NESTING {
+            return false;
+        }
+        let (word, bit) = (self.depth / 64, 1_u64 << (self.depth % 64));
+        if self.objects.len() <= word {
+            self.objects.push(0);
+        }
+        if let Some(slot) = self.objects.get_mut(word) {
+            *slot = if is_object { *slot | bit } else { *slot & !bit };
+        }
+        self.depth = self.depth.saturating_add(1);
+        self.is_key_next = is_object;
+        true
+    }
+
+    fn close(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.is_key_next = false;
+    }
+
+    fn is_in_object(&self) -> bool {
+        let Some(last) = self.depth.checked_sub(1) else {
+            return false;
+        };
+        self.objects
+            .get(last / 64)
+            .is_some_and(|word| word & (1 << (last % 64)) != 0)
+    }
+}
+
+impl StringState {
+    /// A quote after so many reverse solidi: true when it ends the string.
+    fn quote(&mut self) -> bool {
+        let run = std::mem::take(&mut self.backslashes);
+        if run.is_multiple_of(2) {
+            return true;
+        }
+        // 1, 3, 7, 15 … solidi are the quotes of level 0, 1, 2, 3 … inside this string. Any other
+        // count is no writer's; it counts as the level below and errs on the side of passing.
+        let level = (run.saturating_add(1)).ilog2().saturating_sub(1).min(31);
+        self.inner ^= 1 << level;
+        false
+    }
+}
+
+impl Scanner {
+    pub(super) fn json(
+        &mut self,
+        piece: &mut Piece<'_>,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<Progress, ScanError> {
+        while piece.at < piece.bytes.len() {
+            let is_in_string = self.state().string.is_some();
+            let progress = if is_in_string {
+                self.inside(piece, out, session)?
+            } else {
+                self.outside(piece, out, session)?
+            };
+            if matches!(progress, Progress::Hold) {
+                return Ok(Progress::Hold);
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    fn state(&mut self) -> &mut JsonState {
+        // `Detect` has become one of the two others before a byte is decided.
+        if !matches!(self.mode, super::Mode::Json(_)) {
+            self.mode = super::Mode::Json(JsonState::default());
+        }
+        match &mut self.mode {
+            super::Mode::Json(state) => state,
+            super::Mode::Detect | super::Mode::Text => {
+                #[expect(clippy::unreachable, reason = "the line above has just set it")]
+                {
+                    unreachable!("the mode is JSON")
+                }
+            }
+        }
+    }
+
+    /// Passes on everything up to a string, and enters it.
+    fn outside(
+        &mut self,
+        piece: &mut Piece<'_>,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<Progress, ScanError> {
+        let rest = piece.rest();
+        let state = self.state();
+        for (count, byte) in rest.iter().enumerate() {
+            match byte {
+                b'{' | b'[' if !state.open(*byte == b'{') => {
+                    piece.copy(count, out);
+                    return Err(self.error(piece, OpenError::TooDeep { limit: MAX_NESTING }));
+                }
+                b'}' | b']' => state.close(),
+                b',' => state.is_key_next = state.is_in_object(),
+                b':' => state.is_key_next = false,
+                b'"' => {
+                    piece.copy(count, out);
+                    return self.quote(piece, out, session);
+                }
+                _ => {}
+            }
+        }
+        piece.copy(rest.len(), out);
+        Ok(Progress::Done)
+    }
+
+    /// The piece stands on a quote that begins a string. When a token follows it directly, the quote
+    /// is held back with it: a number goes without its quotes.
+    fn quote(
+        &mut self,
+        piece: &mut Piece<'_>,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<Progress, ScanError> {
+        let is_key = self.state().is_key_next;
+        let inside = piece.rest().get(1..).unwrap_or_default();
+        let string = StringState {
+            is_key,
+            ..StringState::default()
+        };
+        let may_start = START.starts_with(inside.get(..3).unwrap_or(inside));
+        let is_short = inside.len() < START.len();
+        if is_key || !may_start || (is_short && piece.is_last) {
+            piece.copy(1, out);
+            self.state().string = Some(string);
+            return Ok(Progress::Done);
+        }
+        if is_short {
+            return Ok(Progress::Hold);
+        }
+        let mut value = Piece {
+            bytes: piece.bytes,
+            at: piece.at.saturating_add(1),
+            ..*piece
+        };
+        let token = match self.candidate(&value, true)? {
+            Candidate::Hold => return Ok(Progress::Hold),
+            Candidate::No => None,
+            Candidate::Token(token) => Some(token),
+        };
+        let Some(token) = token else {
+            piece.copy(START.len().saturating_add(1), out);
+            self.state().string = Some(string);
+            return Ok(Progress::Done);
+        };
+        let next = value.rest().get(token.length).copied();
+        if next.is_none() && !piece.is_last {
+            // Whether it is the whole string is decided by the next byte; the match is not repeated
+            // from its start for more than this one byte.
+            return Ok(Progress::Hold);
+        }
+        let opened = self.open(&value, &token, session)?;
+        value.at = value.at.saturating_add(token.length);
+        if next == Some(b'"') && opened.kind != ValueType::String {
+            out.extend_from_slice(&opened.clear);
+            piece.at = value.at.saturating_add(1);
+            return Ok(Progress::Done);
+        }
+        out.push(b'"');
+        write::escaped(&opened.clear, out);
+        piece.at = value.at;
+        self.state().string = Some(string);
+        Ok(Progress::Done)
+    }
+
+    /// Passes on a string up to its end, a token in it, or the end of the piece.
+    fn inside(
+        &mut self,
+        piece: &mut Piece<'_>,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<Progress, ScanError> {
+        while piece.at < piece.bytes.len() {
+            let rest = piece.rest();
+            let Some(string) = &mut self.state().string else {
+                return Ok(Progress::Done);
+            };
+            let Some(found) = memchr3(b'"', b'\\', b'e', rest) else {
+                string.backslashes = 0;
+                piece.copy(rest.len(), out);
+                return Ok(Progress::Done);
+            };
+            if found > 0 {
+                string.backslashes = 0;
+                piece.copy(found, out);
+            }
+            match piece.rest().first() {
+                Some(b'\\') => {
+                    string.backslashes = string.backslashes.saturating_add(1);
+                    piece.copy(1, out);
+                }
+                Some(b'"') => {
+                    let is_end = string.quote();
+                    piece.copy(1, out);
+                    if is_end {
+                        self.state().string = None;
+                        return Ok(Progress::Done);
+                    }
+                }
+                _ => {
+                    if matches!(self.embedded(piece, out, session)?, Progress::Hold) {
+                        return Ok(Progress::Hold);
+                    }
+                }
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    /// The piece stands on an `e` inside a string.
+    fn embedded(
+        &mut self,
+        piece: &mut Piece<'_>,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<Progress, ScanError> {
+        let Some(string) = &mut self.state().string else {
+            return Ok(Progress::Done);
+        };
+        // After an odd number of reverse solidi the `e` is part of an escape.
+        let is_escape = string.backslashes % 2 == 1;
+        let stays = string.is_key || is_escape || string.inner != 0;
+        let rest = piece.rest();
+        if stays || !rest.starts_with(START) {
+            if !stays && !piece.is_last && partial_start(rest) == rest.len() {
+                return Ok(Progress::Hold);
+            }
+            string.backslashes = 0;
+            piece.copy(1, out);
+            return Ok(Progress::Done);
+        }
+        match self.candidate(piece, true)? {
+            Candidate::Hold => return Ok(Progress::Hold),
+            Candidate::No => piece.copy(START.len(), out),
+            Candidate::Token(token) => {
+                let opened = self.open(piece, &token, session)?;
+                write::escaped(&opened.clear, out);
+                piece.at = piece.at.saturating_add(token.length);
+            }
+        }
+        if let Some(string) = &mut self.state().string {
+            string.backslashes = 0;
+        }
+        Ok(Progress::Done)
+    }
+}

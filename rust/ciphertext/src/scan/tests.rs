@@ -1,0 +1,283 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::keys::{AppPrivateKey, Keyring};
+use crate::open::OpenPolicy;
+use crate::seal::seal;
+use crate::seal::tests::{Counting, OPTIONS};
+use crate::version::ValueType;
+
+const POLICY: OpenPolicy = OpenPolicy {
+    dangerous_accept_debug: false,
+    distinct_keys: 1000,
+};
+
+fn keyring() -> Keyring {
+    Keyring::new(vec![AppPrivateKey::from_bytes(&[0x11; 32]).unwrap()]).unwrap()
+}
+
+fn token(clear: &[u8], kind: ValueType) -> String {
+    let app = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
+    seal(clear, kind, app.public(), &OPTIONS, &mut Counting(5)).unwrap()
+}
+
+fn text(clear: &str) -> String {
+    token(clear.as_bytes(), ValueType::String)
+}
+
+/// Scans a body in the given pieces.
+fn scan(place: Place, pieces: &[&[u8]]) -> Result<Vec<u8>, ScanError> {
+    let keyring = keyring();
+    let mut session = OpenSession::new(&keyring, POLICY);
+    let mut scanner = Scanner::new(place, ScanLimits::default());
+    let mut out = Vec::new();
+    for piece in pieces {
+        scanner.push(piece, &mut out, &mut session)?;
+    }
+    scanner.finish(&mut out, &mut session)?;
+    Ok(out)
+}
+
+fn json(body: &str) -> String {
+    String::from_utf8(scan(Place::Json, &[body.as_bytes()]).unwrap()).unwrap()
+}
+
+#[test]
+fn a_string_is_replaced_inside_its_quotes() {
+    let body = format!(r#"{{"a": "{}"}}"#, text("x \"y\" \\ \n\u{1}é"));
+    assert_eq!(json(&body), r#"{"a": "x \"y\" \\ \n\u0001é"}"#);
+}
+
+#[test]
+fn a_number_and_a_boolean_lose_their_quotes() {
+    let body = format!(
+        r#"["{}","{}"]"#,
+        token(b"1.10", ValueType::Number),
+        token(b"true", ValueType::Boolean)
+    );
+    assert_eq!(json(&body), "[1.10,true]");
+}
+
+#[test]
+fn inside_a_longer_string_the_text_of_a_literal_stands_in_place() {
+    let number = token(b"42", ValueType::Number);
+    let body = format!(
+        r#"["id {number}!", "{number} ", "{}{}"]"#,
+        text("a"),
+        text("b")
+    );
+    assert_eq!(json(&body), r#"["id 42!", "42 ", "ab"]"#);
+}
+
+#[test]
+fn a_solidus_may_be_escaped() {
+    let made = text("a clear text that is long enough to have a solidus in it ÿÿÿÿÿÿÿÿÿÿÿÿ");
+    assert!(made.contains('/'), "{made}");
+    let body = format!(r#"["{}"]"#, made.replace('/', "\\/"));
+    assert!(json(&body).starts_with(r#"["a clear text"#));
+}
+
+#[test]
+fn keys_and_what_is_outside_strings_stay() {
+    let made = text("x");
+    let body = format!(r#"{{"{made}" : 1, "a {made}" :{{"{made}":"{made}"}}}} {made}"#);
+    let expected = format!(r#"{{"{made}" : 1, "a {made}" :{{"{made}":"x"}}}} {made}"#);
+    assert_eq!(json(&body), expected);
+    let list = format!(r#"[["{made}","{made}"],{{"k":["{made}"],"{made}":0}}]"#);
+    let expected = format!(r#"[["x","x"],{{"k":["x"],"{made}":0}}]"#);
+    assert_eq!(json(&list), expected);
+}
+
+/// One level of escaping would let the clear text end the inner string and add fields.
+#[test]
+fn t05_a_token_in_json_in_a_string_stays() {
+    let made = text("\",\"admin\":true,\"x\":\"");
+    for body in [
+        format!(r#"{{"a":"{{\"b\":\"{made}\"}}"}}"#),
+        format!(r#"{{"a":"{{\"b\":\"some {made} more\"}}"}}"#),
+        format!(r#"{{"a":"{{\"b\":\"{{\\\"c\\\":\\\"{made}\\\"}}\"}}"}}"#),
+        format!(r#"{{"a":"{{\"b\":\"{{\\\"c\\\":\\\"x {made} y\\\"}}\"}}"}}"#),
+    ] {
+        assert_eq!(json(&body), body);
+    }
+    let quoted = format!(r#"{{"a":"he said \"hi\" and {}"}}"#, text("left"));
+    assert_eq!(json(&quoted), r#"{"a":"he said \"hi\" and left"}"#);
+}
+
+/// `\e` is no escape of JSON; a clear text behind the solidus could make one.
+#[test]
+fn t05_a_token_behind_a_reverse_solidus_stays() {
+    let made = text("\"");
+    let body = format!(r#"["\{made}"]"#);
+    assert_eq!(json(&body), body);
+    let body = format!(r#"["\\{}"]"#, text("x"));
+    assert_eq!(json(&body), r#"["\\x"]"#);
+}
+
+#[test]
+fn what_is_no_token_passes_byte_for_byte() {
+    let body = b"{\"a\":\"ev:123\",\"b\":\"ev:ev:\",\xff\xfe,\"e\":\"e\",\"ev\":\"\\u0065v:\"} ]]}}{ \"ev:".as_slice();
+    assert_eq!(scan(Place::Json, &[body]).unwrap(), body);
+    assert_eq!(scan(Place::Text, &[body]).unwrap(), body);
+}
+
+#[test]
+fn text_is_replaced_as_it_is() {
+    let body = format!("{} and {}", text("a\"b"), token(b"7", ValueType::Number));
+    assert_eq!(
+        scan(Place::Text, &[body.as_bytes()]).unwrap(),
+        b"a\"b and 7"
+    );
+}
+
+#[test]
+fn a_body_without_a_type_is_what_it_starts_like() {
+    let made = text("a\"b");
+    let body = format!(" \n[\"{made}\"]");
+    assert_eq!(
+        scan(Place::Detect, &[body.as_bytes()]).unwrap(),
+        b" \n[\"a\\\"b\"]"
+    );
+    let body = format!(" {made}");
+    assert_eq!(
+        scan(Place::Detect, &[b" ", body.as_bytes()]).unwrap(),
+        b"  a\"b"
+    );
+}
+
+#[test]
+fn a_token_of_another_app_fails_with_its_offset() {
+    let other = AppPrivateKey::from_bytes(&[0x55; 32]).unwrap();
+    let foreign = seal(
+        b"x",
+        ValueType::String,
+        other.public(),
+        &OPTIONS,
+        &mut Counting(5),
+    )
+    .unwrap();
+    let body = format!(r#"{{"good":"{}","bad":"{foreign}"}}"#, text("x"));
+    let at = u64::try_from(body.find(&foreign).unwrap()).unwrap();
+    let expected = Err(ScanError {
+        offset: at,
+        reason: OpenError::CannotOpen,
+    });
+    assert_eq!(scan(Place::Json, &[body.as_bytes()]), expected);
+    let bytes: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
+    assert_eq!(scan(Place::Json, &bytes), expected);
+}
+
+#[test]
+fn t05_a_token_over_the_limit_is_refused_and_not_passed_on() {
+    let keyring = keyring();
+    let body = format!("[\"{}\"]", text(&"x".repeat(500)));
+    for (max_token, is_refused) in [(500, true), (5000, false)] {
+        let mut session = OpenSession::new(&keyring, POLICY);
+        let mut scanner = Scanner::new(Place::Json, ScanLimits { max_token });
+        let mut out = Vec::new();
+        let result = scanner.push(body.as_bytes(), &mut out, &mut session);
+        assert_eq!(result.is_err(), is_refused);
+        assert!(!is_refused || out.len() <= 2);
+    }
+}
+
+#[test]
+fn nesting_over_the_limit_is_refused() {
+    let deep = vec![b'['; (1 << 20) + 1];
+    let refused = scan(Place::Json, &[&deep]).unwrap_err();
+    assert!(matches!(refused.reason, OpenError::TooDeep { .. }));
+    scan(Place::Json, &[&deep[1..]]).unwrap();
+}
+
+#[test]
+fn the_summary_counts_fields() {
+    let keyring = keyring();
+    let mut session = OpenSession::new(&keyring, POLICY);
+    let mut scanner = Scanner::new(Place::Json, ScanLimits::default());
+    let mut out = Vec::new();
+    let body = format!("[\"{}\",\"{}\"]", text("a"), text("b"));
+    scanner
+        .push(body.as_bytes(), &mut out, &mut session)
+        .unwrap();
+    assert_eq!(
+        scanner
+            .finish(&mut out, &mut session)
+            .unwrap()
+            .fields_opened,
+        2
+    );
+}
+
+/// Everything that may stand next to a token, in any order.
+fn fragment() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("\"".to_owned()),
+        Just("\\".to_owned()),
+        Just("\\\"".to_owned()),
+        Just("\\\\\\\"".to_owned()),
+        Just("{".to_owned()),
+        Just("}".to_owned()),
+        Just("[".to_owned()),
+        Just("]".to_owned()),
+        Just(",".to_owned()),
+        Just(":".to_owned()),
+        Just(" ".to_owned()),
+        Just("e".to_owned()),
+        Just("ev:".to_owned()),
+        Just("ev:QkTC:".to_owned()),
+        Just(text("v\"alue")),
+        Just(format!("\"{}\"", token(b"12", ValueType::Number))),
+        Just(format!("\"{}\"", text("s"))),
+        "[a-z\\PC]{0,6}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_result_does_not_depend_on_where_a_piece_ends(
+        fragments in prop::collection::vec(fragment(), 0..24),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        place in prop_oneof![Just(Place::Json), Just(Place::Text), Just(Place::Detect)],
+    ) {
+        let body = fragments.concat();
+        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len().max(1))).collect();
+        at.extend([0, body.len()]);
+        at.sort_unstable();
+        let pieces: Vec<&[u8]> =
+            at.windows(2).map(|pair| &body.as_bytes()[pair[0]..pair[1]]).collect();
+        let singles: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
+        let whole = scan(place, &[body.as_bytes()]);
+        prop_assert_eq!(&scan(place, &pieces), &whole);
+        prop_assert_eq!(&scan(place, &singles), &whole);
+    }
+
+    #[test]
+    fn a_body_without_a_token_passes(body in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assume!(!may_contain_token(&body));
+        prop_assert_eq!(&scan(Place::Json, &[&body]).unwrap(), &body);
+        prop_assert_eq!(&scan(Place::Text, &[&body]).unwrap(), &body);
+    }
+}
+
+/// Every position, not a sample of them.
+#[test]
+fn a_document_cut_at_every_position_gives_the_same_result() {
+    let number = token(b"-1.5", ValueType::Number);
+    let body = format!(
+        r#"{{"k":"{}","n":"{number}","l":["pre {} post"]}}"#,
+        text("q\"q"),
+        text("m")
+    );
+    let whole = scan(Place::Json, &[body.as_bytes()]).unwrap();
+    assert_eq!(whole, br#"{"k":"q\"q","n":-1.5,"l":["pre m post"]}"#);
+    for at in 0..=body.len() {
+        let (left, right) = body.as_bytes().split_at(at);
+        assert_eq!(
+            scan(Place::Json, &[left, right]).unwrap(),
+            whole,
+            "cut at {at}"
+        );
+    }
+}

@@ -1,0 +1,284 @@
+//! The grammar of a token, one byte at a time, so that a token may be cut anywhere.
+//!
+//! ```text
+//! token = "ev:" [ "debug:" ] [ version ":" ] [ type ":" ] iv ":" key ":" data ":$"
+//! ```
+//!
+//! [`Matcher`] says after each byte whether what it saw can still become a token. It stores nothing:
+//! whoever feeds it keeps the bytes. Inside JSON a `/` may be written `\/`.
+
+use std::ops::Range;
+
+use crate::version::{ValueType, Version};
+
+/// Characters of an IV: 12 bytes in base64.
+const IV_CHARS: usize = 16;
+/// Characters of an ephemeral key: 33 bytes in base64.
+const KEY_CHARS: usize = 44;
+/// Fewest characters of the data: a tag of 16 bytes in base64 without padding.
+const MIN_DATA_CHARS: usize = 22;
+/// How every token starts.
+pub(crate) const START: &[u8; 3] = b"ev:";
+
+/// A token in the bytes it was found in: where its parts are, relative to its first byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub(crate) is_debug: bool,
+    pub(crate) version: Version,
+    pub(crate) kind: ValueType,
+    pub(crate) iv: Range<usize>,
+    pub(crate) key: Range<usize>,
+    pub(crate) data: Range<usize>,
+    /// Length of the whole token, in bytes.
+    pub(crate) length: usize,
+}
+
+impl Token {
+    /// Parses bytes that are one token and nothing else.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut matcher = Matcher::new(false);
+        for (at, byte) in bytes.iter().enumerate() {
+            match matcher.feed(*byte) {
+                Step::More => {}
+                Step::No => return None,
+                Step::Complete(token) => {
+                    return (at.checked_add(1) == Some(bytes.len())).then_some(token);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What a byte made of the candidate.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Complete(Token),
+    More,
+    No,
+}
+
+/// Which parts may still come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Start,
+    Debug,
+    Version,
+    Type,
+    Iv,
+    Key,
+    Data,
+}
+
+/// Reads a candidate byte by byte.
+#[derive(Debug)]
+pub(crate) struct Matcher {
+    is_json: bool,
+    fed: usize,
+    /// The last part that was read.
+    stage: Stage,
+    /// First bytes of the part being read: enough to tell a keyword.
+    word: [u8; 8],
+    /// Where the part being read starts, and how many characters it has.
+    start: usize,
+    chars: usize,
+    after_backslash: bool,
+    is_debug: bool,
+    version: Option<Version>,
+    kind: Option<ValueType>,
+    iv: Range<usize>,
+    key: Range<usize>,
+    data: Range<usize>,
+}
+
+impl Matcher {
+    pub(crate) fn new(is_json: bool) -> Self {
+        Self {
+            is_json,
+            fed: 0,
+            stage: Stage::Start,
+            word: [0; 8],
+            start: 0,
+            chars: 0,
+            after_backslash: false,
+            is_debug: false,
+            version: None,
+            kind: None,
+            iv: 0..0,
+            key: 0..0,
+            data: 0..0,
+        }
+    }
+
+    /// How many bytes were fed.
+    pub(crate) fn fed(&self) -> usize {
+        self.fed
+    }
+
+    pub(crate) fn feed(&mut self, byte: u8) -> Step {
+        let at = self.fed;
+        self.fed = self.fed.saturating_add(1);
+        if let Some(expected) = START.get(at) {
+            self.start = self.fed;
+            return if byte == *expected {
+                Step::More
+            } else {
+                Step::No
+            };
+        }
+        if self.after_backslash {
+            self.after_backslash = false;
+            return if byte == b'/' {
+                self.character(byte)
+            } else {
+                Step::No
+            };
+        }
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' | b'=' => self.character(byte),
+            b'\\' if self.is_json => {
+                self.after_backslash = true;
+                Step::More
+            }
+            b':' => self.part(at),
+            b'$' if self.stage == Stage::Data && self.chars == 0 => self.complete(),
+            _ => Step::No,
+        }
+    }
+
+    fn character(&mut self, byte: u8) -> Step {
+        if let Some(slot) = self.word.get_mut(self.chars) {
+            *slot = byte;
+        }
+        self.chars = self.chars.saturating_add(1);
+        let limit = match self.stage {
+            Stage::Start | Stage::Debug | Stage::Version | Stage::Type => IV_CHARS,
+            Stage::Iv => KEY_CHARS,
+            Stage::Key => usize::MAX,
+            Stage::Data => 0,
+        };
+        if self.chars > limit {
+            Step::No
+        } else {
+            Step::More
+        }
+    }
+
+    /// A colon at `at` ends a part.
+    fn part(&mut self, at: usize) -> Step {
+        let range = self.start..at;
+        let chars = self.chars;
+        let next = match self.stage {
+            Stage::Iv if chars == KEY_CHARS => {
+                self.key = range;
+                Stage::Key
+            }
+            Stage::Key if chars >= MIN_DATA_CHARS => {
+                self.data = range;
+                Stage::Data
+            }
+            Stage::Iv | Stage::Key | Stage::Data => return Step::No,
+            _ if chars == IV_CHARS => {
+                self.iv = range;
+                Stage::Iv
+            }
+            stage => match self.keyword(stage) {
+                Some(next) => next,
+                None => return Step::No,
+            },
+        };
+        self.stage = next;
+        self.start = self.fed;
+        self.chars = 0;
+        Step::More
+    }
+
+    fn keyword(&mut self, stage: Stage) -> Option<Stage> {
+        let word = self.word.get(..self.chars)?;
+        if stage == Stage::Start && word == b"debug" {
+            self.is_debug = true;
+            return Some(Stage::Debug);
+        }
+        if stage <= Stage::Debug
+            && let Some(version) = Version::parse(word)
+        {
+            self.version = Some(version);
+            return Some(Stage::Version);
+        }
+        let kind = ValueType::parse(word).filter(|_| stage <= Stage::Version)?;
+        self.kind = Some(kind);
+        Some(Stage::Type)
+    }
+
+    fn complete(&self) -> Step {
+        Step::Complete(Token {
+            is_debug: self.is_debug,
+            version: self.version.unwrap_or(Version::Rfvc),
+            kind: self.kind.unwrap_or(ValueType::String),
+            iv: self.iv.clone(),
+            key: self.key.clone(),
+            data: self.data.clone(),
+            length: self.fed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IV: &str = "AAECAwQFBgcICQoL";
+    const KEY: &str = "A9Zak5d8qj0bCBhS/1ennkZfFmBXcwS66tUF3TpIWJzz";
+    const DATA: &str = "ye0W7ZzhtSI6hgogEw1itJ";
+
+    #[test]
+    fn every_optional_part_may_be_there_or_not() {
+        for (head, version, kind, debug) in [
+            ("", Version::Rfvc, ValueType::String, false),
+            ("QkTC:", Version::QkTC, ValueType::String, false),
+            ("QkTC:number:", Version::QkTC, ValueType::Number, false),
+            (
+                "debug:QkTC:boolean:",
+                Version::QkTC,
+                ValueType::Boolean,
+                true,
+            ),
+            ("boolean:", Version::Rfvc, ValueType::Boolean, false),
+            ("string:", Version::Rfvc, ValueType::String, false),
+        ] {
+            let text = format!("ev:{head}{IV}:{KEY}:{DATA}:$");
+            let token = Token::parse(text.as_bytes()).unwrap();
+            assert_eq!(
+                (token.version, token.kind, token.is_debug),
+                (version, kind, debug),
+                "{text}"
+            );
+            assert_eq!(text.get(token.iv), Some(IV));
+            assert_eq!(text.get(token.key), Some(KEY));
+            assert_eq!(text.get(token.data), Some(DATA));
+        }
+    }
+
+    #[test]
+    fn what_only_starts_like_a_token_is_none() {
+        let whole = format!("ev:QkTC:{IV}:{KEY}:{DATA}:$");
+        Token::parse(whole.as_bytes()).unwrap();
+        for text in [
+            "ev:123",
+            "ev:",
+            "EV:QkTC",
+            &format!("ev:number:QkTC:{IV}:{KEY}:{DATA}:$"),
+            &format!("ev:QkTC:debug:{IV}:{KEY}:{DATA}:$"),
+            &format!("ev:XXXX:{IV}:{KEY}:{DATA}:$"),
+            &format!("ev:QkTC:{IV}A:{KEY}:{DATA}:$"),
+            &format!("ev:QkTC:{IV}:{KEY}:short:$"),
+            &format!("ev:QkTC:{IV}:{KEY}:{DATA}$"),
+            &format!("ev:QkTC:{IV}:{KEY}:{DATA}:x:$"),
+            &format!("ev:QkTC:{IV}:{KEY}:{DATA} :$"),
+            whole.strip_suffix('$').unwrap(),
+            &format!("{whole}x"),
+        ] {
+            assert_eq!(Token::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+}
