@@ -15,10 +15,16 @@ def milliseconds(moment: dt.datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def nsm(*, pcr0: bytes = PCR0, now: dt.datetime = NOW) -> native.SimulatedNsm:
-    """A module with a root of its own."""
-    registers = [(0, pcr0), (8, PCR8)]
-    return native.SimulatedNsm(registers, module_id="i-test-enc1", now_ms=milliseconds(now))
+def nsm(
+    *, pcr0: bytes = PCR0, now: dt.datetime = NOW, root_dir: pathlib.Path | None = None
+) -> native.SimulatedNsm:
+    """A module with a root of its own, or that of a folder."""
+    return native.SimulatedNsm(
+        [(0, pcr0), (8, PCR8)],
+        module_id="i-test-enc1",
+        now_ms=milliseconds(now),
+        root_dir=root_dir,
+    )
 
 
 def anchor(module: native.SimulatedNsm) -> attest.TrustAnchor:

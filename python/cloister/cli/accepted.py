@@ -17,11 +17,11 @@ class Register(NamedTuple):
     """A register of the command line.
 
     Args:
-        index: 0 to 31.
+        number: 0 to 31.
         value: 48 bytes.
     """
 
-    index: int
+    number: int
     value: bytes
 
 
