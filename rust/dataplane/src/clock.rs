@@ -11,6 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
+
+    /// Takes note of an attestation document of this enclave's own NSM that was made this moment,
+    /// with the timestamp `document_ms`. A clock that is not corrected ignores it.
+    fn observe(&self, _document_ms: u64) {}
 }
 
 /// The system's clock, as it is.
@@ -36,24 +40,13 @@ pub struct Disciplined<C> {
 }
 
 impl<C: Clock> Disciplined<C> {
-    /// A clock that is `inner` until [`Self::observe`] is called.
+    /// A clock that is `inner` until [`Clock::observe`] is called.
     pub fn new(inner: C) -> Self {
         Self {
             inner,
             offset_ms: AtomicI64::new(0),
             latest_ms: AtomicU64::new(0),
         }
-    }
-
-    /// Takes note of a document of this enclave's NSM that was made this moment: the clock is moved
-    /// into the span between `document_ms` and [`MAX_LEAD_MS`] after it, when it is outside.
-    pub fn observe(&self, document_ms: u64) {
-        let system = self.inner.now_ms();
-        let shown = shifted(system, self.offset_ms.load(Ordering::Relaxed));
-        let right = shown.clamp(document_ms, document_ms.saturating_add(MAX_LEAD_MS));
-        self.offset_ms
-            .store(difference(right, system), Ordering::Relaxed);
-        self.latest_ms.fetch_max(right, Ordering::Relaxed);
     }
 
     /// How far the clock is from the inner one, in milliseconds.
@@ -74,6 +67,17 @@ impl<C: Clock> Clock for Disciplined<C> {
             return now;
         }
         latest
+    }
+
+    /// Moves the clock into the span between `document_ms` and [`MAX_LEAD_MS`] after it, when it is
+    /// outside.
+    fn observe(&self, document_ms: u64) {
+        let system = self.inner.now_ms();
+        let shown = shifted(system, self.offset_ms.load(Ordering::Relaxed));
+        let right = shown.clamp(document_ms, document_ms.saturating_add(MAX_LEAD_MS));
+        self.offset_ms
+            .store(difference(right, system), Ordering::Relaxed);
+        self.latest_ms.fetch_max(right, Ordering::Relaxed);
     }
 }
 

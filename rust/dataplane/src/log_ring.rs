@@ -198,8 +198,8 @@ impl LogRing {
         })
     }
 
-    /// Forgets every record up to `sequence`, which the host has.
-    pub(crate) fn acknowledge(&mut self, sequence: u64) {
+    /// Forgets every record up to `sequence`, which the host has, and says how many those were.
+    pub(crate) fn acknowledge(&mut self, sequence: u64) -> u64 {
         let mut acked = 0_u64;
         while let Some(line) = self.lines.pop_front_if(|line| line.sequence <= sequence) {
             self.bytes = self.bytes.saturating_sub(held(&line));
@@ -207,11 +207,7 @@ impl LogRing {
         }
         self.shared.acked.fetch_add(acked, Ordering::Relaxed);
         self.publish();
-    }
-
-    /// Bytes of the records in the ring.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        acked
     }
 
     fn push(&mut self, mut log: TransactionLog) {

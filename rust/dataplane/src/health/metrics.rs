@@ -1,0 +1,132 @@
+//! The board in the text format of Prometheus (version 0.0.4).
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use cloister_wire::health::State;
+
+use super::{Board, system};
+
+/// Everything on the board, and the gauges of the system, because nobody can log in to look.
+pub(super) fn text(board: &Board) -> String {
+    let health = board.health();
+    let mut out = String::with_capacity(4096);
+    let states = [
+        ("starting", State::Starting),
+        ("provisioning", State::Provisioning),
+        ("ready", State::Ready),
+        ("draining", State::Draining),
+        ("failed", State::Failed),
+    ];
+    head(&mut out, "cloister_state", "gauge", "1 for the state the enclave is in.");
+    for (name, state) in states {
+        let labels = format!("{{state=\"{name}\"}}");
+        line(&mut out, "cloister_state", &labels, u8::from(health.state == state));
+    }
+    let process = match health.process_healthy {
+        Some(true) => 1,
+        Some(false) => 0,
+        None => -1,
+    };
+    one(
+        &mut out,
+        ("cloister_process_healthy", "gauge"),
+        "1 healthy, 0 not, -1 not known yet.",
+        process,
+    );
+    one(
+        &mut out,
+        ("cloister_process_restarts_total", "counter"),
+        "Starts of the user process after the first.",
+        health.process_restarts,
+    );
+    let live = board.live.load();
+    one(
+        &mut out,
+        ("cloister_bundle_version", "gauge"),
+        "Version of the bundle in use; 0 when there is none.",
+        live.bundle_version,
+    );
+    one(
+        &mut out,
+        ("cloister_bundle_not_after_seconds", "gauge"),
+        "End of the bundle in use, seconds since 1970.",
+        live.not_after_ms.checked_div(1_000).unwrap_or(0),
+    );
+    drop(live);
+    let stats = &board.provision_stats;
+    head(
+        &mut out,
+        "cloister_bundles_total",
+        "counter",
+        "Bundles by what became of them.",
+    );
+    for (name, counter) in [
+        ("accepted", &stats.accepted),
+        ("refused", &stats.refused),
+        ("ended", &stats.ended),
+        ("failed", &stats.failed),
+    ] {
+        let labels = format!("{{outcome=\"{name}\"}}");
+        let value = counter.load(Ordering::Relaxed);
+        line(&mut out, "cloister_bundles_total", &labels, value);
+    }
+    one(
+        &mut out,
+        ("cloister_certificate_not_after_seconds", "gauge"),
+        "End of the TLS certificate in use, seconds since 1970.",
+        health.certificate_not_after.unwrap_or(0),
+    );
+    let logs = board.logs.stats();
+    one(
+        &mut out,
+        ("cloister_log_ring_records", "gauge"),
+        "Transaction log records that the host does not have.",
+        logs.records,
+    );
+    one(
+        &mut out,
+        ("cloister_log_ring_bytes", "gauge"),
+        "Their size.",
+        logs.bytes,
+    );
+    one(
+        &mut out,
+        ("cloister_log_records_dropped_total", "counter"),
+        "Records dropped for want of room.",
+        logs.dropped,
+    );
+    one(
+        &mut out,
+        ("cloister_log_records_acked_total", "counter"),
+        "Records that the host has.",
+        logs.acked,
+    );
+    if let Some(traffic) = board.traffic.load().as_ref() {
+        traffic(&mut out);
+    }
+    system::write(&mut out);
+    out
+}
+
+/// A metric with one value.
+pub(super) fn one(
+    out: &mut String,
+    (name, kind): (&str, &str),
+    help: &str,
+    value: impl std::fmt::Display,
+) {
+    head(out, name, kind, help);
+    line(out, name, "", value);
+}
+
+/// The two comment lines of a metric.
+pub(super) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a string cannot fail.
+    drop(writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}"));
+}
+
+/// One value.
+pub(super) fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+    drop(writeln!(out, "{name}{labels} {value}"));
+}

@@ -1,0 +1,183 @@
+//! Whether the user process is healthy: asked every second, decided by thresholds
+//! (data-plane.md §6).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloister_transport::{Address, Stream, connect};
+use cloister_wire::config::Healthcheck;
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Whether something accepts there.
+    Accepts(Address),
+    /// Whether a GET of the path answers 2xx.
+    Get {
+        /// Where.
+        address: Address,
+        /// Path, as it is sent.
+        path: String,
+    },
+}
+
+/// Turns single probes into a verdict that does not flutter.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    is_healthy: Option<bool>,
+    failures: u32,
+}
+
+impl Probe {
+    /// What the configuration asks of a process that listens at `service`.
+    pub fn of(healthcheck: Option<&Healthcheck>, service: &Address) -> Self {
+        let Some(check) = healthcheck else {
+            return Self::Accepts(service.clone());
+        };
+        let address = check.port.map(|port| Address::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port,
+        });
+        Self::Get {
+            address: address.unwrap_or_else(|| service.clone()),
+            path: check.path.clone(),
+        }
+    }
+
+    /// Asks once, for at most [`DEADLINE`].
+    pub async fn ask(&self) -> bool {
+        timeout(DEADLINE, async {
+            match self {
+                Self::Accepts(address) => connect(address, DEADLINE).await.is_ok(),
+                Self::Get { address, path } => match connect(address, DEADLINE).await {
+                    Ok(stream) => get(stream, path).await.unwrap_or(false),
+                    Err(_) => false,
+                },
+            }
+        })
+        .await
+        .unwrap_or(false)
+    }
+}
+
+impl Verdict {
+    /// Nothing is known.
+    pub fn unknown() -> Self {
+        Self {
+            is_healthy: None,
+            failures: 0,
+        }
+    }
+
+    /// Takes the outcome of one probe and gives the verdict: healthy after one success, unhealthy
+    /// after [`DOWN`] failures in a row.
+    pub fn observe(&mut self, is_well: bool) -> Option<bool> {
+        if is_well {
+            *self = Self {
+                is_healthy: Some(true),
+                failures: 0,
+            };
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            if self.failures >= DOWN {
+                self.is_healthy = Some(false);
+            }
+        }
+        self.is_healthy
+    }
+}
+
+/// Probes every second until it is dropped.
+pub async fn watch_process(probe: &Probe, verdict: &watch::Sender<Option<bool>>) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut state = Verdict::unknown();
+    loop {
+        ticks.tick().await;
+        let next = state.observe(probe.ask().await);
+        verdict.send_if_modified(|known| {
+            let is_news = *known != next;
+            *known = next;
+            is_news
+        });
+    }
+}
+
+async fn get(stream: Stream, path: &str) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(path)
+        .header(HOST, "localhost")
+        .header(USER_AGENT, AGENT)
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())?;
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let response = tokio::select! {
+        biased;
+        response = &mut answer => response?,
+        _ = connection => answer.await?,
+    };
+    Ok(response.status().is_success())
+}
+
+/// What a probe calls itself, as processes that watch for it expect.
+pub const AGENT: &str = "Evervault-Healthcheck-Agent";
+/// Time between probes.
+pub const PERIOD: Duration = Duration::from_secs(1);
+/// Longest wait for one probe.
+pub const DEADLINE: Duration = Duration::from_secs(1);
+/// Failures in a row that make a process unhealthy.
+pub const DOWN: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One lost probe must not take an enclave out of service, and one good one must bring it back.
+    #[test]
+    fn one_success_is_up_and_three_failures_are_down() {
+        let mut verdict = Verdict::unknown();
+        assert_eq!(verdict.observe(false), None);
+        assert_eq!(verdict.observe(true), Some(true));
+        assert_eq!(verdict.observe(false), Some(true));
+        assert_eq!(verdict.observe(false), Some(true));
+        assert_eq!(verdict.observe(false), Some(false));
+        assert_eq!(verdict.observe(true), Some(true));
+    }
+
+    #[test]
+    fn a_process_that_never_answered_becomes_unhealthy() {
+        let mut verdict = Verdict::unknown();
+        let verdicts = [false; 3].map(|is_well| verdict.observe(is_well));
+        assert_eq!(verdicts, [None, None, Some(false)]);
+    }
+
+    #[test]
+    fn a_health_port_of_its_own_is_asked() {
+        let service = Address::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: 8008,
+        };
+        let check = |port| Healthcheck {
+            path: "/up".to_owned(),
+            port,
+        };
+        assert_eq!(Probe::of(None, &service), Probe::Accepts(service.clone()));
+        let Probe::Get { address, .. } = Probe::of(Some(&check(None)), &service) else {
+            panic!("a path is asked with GET");
+        };
+        assert_eq!(address, service);
+        let Probe::Get { address, .. } = Probe::of(Some(&check(Some(9000))), &service) else {
+            panic!("a path is asked with GET");
+        };
+        assert_eq!(address.to_string(), "tcp:127.0.0.1:9000");
+    }
+}

@@ -1,0 +1,237 @@
+//! The internal API: what the user process may ask of its enclave, on 127.0.0.1:9999
+//! (data-plane.md §5).
+//!
+//! Callers are the application, and whoever can make it send a request, so a call can neither make
+//! a document that passes for a TLS binding or a provisioning request ([`attestation`], T-21), nor
+//! be reached through a name of the caller's choice (`Host`). Measurements of the image (PCR0–15)
+//! cannot be touched. A caller's mistake is a 4xx with a message, never a 500.
+
+pub mod attestation;
+mod crypto;
+mod pcr;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cloister_nsm::{ErrorCode, NsmError};
+use cloister_wire::config::EnclaveConfig;
+use hyper::body::Incoming;
+use hyper::header::{HOST, RETRY_AFTER, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::health::Board;
+use crate::live::Live;
+use crate::nsm_thread::{NsmCallError, NsmThread};
+use crate::small_http::{Answer, Service, answer, json, not_allowed, refusal, whole};
+
+/// Answers the calls of the user process.
+pub struct InternalApi {
+    pub(crate) nsm: NsmThread,
+    pub(crate) live: Arc<ArcSwap<Live>>,
+    pub(crate) config: Arc<EnclaveConfig>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) started: Instant,
+}
+
+impl Service for InternalApi {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        match self.decide(request).await {
+            Ok(answer) | Err(answer) => answer,
+        }
+    }
+}
+
+impl InternalApi {
+    async fn decide(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
+        check_host(&request)?;
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        match (path, &head.method) {
+            ("/attestation-doc", &Method::POST) => {
+                let body = whole(body, attestation::MAX_BODY_BYTES).await?;
+                self.document(&body, head.uri.query()).await
+            }
+            ("/encrypt", &Method::POST) => {
+                let role = crypto::data_role(&head.headers)?;
+                let body = whole(body, crypto::MAX_BODY_BYTES).await?;
+                self.encrypt(&body, role)
+            }
+            ("/decrypt", &Method::POST) => {
+                let body = whole(body, crypto::MAX_BODY_BYTES).await?;
+                self.decrypt(&body)
+            }
+            ("/random", &Method::GET) => self.random(head.uri.query()).await,
+            ("/pcrs", &Method::GET) => self.pcrs().await,
+            ("/health", &Method::GET) => Ok(json(StatusCode::OK, &self.board.health())),
+            ("/info", &Method::GET) => Ok(self.info()),
+            ("/env", &Method::GET) => Ok(self.env()),
+            ("/attestation-doc" | "/encrypt" | "/decrypt", _) => Err(not_allowed("POST")),
+            ("/random" | "/pcrs" | "/health" | "/info" | "/env", _) => Err(not_allowed("GET")),
+            _ => match path.strip_prefix("/pcr/").and_then(|rest| rest.split_once('/')) {
+                Some((index, call @ ("extend" | "lock"))) => {
+                    if head.method != Method::POST {
+                        return Err(not_allowed("POST"));
+                    }
+                    let index = pcr::index(index)?;
+                    let body = whole(body, pcr::MAX_EXTEND_BYTES).await?;
+                    if call == "extend" {
+                        self.extend(index, body.to_vec()).await
+                    } else {
+                        self.lock(index).await
+                    }
+                }
+                _ => Err(refusal(StatusCode::NOT_FOUND, "no such call")),
+            },
+        }
+    }
+
+    async fn document(&self, body: &[u8], query: Option<&str>) -> Result<Answer, Answer> {
+        let wants_base64 = match parameter(query, "format") {
+            None | Some("cbor") => false,
+            Some("base64") => true,
+            Some(_) => return Err(bad_request("`format` is neither `base64` nor `cbor`")),
+        };
+        let request = attestation::request(body).map_err(|error| bad_request(&error.to_string()))?;
+        let document = self
+            .nsm
+            .call(move |nsm| nsm.attestation_document(&request))
+            .await
+            .map_err(|error| nsm_failure(&error))?;
+        Ok(if wants_base64 {
+            let document = STANDARD.encode(document);
+            json(StatusCode::OK, &json!({ "attestation_doc": document }))
+        } else {
+            answer(StatusCode::OK, "application/cbor", document)
+        })
+    }
+
+    async fn random(&self, query: Option<&str>) -> Result<Answer, Answer> {
+        let wanted = parameter(query, "n").map_or(Ok(DEFAULT_RANDOM_BYTES), str::parse);
+        let length = match wanted {
+            Ok(length) if (1..=MAX_RANDOM_BYTES).contains(&length) => length,
+            _ => return Err(bad_request("`n` is not a number from 1 to 4096")),
+        };
+        let bytes = self
+            .nsm
+            .call(move |nsm| {
+                let mut bytes = vec![0; length];
+                nsm.random(&mut bytes).map(|()| bytes)
+            })
+            .await
+            .map_err(|error| nsm_failure(&error))?;
+        Ok(answer(StatusCode::OK, "application/octet-stream", bytes))
+    }
+
+    fn info(&self) -> Answer {
+        let live = self.live.load();
+        json(
+            StatusCode::OK,
+            &json!({
+                "name": self.config.name,
+                "uuid": self.config.uuid,
+                "appUuid": self.config.app_uuid,
+                "teamUuid": self.config.team_uuid,
+                "debug": self.config.debug,
+                "version": env!("CARGO_PKG_VERSION"),
+                "bundleVersion": live.bundle_version,
+                "uptimeSeconds": self.started.elapsed().as_secs(),
+            }),
+        )
+    }
+
+    /// Variables of the newest bundle: the environment of a running process cannot be changed.
+    fn env(&self) -> Answer {
+        let variables = self.board.provision.variables.borrow().clone();
+        let Some(variables) = variables else {
+            return unavailable("no bundle has come yet");
+        };
+        let entries: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| match std::str::from_utf8(value) {
+                Ok(text) => json!({ "name": name, "value": text }),
+                Err(_) => json!({ "name": name, "base64": STANDARD.encode(value) }),
+            })
+            .collect();
+        json(StatusCode::OK, &json!({ "env": entries }))
+    }
+}
+
+/// A page on the internet can have a browser or the application itself send requests to a name that
+/// resolves to 127.0.0.1; such a request carries that name.
+fn check_host(request: &Request<Incoming>) -> Result<(), Answer> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok());
+    let is_only = hosts.next().is_none();
+    let target = request.uri().authority().map(hyper::http::uri::Authority::as_str);
+    if is_only && host.is_some_and(is_local) && target.is_none_or(is_local) {
+        return Ok(());
+    }
+    Err(refusal(
+        StatusCode::FORBIDDEN,
+        "`Host` is neither `127.0.0.1` nor `localhost`",
+    ))
+}
+
+fn is_local(host: &str) -> bool {
+    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+    let is_port = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+    is_port && (name == "127.0.0.1" || name.eq_ignore_ascii_case("localhost"))
+}
+
+/// The first value of a query parameter, as it stands.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    query?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+fn bad_request(message: &str) -> Answer {
+    refusal(StatusCode::BAD_REQUEST, message)
+}
+
+fn unavailable(message: &str) -> Answer {
+    let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
+    answer
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+/// What the NSM refuses is the caller's; that it cannot be asked is ours.
+fn nsm_failure(error: &NsmCallError) -> Answer {
+    let NsmCallError::Nsm(refused) = error else {
+        return unavailable(&error.to_string());
+    };
+    match &**refused {
+        NsmError::Refused { code, .. } => match code {
+            ErrorCode::ReadOnlyIndex => refusal(StatusCode::CONFLICT, "the PCR is locked"),
+            ErrorCode::InputTooLarge | ErrorCode::InvalidArgument | ErrorCode::InvalidIndex => {
+                bad_request(&refused.to_string())
+            }
+            _ => unavailable(&refused.to_string()),
+        },
+        NsmError::RequestTooLarge { .. } => bad_request(&refused.to_string()),
+        _ => unavailable("the NSM cannot be reached"),
+    }
+}
+
+impl fmt::Debug for InternalApi {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("InternalApi").finish_non_exhaustive()
+    }
+}
+
+/// Most bytes of `GET /random`.
+pub const MAX_RANDOM_BYTES: usize = 4096;
+const DEFAULT_RANDOM_BYTES: usize = 32;
+
+#[cfg(test)]
+mod tests;
