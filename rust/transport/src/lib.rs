@@ -21,5 +21,5 @@ pub use address::{Address, AddressError};
 pub use connect::connect;
 pub use endpoints::EnclaveEndpoints;
 pub use listener::{Accepted, Bound, Listener};
-pub use pump::{Copied, End, Limits, Meter, Scratch, copy_both, copy_both_after};
+pub use pump::{Copied, End, Limits, Meter, Scratch, copy_both, copy_both_after, join};
 pub use stream::{Detached, Stream};

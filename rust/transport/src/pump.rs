@@ -2,26 +2,40 @@
 //!
 //! An end of stream is passed on by itself, so a half-closed connection stays half-closed. Bytes go
 //! through one scratch buffer of the worker; only what a slow reader did not take is kept for its
-//! connection, so an idle connection holds no buffer.
+//! connection, so an idle connection holds no buffer. Between two streams of the kernel, a direction
+//! that fills the buffer several times in a row goes on through a pipe with splice(2), and comes back
+//! when there is little to move ([`crate::pump::splice`]; performance.md §3.1).
+
+mod direction;
+mod side;
+mod splice;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::AtomicU64;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep};
+
+use self::direction::Direction;
+use self::side::{Copying, Side};
+use self::splice::{Lease, Pool};
+use crate::stream::Stream;
 
 /// Size of the scratch buffer, in bytes (performance.md: 64 KiB is where copying stops gaining).
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// The buffer that all connections of one worker copy through. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Scratch(Rc<RefCell<Box<[u8]>>>);
+pub struct Scratch {
+    buffer: Rc<RefCell<Box<[u8]>>>,
+    pipes: Rc<Pool>,
+}
 
 /// How long two joined streams may go on.
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +82,19 @@ pub enum End {
 impl Scratch {
     /// Makes the buffer of one worker.
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())))
+        Self {
+            buffer: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())),
+            pipes: Rc::new(Pool::default()),
+        }
     }
 
     /// Lends the buffer to `work`, which must not wait while it holds it.
     pub fn with<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
-        work(&mut self.0.borrow_mut())
+        work(&mut self.buffer.borrow_mut())
+    }
+
+    fn lend_pipe(&self) -> Option<Lease> {
+        Pool::lend(&self.pipes)
     }
 }
 
@@ -128,10 +149,31 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut forward = Direction {
-        kept: opening,
-        ..Direction::default()
-    };
+    let (mut first, mut second) = (Copying(first), Copying(second));
+    run(opening, &mut first, &mut second, limits, scratch, meter).await
+}
+
+/// As [`copy_both_after`], for streams of the kernel: bulk does not pass through this process.
+pub async fn join(
+    opening: Vec<u8>,
+    first: &mut Stream,
+    second: &mut Stream,
+    limits: Limits,
+    scratch: &Scratch,
+    meter: &Meter,
+) -> Copied {
+    run(opening, first, second, limits, scratch, meter).await
+}
+
+async fn run<A: Side, B: Side>(
+    opening: Vec<u8>,
+    first: &mut A,
+    second: &mut B,
+    limits: Limits,
+    scratch: &Scratch,
+    meter: &Meter,
+) -> Copied {
+    let mut forward = Direction::after(opening);
     let mut backward = Direction::default();
     let mut timer = pin!(sleep(check_every(limits.idle)));
     let mut watch = Watch::default();
@@ -204,151 +246,9 @@ fn deadline(after: Duration) -> Instant {
     now.checked_add(after).unwrap_or(now)
 }
 
-#[derive(Debug, Default)]
-struct Direction {
-    state: State,
-    /// What the writer did not take yet; empty most of the time.
-    kept: Vec<u8>,
-    /// How much of `kept` was written.
-    written: usize,
-    moved: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Copying,
-    /// The reader ended and all was written; the end is to be passed on.
-    Ending,
-    /// The writer takes no more; what is read is thrown away.
-    Discarding,
-    Done,
-}
-
-impl Direction {
-    fn is_done(&self) -> bool {
-        self.state == State::Done
-    }
-
-    fn is_discarding(&self) -> bool {
-        self.state == State::Discarding
-    }
-
-    /// Moves what can be moved. Ready when this direction is over: `Ok` after its end was passed on,
-    /// `Err` when the reader failed.
-    fn poll<R, W>(
-        &mut self,
-        context: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        scratch: &Scratch,
-        meter: &AtomicU64,
-    ) -> Poll<io::Result<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        for _ in 0..READS_PER_TURN {
-            match self.state {
-                State::Copying => {
-                    ready!(self.poll_kept(context, writer));
-                    if self.state == State::Copying {
-                        let step = scratch
-                            .with(|buffer| self.poll_step(context, reader, writer, buffer, meter));
-                        ready!(step)?;
-                    }
-                }
-                State::Ending => {
-                    // A peer that is gone already needs no end of stream.
-                    drop(ready!(Pin::new(&mut *writer).poll_shutdown(context)));
-                    self.state = State::Done;
-                }
-                State::Discarding => {
-                    let step = scratch.with(|buffer| {
-                        let mut buffer = ReadBuf::new(buffer);
-                        let read = ready!(Pin::new(&mut *reader).poll_read(context, &mut buffer));
-                        Poll::Ready(read.is_ok() && !buffer.filled().is_empty())
-                    });
-                    if !ready!(step) {
-                        self.state = State::Done;
-                    }
-                }
-                State::Done => return Poll::Ready(Ok(())),
-            }
-        }
-        // One busy pair must not keep the others of this worker waiting.
-        context.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Writes what is kept.
-    fn poll_kept<W: AsyncWrite + Unpin>(
-        &mut self,
-        context: &mut Context<'_>,
-        writer: &mut W,
-    ) -> Poll<()> {
-        while let Some(rest) = self.kept.get(self.written..)
-            && !rest.is_empty()
-        {
-            match ready!(Pin::new(&mut *writer).poll_write(context, rest)) {
-                Ok(count) if count > 0 => self.written = self.written.saturating_add(count),
-                _ => {
-                    self.state = State::Discarding;
-                    break;
-                }
-            }
-        }
-        self.kept = Vec::new();
-        self.written = 0;
-        Poll::Ready(())
-    }
-
-    /// Reads once and writes what was read, keeping the rest.
-    fn poll_step<R, W>(
-        &mut self,
-        context: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        buffer: &mut [u8],
-        meter: &AtomicU64,
-    ) -> Poll<io::Result<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(reader).poll_read(context, &mut buffer))?;
-        let mut rest = buffer.filled();
-        if rest.is_empty() {
-            self.state = State::Ending;
-            return Poll::Ready(Ok(()));
-        }
-        let count = u64::try_from(rest.len()).unwrap_or(u64::MAX);
-        self.moved = self.moved.saturating_add(count);
-        meter.fetch_add(count, Ordering::Relaxed);
-        while !rest.is_empty() {
-            match Pin::new(&mut *writer).poll_write(context, rest) {
-                Poll::Ready(Ok(count)) if count > 0 => rest = rest.get(count..).unwrap_or_default(),
-                Poll::Ready(_) => {
-                    self.state = State::Discarding;
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Pending => {
-                    self.kept = rest.to_vec();
-                    self.written = 0;
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// How often within the idle limit it is looked whether anything moved: a connection ends between
 /// one and one and a quarter times the limit after its last byte.
 const CHECKS_PER_LIMIT: u32 = 4;
-/// Reads of one direction before the worker's other connections get their turn: 1 MiB.
-const READS_PER_TURN: u32 = 16;
 
 #[cfg(test)]
 mod tests;

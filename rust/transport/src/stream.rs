@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use socket2::Socket;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 pub use crate::vsock::VsockStream;
@@ -57,6 +57,43 @@ impl Stream {
         if let Self::Tcp(stream) = self {
             // A socket that is gone already needs no reset.
             drop(socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)));
+        }
+    }
+}
+
+impl Stream {
+    /// Runs `work`, a non-blocking system call, when the stream is ready for it, until it does not
+    /// say that it would block.
+    pub(crate) fn poll_io<R>(
+        &self,
+        context: &mut Context<'_>,
+        interest: Interest,
+        mut work: impl FnMut() -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            let done = match self {
+                Self::Tcp(stream) => {
+                    ready!(if interest.is_readable() {
+                        stream.poll_read_ready(context)
+                    } else {
+                        stream.poll_write_ready(context)
+                    })?;
+                    stream.try_io(interest, &mut work)
+                }
+                Self::Unix(stream) => {
+                    ready!(if interest.is_readable() {
+                        stream.poll_read_ready(context)
+                    } else {
+                        stream.poll_write_ready(context)
+                    })?;
+                    stream.try_io(interest, &mut work)
+                }
+                Self::Vsock(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match done {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 #![expect(
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
-    clippy::panic,
     reason = "integration tests are their own crate"
 )]
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use cloister_transport::{Accepted, End, Scratch, Stream, connect, copy_both_after};
+use cloister_transport::{Accepted, End, Scratch, Stream, connect, join};
 use cloister_wire::proxy_v2::{self, Header};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::timeout;
@@ -61,7 +61,7 @@ pub(super) async fn serve(job: Job, scratch: Scratch) {
         };
         counters.meter.forward.fetch_add(count, Ordering::Relaxed);
     }
-    let copied = copy_both_after(
+    let copied = join(
         opening,
         &mut client,
         &mut server,

@@ -1,5 +1,7 @@
 use super::*;
 
+use std::sync::atomic::Ordering;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::UnixStream;
 use tokio::task::LocalSet;
@@ -124,4 +126,98 @@ async fn an_early_answer_survives_a_client_that_goes_on_sending() {
             assert!(matches!(pump.await.unwrap().end, End::Closed));
         })
         .await;
+}
+
+/// Bulk over real sockets: it is spliced, a small message after it is not lost in a pipe, and the
+/// end is passed on.
+#[tokio::test]
+async fn bulk_is_spliced_in_order_and_small_messages_go_on_afterwards() {
+    let (mut client, first) = UnixStream::pair().unwrap();
+    let (second, mut server) = UnixStream::pair().unwrap();
+    let local = LocalSet::new();
+    let scratch = Scratch::new();
+    let pipes = Rc::clone(&scratch.pipes);
+    let pump = local.run_until(async move {
+        let (mut first, mut second) = (Stream::Unix(first), Stream::Unix(second));
+        let meter = Meter::default();
+        join(
+            b"opening".to_vec(),
+            &mut first,
+            &mut second,
+            Limits::default(),
+            &scratch,
+            &meter,
+        )
+        .await
+    });
+    let bulk: Vec<u8> = (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let sent = bulk.clone();
+    let client_side = async move {
+        client.write_all(&sent).await.unwrap();
+        for byte in 0..100_u8 {
+            client.write_all(&[byte]).await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), byte);
+        }
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"bye");
+    };
+    let server_side = async move {
+        let mut opening = [0; 7];
+        server.read_exact(&mut opening).await.unwrap();
+        assert_eq!(&opening, b"opening");
+        let mut got = vec![0; bulk.len()];
+        server.read_exact(&mut got).await.unwrap();
+        assert!(got == bulk, "bulk arrives in order");
+        for _ in 0..100 {
+            let byte = server.read_u8().await.unwrap();
+            server.write_all(&[byte]).await.unwrap();
+        }
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+        server.write_all(b"bye").await.unwrap();
+    };
+    let (copied, (), ()) = tokio::join!(pump, client_side, server_side);
+    assert!(matches!(copied.end, End::Closed));
+    assert_eq!((copied.forward, copied.backward), (8_000_100, 103));
+    assert_eq!(pipes.idle_count(), 1, "the pipe came back, empty");
+}
+
+/// The receiver goes away while bytes are in the pipe: that pipe is not given to anybody else.
+#[tokio::test]
+async fn a_pipe_with_bytes_of_one_connection_never_serves_another() {
+    let (mut client, first) = UnixStream::pair().unwrap();
+    let (second, mut server) = UnixStream::pair().unwrap();
+    let scratch = Scratch::new();
+    let pipes = Rc::clone(&scratch.pipes);
+    let pump = async move {
+        let (mut first, mut second) = (Stream::Unix(first), Stream::Unix(second));
+        let limits = Limits {
+            linger: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        join(
+            Vec::new(),
+            &mut first,
+            &mut second,
+            limits,
+            &scratch,
+            &Meter::default(),
+        )
+        .await
+    };
+    let client_side = async move {
+        // Until the pump lets go.
+        let chunk = vec![1; 65_536];
+        while client.write_all(&chunk).await.is_ok() {}
+    };
+    let watched = Rc::clone(&pipes);
+    let server_side = async move {
+        let mut some = vec![0; 3_000_000];
+        server.read_exact(&mut some).await.unwrap();
+        assert_eq!(watched.lent_count(), 1, "bulk goes through a pipe");
+        drop(server);
+    };
+    tokio::join!(pump, client_side, server_side);
+    assert_eq!(pipes.idle_count(), 0);
 }
