@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import datetime as dt
 import hashlib
+import hmac
 import secrets
 from collections.abc import Sequence
 from uuid import UUID
@@ -131,6 +132,13 @@ class ApiKeys:
                 .order_by(ApiKey.created_ms, ApiKey.id)
             )
             return [_record(row) for row in rows]
+
+    def works(self, secret: str) -> bool:
+        """Whether this is a key of the app, neither expired nor revoked."""
+        now_ms = to_ms(self._clock())
+        with self._database.reading() as session:
+            known = verifiers(session, self._app_uuid, now_ms)
+        return any(hmac.compare_digest(key.sha256, hash_of(secret)) for key in known)
 
     def revoke(self, key_id: str) -> ApiKeyRecord:
         """Ends a key; ending it again changes nothing.

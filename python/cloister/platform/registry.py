@@ -167,6 +167,24 @@ class Registry:
             )
             self._record(session, "enclave.add", str(uuid), f"enclave `{name}` added")
 
+    def set_accepts_debug(self, uuid: UUID, *, accepts: bool) -> None:
+        """Says whether an enclave of class development may have zero PCRs.
+
+        Raises:
+            ConfigError: An enclave of another class, where this is part of what it is.
+            MissingInput: There is no such enclave.
+        """
+        with self._database.writing() as session:
+            row = session.get(Enclave, uuid)
+            if row is None:
+                raise MissingInput(f"there is no enclave `{uuid}` in this store")
+            if row.trust_class != TrustClass.DEVELOPMENT.value:
+                raise ConfigError(
+                    "whether an enclave accepts zero PCRs is decided when it is registered"
+                )
+            row.accepts_debug = accepts
+            self._record(session, "enclave.debug", str(uuid), f"accepts zero PCRs: {accepts}")
+
     def enclave(self, uuid: UUID) -> EnclaveRecord | None:
         """A registered enclave, or ``None``."""
         with self._database.reading() as session:
@@ -177,8 +195,8 @@ class Registry:
 
         Args:
             enclave_uuid: The enclave whose image it is.
-            pcrs: Registers its document must have, 48 bytes each: 0, 1 and 2 at least. A debug
-                enclave has zero there and must name register 4 (its parent) as well.
+            pcrs: Registers its document must have, 48 bytes each: 0, 1 and 2 at least. An enclave
+                of class debug has zero there and must name register 4 (its parent) as well.
 
         Raises:
             ConfigError: A register is missing or has another length, or the class does not allow
@@ -303,7 +321,8 @@ def _checked_registers(record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> dict
             raise ConfigError(
                 f"PCR0 is zero and the enclave `{record.name}` is not registered as debug"
             )
-        if not any(checked.get(4, b"")):
+        # In development the parent is this machine and its simulated NSM, which has no PCR4.
+        if record.trust_class is TrustClass.DEBUG and not any(checked.get(4, b"")):
             raise ConfigError("a debug deployment must pin its parent instance by PCR4")
     if record.signers and checked.get(8) not in record.signers:
         raise ConfigError(f"the image is not signed by a signer of the enclave `{record.name}`")

@@ -5,9 +5,11 @@ import uuid
 
 import pytest
 from sqlalchemy import select
-from tests.unit.platform.support import DEBUG_PCRS, PCRS, World, make_world
+from tests.unit.platform.support import DEBUG_PCRS, PCRS, ZERO, World, make_world
 
 from cloister.errors import ConfigError, ReleaseRefused
+from cloister.platform import database as databases
+from cloister.platform.registry import Registry
 from cloister.platform.release import PROVISION_USER_DATA
 from cloister.platform.tables import Release
 from cloister.platform.trust_class import TrustClass
@@ -216,12 +218,17 @@ def test_a_debug_enclave_is_tied_to_its_parent_instance(tmp_path: pathlib.Path) 
 def test_a_debug_deployment_without_its_parent_cannot_be_registered(
     tmp_path: pathlib.Path,
 ) -> None:
-    world = make_world(tmp_path, debug=True)
+    database = databases.create(tmp_path, TrustClass.PRODUCTION, now_ms=0)
+    registry = Registry(database)
+    app = registry.add_app(registry.add_team("team"), "app")
+    debug = uuid.uuid4()
+    registry.add_enclave(app, "debug", uuid=debug, trust_class=TrustClass.DEBUG, accepts_debug=True)
     zeros = {index: DEBUG_PCRS[index] for index in (0, 1, 2)}
-    with pytest.raises(ConfigError, match="must pin its parent instance"):
-        world.registry.add_deployment(world.uuid, zeros)
-    world.registry.add_deployment(world.uuid, zeros | {4: b"\x44" * 48})
-    world.database.close()
+    for incomplete in (zeros, zeros | {4: ZERO}):
+        with pytest.raises(ConfigError, match="must pin its parent instance"):
+            registry.add_deployment(debug, incomplete)
+    registry.add_deployment(debug, zeros | {4: b"\x44" * 48})
+    database.close()
 
 
 @pytest.mark.parametrize("who", ["00000000-0000-4000-8000-000000000000", "../etc", ""])
