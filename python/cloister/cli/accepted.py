@@ -30,6 +30,11 @@ def register(text: str) -> Register:
     return Register(*params.indexed_digest(text))
 
 
+def age(text: str) -> dt.timedelta:
+    """A duration with its unit, or a plain number of seconds."""
+    return params.duration(f"{text}s" if text.isascii() and text.isdigit() else text)
+
+
 Pcr = Annotated[
     list[Register] | None,
     typer.Option("--pcr", parser=register, metavar="N=HEX", help="Expected PCR. Repeatable."),
@@ -44,9 +49,7 @@ Eif = Annotated[
 ]
 MaxAge = Annotated[
     dt.timedelta | None,
-    typer.Option(
-        "--max-age", parser=params.duration, metavar="AGE", help="Oldest accepted. Default: 3h."
-    ),
+    typer.Option("--max-age", parser=age, metavar="AGE", help="Oldest accepted. Default: 3h."),
 ]
 DangerousRoot = Annotated[
     pathlib.Path | None,

@@ -9,6 +9,7 @@ import binascii
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -41,12 +42,14 @@ class Fetcher:
         enclave: The enclave.
         ca_file: Certificates that may sign the enclave's; ``None`` for those of ``requests``.
         timeout_seconds: For the whole of a fetch.
+        proxies: As in ``requests``; read at each fetch.
         trust_environment: Honor proxies and netrc of the environment, as ``requests`` does.
     """
 
     enclave: EnclaveUrl
     ca_file: str | None = None
     timeout_seconds: float = 15.0
+    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     trust_environment: bool = True
 
     def fetch(self, *, nonce: bytes | None = None) -> Fetched:
@@ -62,6 +65,7 @@ class Fetcher:
         leaves: list[bytes] = []
         with requests.Session() as session:
             session.trust_env = self.trust_environment
+            session.proxies.update(self.proxies)
             session.mount("https://", _NotingAdapter(leaves))
             body = self._get(session, nonce)
         if not leaves:

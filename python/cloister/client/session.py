@@ -39,6 +39,8 @@ class Session(requests.Session):
         freshness: ``cached``, or ``per-connection`` for a document made for each connection.
         refresh_every: Pause between two background refreshes; zero for none.
         timeout: Seconds for a request that names none: to connect, and between two reads.
+        proxies: As in ``requests``; documents are fetched through them too, as they are through
+            those of the environment.
         clock: The verifier's time.
 
     Raises:
@@ -59,12 +61,14 @@ class Session(requests.Session):
         freshness: str = Freshness.CACHED.value,
         refresh_every: dt.timedelta = dt.timedelta(minutes=5),
         timeout: float = 30.0,
+        proxies: Mapping[str, str] | None = None,
         clock: Callable[[], dt.datetime] = utc_now,
     ) -> None:
         super().__init__()
         # The plain adapters could reach any host unattested.
         self.adapters.clear()
         self.verify = True if ca_file is None else os.fspath(ca_file)
+        self.proxies.update(proxies or {})
         self._timeout = timeout
         self._clock = clock
         self._refresh_every = refresh_every
@@ -106,7 +110,12 @@ class Session(requests.Session):
         ca_file = self.verify if isinstance(self.verify, str) else None
         attestor = Attestor(
             PcrSource(policy, template),
-            Fetcher(enclave=url, ca_file=ca_file, timeout_seconds=self._timeout),
+            Fetcher(
+                enclave=url,
+                ca_file=ca_file,
+                timeout_seconds=self._timeout,
+                proxies=self.proxies,
+            ),
             freshness=_freshness(freshness),
             refresh_every=self._refresh_every,
             clock=self._clock,

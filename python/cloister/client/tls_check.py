@@ -50,6 +50,8 @@ def _connection_class(base: Any, check: Check) -> Any:  # noqa: ANN401 - urllib3
 
 
 def _leaf(connection: Any) -> bytes:  # noqa: ANN401 - an HTTPSConnection
+    if connection.proxy_is_forwarding:
+        raise TransportError("a proxy that forwards instead of tunneling would end the TLS itself")
     sock = connection.sock
     if not connection.is_verified:
         raise TransportError("the TLS certificate of the connection was not verified")

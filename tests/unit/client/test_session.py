@@ -1,8 +1,10 @@
 """The session: nothing is sent before the proof, and everything is sent after it."""
 
+import contextlib
 import datetime as dt
 import gc
 import pathlib
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -336,6 +338,71 @@ def test_a_new_deployment_is_followed(enclave: EnclaveServer) -> None:
         http.get("/two")
     assert module is enclave.module
     assert [path for path, _ in enclave.requests] == ["/two"]
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that tunnels, and the targets it was asked for."""
+    asked: list[str] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.1)
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def move(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65_536):
+                sink.sendall(piece)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def tunnel(near: socket.socket) -> None:
+        near.settimeout(10)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += near.recv(4096)
+        target = head.split(b" ")[1].decode()
+        asked.append(target)
+        host, _, port = target.rpartition(":")
+        with near, socket.create_connection((host, int(port)), timeout=10) as far:
+            near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            back = threading.Thread(target=move, args=(far, near))
+            back.start()
+            move(near, far)
+            back.join(10)
+
+    def accept() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                near, _ = listener.accept()
+                threads.append(threading.Thread(target=tunnel, args=(near,)))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    stop.set()
+    accepting.join(10)
+    listener.close()
+    for thread in threads:
+        thread.join(10)
+
+
+def test_a_connection_through_a_proxy_is_attested(
+    enclave: EnclaveServer, proxy: tuple[str, list[str]]
+) -> None:
+    url, asked = proxy
+    wrong = simulated.policy(enclave.module, pcr0=b"\x01" * 48)
+    with session(enclave, wrong) as http, pytest.raises(MeasurementMismatch):
+        http.get("/secret", proxies={"https": url})
+    assert enclave.requests == []
+    assert len(asked) == 1
+    with session(enclave, proxies={"https": url}) as http:
+        http.get("/hello")
+    assert len(enclave.requests) == 1
+    assert set(asked) == {enclave.url.removeprefix("https://")}
+    assert len(asked) == 3  # with the document of the second one
 
 
 def test_threads_share_one_session(enclave: EnclaveServer) -> None:
