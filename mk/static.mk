@@ -26,7 +26,7 @@ STATIC_CARGO = env -u CARGO_ENCODED_RUSTFLAGS RUSTFLAGS="$(STATIC_RUSTFLAGS)" CF
   SOURCE_DATE_EPOCH=0 CARGO_INCREMENTAL=0 \
   cargo build --locked --quiet --profile enclave --target $(STATIC_TARGET)
 
-.PHONY: static hello probe
+.PHONY: static hello fixtures
 
 # cargo decides what is stale; `install -C` keeps the time of a file that did not change.
 static: ## build cloister-enclave and cloister-sandbox into python/cloister/_bin
@@ -37,3 +37,11 @@ static: ## build cloister-enclave and cloister-sandbox into python/cloister/_bin
 hello: ## build the server of examples/hello-enclave, static
 	$(STATIC_CARGO) -p hello-enclave
 	install -C -m 0755 $(STATIC_OUT)/hello-enclave $(ROOT)/examples/hello-enclave/hello-enclave
+
+# An init whose data plane is a script, and a user process that tries to break out.
+fixtures: ## build the programs that tests/security runs inside the sandbox
+	$(STATIC_CARGO) -p cloister-init --bin fixture-init --bin fixture-probe
+	mkdir -p $(ROOT)/tests/support/_bin
+	install -C -m 0755 $(STATIC_OUT)/fixture-init $(STATIC_OUT)/fixture-probe $(ROOT)/tests/support/_bin
+
+test-python: fixtures

@@ -150,7 +150,8 @@ class Launched:
         """The console, once it shows ``text``."""
         with self._changed:
             self._changed.wait_for(lambda: text in self.console, timeout)
-            assert text in self.console, f"`{text}` not in console:\n{self.console}\n{self.events}"
+            tail = self.console[-4000:]
+            assert text in self.console, f"`{text}` not in console:\n{tail}\n{self.events}"
             return self.console
 
     def close(self) -> None:

@@ -26,9 +26,9 @@ fn machine() -> Result<(), InitError> {
     at("devtmpfs", "/dev", MountFlags::NOSUID, None)?;
     at("proc", "/proc", QUIET, None)?;
     at("sysfs", "/sys", QUIET, None)?;
-    at("tmpfs", "/run", QUIET, Some(c"mode=755,size=5%"))?;
-    at("tmpfs", "/tmp", QUIET, Some(c"mode=1777,size=5%"))?;
-    at("tmpfs", "/dev/shm", QUIET, Some(c"mode=1777,size=5%"))?;
+    at("tmpfs", "/run", QUIET, Some(c"mode=755,size=16m"))?;
+    at("tmpfs", "/tmp", QUIET, Some(c"mode=1777,size=16m"))?;
+    at("tmpfs", "/dev/shm", QUIET, Some(c"mode=1777,size=16m"))?;
     optional(at(
         "devpts",
         "/dev/pts",
@@ -42,8 +42,8 @@ fn machine() -> Result<(), InitError> {
 fn sandbox() -> Result<(), InitError> {
     console::say("skipped: devtmpfs, /proc, /sys and /run, which the sandbox provides");
     console::say("skipped: cgroup2, which a user namespace may not mount");
-    at("tmpfs", "/tmp", QUIET, Some(c"mode=1777,size=5%"))?;
-    at("tmpfs", "/dev/shm", QUIET, Some(c"mode=1777,size=5%"))?;
+    at("tmpfs", "/tmp", QUIET, Some(c"mode=1777,size=16m"))?;
+    at("tmpfs", "/dev/shm", QUIET, Some(c"mode=1777,size=16m"))?;
     optional(at(
         "devpts",
         "/dev/pts",

@@ -4,6 +4,7 @@
 //! nowhere but into the image. What comes from outside (six device nodes) is taken as descriptors
 //! before. The old root is let go last: until then the kernel lets a user namespace mount `/proc`.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -115,12 +116,13 @@ fn fill(nodes: Vec<(&'static str, OwnedFd)>, hostname: &str) -> Result<(), InitE
         c"newinstance,ptmxmode=666",
     );
     folder("/dev/shm")?;
-    let bounded = c"mode=1777,size=25%,nr_inodes=65536";
-    mount("tmpfs", "/dev/shm", "tmpfs", QUIET, bounded).doing("cannot mount /dev/shm")?;
+    let shared = scratch(4);
+    mount("tmpfs", "/dev/shm", "tmpfs", QUIET, shared.as_c_str()).doing("cannot mount /dev/shm")?;
     // What an image brings in /tmp stays; it lies in the root, which is bounded too.
     if fs::read_dir("/tmp").is_ok_and(|mut entries| entries.next().is_none()) {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        mount("tmpfs", "/tmp", "tmpfs", flags, bounded).doing("cannot mount /tmp")?;
+        let bounded = scratch(2);
+        mount("tmpfs", "/tmp", "tmpfs", flags, bounded.as_c_str()).doing("cannot mount /tmp")?;
     }
     for path in MASKED {
         mask(path)?;
@@ -133,6 +135,19 @@ fn fill(nodes: Vec<(&'static str, OwnedFd)>, hostname: &str) -> Result<(), InitE
     let hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
     write_if_absent("/etc/hosts", &format!("{hosts}127.0.0.1\t{hostname}\n"));
     Ok(())
+}
+
+/// Options of a tmpfs that is `part` times smaller than the root, which is half of the enclave's
+/// memory: all of them full leave an eighth. A root that does not know its size (ramfs) is on a
+/// machine of its own, where percents are of the enclave's memory.
+fn scratch(part: u64) -> CString {
+    let root =
+        rustix::fs::statvfs("/").map_or(0, |root| root.f_blocks.saturating_mul(root.f_frsize));
+    let size = match root.checked_div(part) {
+        Some(bytes @ 1..) => bytes.to_string(),
+        _ => "12%".to_owned(),
+    };
+    CString::new(format!("mode=1777,size={size},nr_inodes=65536")).unwrap_or_default()
 }
 
 fn mask(path: &str) -> Result<(), InitError> {

@@ -35,33 +35,29 @@ const LAST_CALL: u32 = 469;
 
 fn programs() -> Result<[BpfProgram; 2], InitError> {
     let errno = |number: i32| SeccompAction::Errno(number.unsigned_abs());
-    let mut absent = build(absent_calls(), errno(libc::ENOSYS))?;
-    absent.splice(0..0, prelude());
-    Ok([absent, build(refused_calls()?, errno(libc::EPERM))?])
+    Ok([
+        build(absent_calls(), errno(libc::ENOSYS))?,
+        build(refused_calls()?, errno(libc::EPERM))?,
+    ])
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn build(rules: Rules, action: SeccompAction) -> Result<BpfProgram, InitError> {
-    SeccompFilter::new(rules, SeccompAction::Allow, action, TargetArch::x86_64)
+    let mut program = SeccompFilter::new(rules, SeccompAction::Allow, action, TargetArch::x86_64)
         .and_then(BpfProgram::try_from)
-        .doing("system call filter")
+        .doing("system call filter")?;
+    // It begins with a check of the table that kills (load, compare, return); ours says `ENOSYS`.
+    let its_check: Vec<_> = program.iter().take(3).map(|step| step.code).collect();
+    if its_check != [LOAD, IF_EQUAL, RETURN] {
+        return Err(InitError::new("system call filter: an unknown beginning"));
+    }
+    program.splice(0..3, prelude());
+    Ok(program)
 }
 
 /// Runs before the rest: `ENOSYS` for another table than x86-64's, for x32 and for unknown numbers.
 fn prelude() -> [sock_filter; 6] {
-    /// `BPF_LD | BPF_W | BPF_ABS`.
-    const LOAD: u16 = 0x20;
-    /// `BPF_JMP | BPF_JEQ | BPF_K`.
-    const IF_EQUAL: u16 = 0x15;
-    /// `BPF_JMP | BPF_JGT | BPF_K`.
-    const IF_ABOVE: u16 = 0x25;
-    /// `BPF_RET | BPF_K`.
-    const RETURN: u16 = 0x06;
-    /// `AUDIT_ARCH_X86_64` of linux/audit.h.
-    const ARCH_X86_64: u32 = 0xc000_003e;
-    /// `SECCOMP_RET_ERRNO | ENOSYS`.
-    const NO_SUCH_CALL: u32 = 0x0005_0000 | libc::ENOSYS.unsigned_abs();
     // Offsets in `struct seccomp_data`: the number is first, the table second.
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     [
@@ -74,6 +70,19 @@ fn prelude() -> [sock_filter; 6] {
         step(RETURN, 0, 0, NO_SUCH_CALL),
     ]
 }
+
+/// `BPF_LD | BPF_W | BPF_ABS`.
+const LOAD: u16 = 0x20;
+/// `BPF_JMP | BPF_JEQ | BPF_K`.
+const IF_EQUAL: u16 = 0x15;
+/// `BPF_JMP | BPF_JGT | BPF_K`.
+const IF_ABOVE: u16 = 0x25;
+/// `BPF_RET | BPF_K`.
+const RETURN: u16 = 0x06;
+/// `AUDIT_ARCH_X86_64` of linux/audit.h.
+const ARCH_X86_64: u32 = 0xc000_003e;
+/// `SECCOMP_RET_ERRNO | ENOSYS`.
+const NO_SUCH_CALL: u32 = 0x0005_0000 | libc::ENOSYS.unsigned_abs();
 
 /// Calls that do not exist for the process: libraries then use what came before.
 fn absent_calls() -> Rules {
@@ -227,7 +236,11 @@ mod tests {
     #[test]
     fn the_filters_compile_and_the_prelude_stands_first() {
         let [absent, refused] = programs().unwrap();
-        assert_eq!(absent.first().map(|step| step.k), Some(4));
+        for program in [&absent, &refused] {
+            assert_eq!(program[..6], prelude());
+            // What follows loads the number again.
+            assert_eq!((program[6].code, program[6].k), (LOAD, 0));
+        }
         assert!(absent.len() > 6 && refused.len() > REFUSED.len());
         assert!(absent.len() < 4096 && refused.len() < 4096);
     }
