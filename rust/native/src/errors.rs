@@ -6,7 +6,6 @@ use pyo3::prelude::*;
 ///
 /// The class is looked up when it is needed: an error is not a hot path, and the tree then has one
 /// home, the Python module.
-#[expect(dead_code, reason = "used by the modules as they are written")]
 pub(crate) fn cloister_error(py: Python<'_>, name: &str, message: &str) -> PyErr {
     let made = py
         .import("cloister.errors")
