@@ -46,6 +46,7 @@ class EnclaveServer:
         self.connections = 0
         self.redirect_to: str | None = None
         self.closes_after_answer = False
+        self.drips = False
         self.documents: Documents = self.genuine
         self.answer_for_documents: Callable[[], bytes | None] = lambda: None
         self.ca_file = folder / "ca.pem"
@@ -190,6 +191,8 @@ class EnclaveServer:
             self.fetches += 1
         given = urllib.parse.parse_qs(query).get("nonce")
         nonce = base64.urlsafe_b64decode(given[0] + "=" * (-len(given[0]) % 4)) if given else None
+        while self.drips and not self._stop.wait(0.05):
+            stream.sendall(b"H")
         body = self.answer_for_documents()
         if body is None:
             document = self.documents(spki, nonce)

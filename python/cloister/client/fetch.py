@@ -6,9 +6,11 @@ believed: whoever asked verifies it. Every wait has a limit, and so has the answ
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import json
-import time
+import socket
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,19 +64,25 @@ class Fetcher:
             TransportError: It could not be had: connection, certificate, status, time.
             MalformedDocument: The answer is not one of an enclave.
         """
-        leaves: list[bytes] = []
-        with requests.Session() as session:
-            session.trust_env = self.trust_environment
-            session.proxies.update(self.proxies)
-            session.mount("https://", _NotingAdapter(leaves))
-            body = self._get(session, nonce)
-        if not leaves:
+        noted = _Noted()
+        # `requests` limits each wait; this limits them all, whatever the peer drips.
+        end = threading.Timer(self.timeout_seconds, noted.cut)
+        end.daemon = True
+        end.start()
+        try:
+            with requests.Session() as session:
+                session.trust_env = self.trust_environment
+                session.proxies.update(self.proxies)
+                session.mount("https://", _NotingAdapter(noted))
+                body = self._get(session, nonce, noted)
+        finally:
+            end.cancel()
+        if not noted.leaves:
             raise TransportError(f"{self.enclave} answered without a connection of its own")
-        return Fetched(_document(body), attest.subject_public_key_info(leaves[-1]))
+        return Fetched(_document(body), attest.subject_public_key_info(noted.leaves[-1]))
 
-    def _get(self, session: requests.Session, nonce: bytes | None) -> bytes:
+    def _get(self, session: requests.Session, nonce: bytes | None, noted: "_Noted") -> bytes:
         query = {} if nonce is None else {"nonce": _base64url(nonce)}
-        deadline = time.monotonic() + self.timeout_seconds
         try:
             with session.get(
                 f"{self.enclave}{PATH}",
@@ -90,16 +98,24 @@ class Fetcher:
                         f"{self.enclave}{PATH} answered {answer.status_code}, expected 200",
                         hint=_STATUS_HINTS.get(answer.status_code),
                     )
-                return self._read(answer, deadline)
+                body = self._read(answer)
         except requests.exceptions.SSLError as problem:
             raise TransportError(
                 f"TLS with {self.enclave} failed: {_reason(problem)}",
                 hint="give the CA that signed its certificate, by `ca_file` or `--ca-file`",
             ) from problem
         except requests.exceptions.RequestException as problem:
+            if noted.is_cut:
+                raise self._too_slow() from problem
             raise TransportError(f"cannot reach {self.enclave}: {_reason(problem)}") from problem
+        if noted.is_cut:
+            raise self._too_slow()
+        return body
 
-    def _read(self, answer: requests.Response, deadline: float) -> bytes:
+    def _too_slow(self) -> TransportError:
+        return TransportError(f"{self.enclave} took longer than {self.timeout_seconds} s")
+
+    def _read(self, answer: requests.Response) -> bytes:
         body = bytearray()
         for chunk in answer.iter_content(chunk_size=8192):
             body += chunk
@@ -107,25 +123,41 @@ class Fetcher:
                 raise MalformedDocument(
                     f"the answer of {self.enclave}{PATH} is longer than {MAX_ANSWER_BYTES} bytes"
                 )
-            if time.monotonic() > deadline:
-                raise TransportError(f"{self.enclave} took longer than {self.timeout_seconds} s")
         return bytes(body)
+
+
+class _Noted:
+    """The connections of one fetch: their leaf certificates, and their sockets to end them by."""
+
+    def __init__(self) -> None:
+        self.leaves: list[bytes] = []
+        self.is_cut = False
+        self._sockets: list[socket.socket] = []
+
+    def opened(self, sock: socket.socket) -> None:
+        self._sockets.append(sock)
+
+    def cut(self) -> None:
+        self.is_cut = True
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 class _NotingAdapter(HTTPAdapter):
     """Notes the leaf certificate of each connection; the document decides what it is worth."""
 
-    def __init__(self, leaves: list[bytes]) -> None:
-        self._leaves = leaves
+    def __init__(self, noted: _Noted) -> None:
+        self._noted = noted
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as requests has it
         super().init_poolmanager(*args, **kwargs)
-        install(self.poolmanager, self._leaves.append)
+        install(self.poolmanager, self._noted.leaves.append, self._noted.opened)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as requests has it
         manager = super().proxy_manager_for(proxy, **kwargs)
-        install(manager, self._leaves.append)
+        install(manager, self._noted.leaves.append, self._noted.opened)
         return manager
 
 

@@ -5,6 +5,7 @@ Only public hooks are used: ``HTTPSConnection.connect``, ``ConnectionCls`` of a 
 sessions and those behind a proxy included, after the handshake and the host name check.
 """
 
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -17,24 +18,38 @@ from cloister.errors import TransportError
 Check = Callable[[bytes], object]
 """Takes the leaf certificate in DER; raises when the connection must not be used."""
 
+Opened = Callable[[socket.socket], object]
+"""Takes the socket of a connection that may be used."""
 
-def install(manager: PoolManager, check: Check) -> None:
+
+def install(manager: PoolManager, check: Check, opened: Opened | None = None) -> None:
     """Makes every ``https`` connection of ``manager`` pass ``check`` first; others are not made.
 
     What the manager uses now stays underneath, so a manager for a proxy keeps going through it.
+
+    Args:
+        manager: Makes the connections.
+        check: Called with the certificate of each.
+        opened: Called with the socket of each that passed.
     """
     pools: dict[str, type[HTTPConnectionPool]] = {
-        "https": _pool_class(manager.pool_classes_by_scheme["https"], check)
+        "https": _pool_class(manager.pool_classes_by_scheme["https"], check, opened)
     }
     manager.pool_classes_by_scheme = pools
 
 
-def _pool_class(base: type[HTTPConnectionPool], check: Check) -> type[HTTPConnectionPool]:
-    connection_class = _connection_class(base.ConnectionCls, check)
+def _pool_class(
+    base: type[HTTPConnectionPool], check: Check, opened: Opened | None
+) -> type[HTTPConnectionPool]:
+    connection_class = _connection_class(base.ConnectionCls, check, opened)
     return type("AttestedPool", (base,), {"ConnectionCls": connection_class})
 
 
-def _connection_class(base: Any, check: Check) -> Any:  # noqa: ANN401 - urllib3's own, or that of SOCKS
+def _connection_class(
+    base: Any,  # noqa: ANN401 - urllib3's own, or that of SOCKS
+    check: Check,
+    opened: Opened | None,
+) -> Any:  # noqa: ANN401 - as above
     class Connection(base):  # type: ignore[misc]  # known when it runs
         """Shows its certificate when it is made."""
 
@@ -42,6 +57,8 @@ def _connection_class(base: Any, check: Check) -> Any:  # noqa: ANN401 - urllib3
             super().connect()
             try:
                 check(_leaf(self))
+                if opened is not None:
+                    opened(self.sock)
             except BaseException:
                 self.close()
                 raise

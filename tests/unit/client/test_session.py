@@ -248,6 +248,15 @@ def test_a_dead_enclave_is_an_error_within_the_timeout(enclave: EnclaveServer) -
         fetcher.fetch()
 
 
+def test_an_answer_that_drips_is_given_up(enclave: EnclaveServer) -> None:
+    """Each byte comes within the time for a byte; the whole does not."""
+    enclave.drips = True
+    url = client.EnclaveUrl.parse(enclave.url)
+    fetcher = client.Fetcher(enclave=url, ca_file=str(enclave.ca_file), timeout_seconds=0.5)
+    with pytest.raises(TransportError, match="took longer"):
+        fetcher.fetch()
+
+
 def test_an_answer_without_end_is_cut(enclave: EnclaveServer) -> None:
     enclave.answer_for_documents = lambda: b"x" * 1_000_000
     with session(enclave) as http, pytest.raises(MalformedDocument, match="longer than"):
