@@ -149,8 +149,8 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, ProxyError> {
         return Ok(Parsed::Incomplete);
     };
     let header = match expected {
-        12 => tcp(body.first_chunk::<12>().map(|b| addresses::<4, 12>(b))),
-        36 => tcp(body.first_chunk::<36>().map(|b| addresses::<16, 36>(b))),
+        12 => tcp(body.first_chunk::<12>().map(addresses::<4, 12>)),
+        36 => tcp(body.first_chunk::<36>().map(addresses::<16, 36>)),
         _ => Header::Local,
     };
     Ok(Parsed::Complete { header, consumed })
@@ -207,11 +207,7 @@ mod tests {
             let mut bytes = encoded(&header);
             let consumed = bytes.len();
             for short in 0..consumed {
-                assert_eq!(
-                    parse(bytes.get(..short).unwrap()),
-                    Ok(Parsed::Incomplete),
-                    "{short}"
-                );
+                assert_eq!(parse(&bytes[..short]), Ok(Parsed::Incomplete), "{short}");
             }
             bytes.extend(b"\x16\x03\x01");
             assert_eq!(parse(&bytes), Ok(Parsed::Complete { header, consumed }));
