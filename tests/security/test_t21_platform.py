@@ -9,7 +9,7 @@ import pathlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.platform.support import World, make_world
+from tests.support.platform_world import World, make_world
 
 from cloister.errors import ReleaseRefused
 

@@ -5,7 +5,7 @@ import sqlite3
 import uuid
 
 import pytest
-from tests.unit.platform.support import PCRS, ManualClock, SimulatedBoot, World, make_world
+from tests.support.platform_world import PCRS, ManualClock, SimulatedBoot, World, make_world
 
 from cloister.errors import ConfigError, ReleaseRefused, StoreError
 from cloister.platform import database as databases

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from tests.unit.platform.support import World, make_world
+from tests.support.platform_world import World, make_world
 
 
 @pytest.fixture

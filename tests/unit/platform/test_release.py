@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 from sqlalchemy import select
-from tests.unit.platform.support import DEBUG_PCRS, PCRS, ZERO, World, make_world
+from tests.support.platform_world import DEBUG_PCRS, PCRS, ZERO, World, make_world
 
 from cloister.errors import ConfigError, ReleaseRefused
 from cloister.platform import database as databases

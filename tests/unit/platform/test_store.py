@@ -10,7 +10,7 @@ import uuid
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.unit.platform.support import PCRS, World
+from tests.support.platform_world import PCRS, World
 
 from cloister.errors import CloisterError, ConfigError, MissingInput, StoreError
 from cloister.platform import local

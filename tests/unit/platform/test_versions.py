@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from tests.unit.platform.support import World
+from tests.support.platform_world import World
 
 from cloister.errors import ReleaseRefused
 from cloister.platform import local
