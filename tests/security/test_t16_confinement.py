@@ -1,9 +1,9 @@
 """T-16: the user process tries to reach what is not its own, and is refused.
 
-``fixture-probe`` runs as the user process of a real image in the real sandbox, behind the real init;
-only the data plane is a script. It prints what it reached; each attempt has a twin among the ordinary
-things that must work, or the confinement could pass by breaking everything. All of it is done as
-root and as an ordinary user.
+``fixture-probe`` runs as the user process of a real image in the real sandbox, behind the real
+init; only the data plane is a script. It prints what it reached; each attempt has a twin among the
+ordinary things that must work, or the confinement could pass by breaking everything. All of it is
+done as root and as an ordinary user.
 """
 
 import collections
@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-
 from tests.support import static_binaries
 from tests.support.sandbox_image import Entry, Launched, image, launched
 
