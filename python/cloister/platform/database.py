@@ -153,6 +153,7 @@ def _engine(path: pathlib.Path) -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
         pool_timeout=BUSY_SECONDS,
+        hide_parameters=True,  # values stay out of logs and error texts
     )
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
