@@ -41,7 +41,12 @@ mod tests {
     fn waits_double_up_to_the_ceiling_and_begin_again() {
         let milliseconds = Duration::from_millis;
         let mut backoff = Backoff::new(milliseconds(100), milliseconds(350));
-        let waits = [backoff.wait(), backoff.wait(), backoff.wait(), backoff.wait()];
+        let waits = [
+            backoff.wait(),
+            backoff.wait(),
+            backoff.wait(),
+            backoff.wait(),
+        ];
         assert_eq!(waits, [100, 200, 350, 350].map(milliseconds));
         backoff.reset();
         assert_eq!(backoff.wait(), milliseconds(100));

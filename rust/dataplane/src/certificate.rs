@@ -38,7 +38,9 @@ pub enum CertificateError {
     #[error("the certificate carries another key than the one made here")]
     AnotherKey,
     /// It has ended, or has not begun.
-    #[error("the certificate is not valid at {now_s}: it is from {not_before} to {not_after} (seconds since 1970)")]
+    #[error(
+        "the certificate is not valid at {now_s}: it is from {not_before} to {not_after} (seconds since 1970)"
+    )]
     NotNow {
         /// The time of the check.
         now_s: i64,

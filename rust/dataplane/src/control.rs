@@ -73,7 +73,9 @@ impl ToInitWriter {
     pub async fn send(&mut self, message: &mut ToInit) -> io::Result<()> {
         let line = serde_json::to_vec(message).map(Zeroizing::new);
         if let ToInit::StartProcess { env } | ToInit::RestartProcess { env } = message {
-            env.iter_mut().for_each(|(_, value)| value.zeroize());
+            for (_, value) in env {
+                value.zeroize();
+            }
         }
         let mut line = line.map_err(|_| invalid("the message has no JSON form"))?;
         line.push(b'\n');
@@ -123,7 +125,10 @@ mod tests {
     async fn messages_cross_in_both_directions() {
         let (mut reader, mut writer, mut init) = pair();
         let env = vec![("A".to_owned(), "AQI=".to_owned())];
-        writer.send(&mut ToInit::StartProcess { env }).await.unwrap();
+        writer
+            .send(&mut ToInit::StartProcess { env })
+            .await
+            .unwrap();
         let mut line = vec![0; 128];
         let length = init.read(&mut line).await.unwrap();
         assert_eq!(
@@ -135,7 +140,13 @@ mod tests {
             .await
             .unwrap();
         let started = reader.next().await.unwrap();
-        assert_eq!(started, Some(FromInit::ProcessStarted { pid: 7, restarts: 0 }));
+        assert_eq!(
+            started,
+            Some(FromInit::ProcessStarted {
+                pid: 7,
+                restarts: 0
+            })
+        );
         init.write_all(b"ain\"}\n").await.unwrap();
         assert_eq!(reader.next().await.unwrap(), Some(FromInit::Drain));
         drop(init);

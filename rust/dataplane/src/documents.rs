@@ -108,7 +108,7 @@ impl Documents {
     }
 
     async fn made(&self, wanted: Wanted) -> Result<Arc<[u8]>, DocumentError> {
-        let mut answer = self.answer(wanted)?;
+        let mut answer = self.answer(&wanted)?;
         let outcome = timeout(DEADLINE, answer.wait_for(Option::is_some)).await;
         match outcome {
             Ok(Ok(outcome)) => match &*outcome {
@@ -121,9 +121,9 @@ impl Documents {
     }
 
     /// Joins a document that is being made, or has one made.
-    fn answer(&self, wanted: Wanted) -> Result<Answer, DocumentError> {
+    fn answer(&self, wanted: &Wanted) -> Result<Answer, DocumentError> {
         let mut underway = self.shared.underway();
-        if let Some(answer) = underway.get(&wanted) {
+        if let Some(answer) = underway.get(wanted) {
             return Ok(answer.clone());
         }
         // The document without a nonce always has room: the NSM's own queue is longer.
@@ -138,10 +138,12 @@ impl Documents {
         };
         underway.insert(wanted.clone(), answer.clone());
         drop(underway);
-        self.nsm.submit(move |nsm| job.make(nsm)).map_err(|error| match error {
-            NsmCallError::Busy => DocumentError::Busy,
-            other => DocumentError::Failed(other),
-        })?;
+        self.nsm
+            .submit(move |nsm| job.make(nsm))
+            .map_err(|error| match error {
+                NsmCallError::Busy => DocumentError::Busy,
+                other => DocumentError::Failed(other),
+            })?;
         Ok(answer)
     }
 }

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::live::{Live, Serving};
 use crate::log_ring::LogSinks;
 use crate::provision::{ProvisionStats, ProvisionWatch};
+use crate::server::traffic::Slot;
 use crate::small_http::{Answer, Service, answer, json, not_allowed, refusal};
 
 /// How far the start has come.
@@ -53,11 +54,8 @@ pub struct Board {
     pub(crate) process_healthy: watch::Sender<Option<bool>>,
     pub(crate) process_restarts: AtomicU64,
     pub(crate) drain: Notify,
-    pub(crate) traffic: ArcSwap<Option<Traffic>>,
+    pub(crate) traffic: Slot,
 }
-
-/// Writes the engine's own metrics.
-type Traffic = Arc<dyn Fn(&mut String) + Send + Sync>;
 
 impl Board {
     /// The whole state, as `GET /health` gives it.
@@ -84,7 +82,10 @@ impl Board {
             Phase::Starting => (State::Starting, None),
             Phase::Waiting(what) => {
                 let problem = self.provision.problem.borrow().clone();
-                (State::Provisioning, problem.or(Some(what.to_owned())))
+                (
+                    State::Provisioning,
+                    problem.or_else(|| Some(what.to_owned())),
+                )
             }
             Phase::Accepting => match live.serving_at(self.clock.now_ms()) {
                 Serving::Ready => (State::Ready, None),
@@ -102,8 +103,7 @@ impl Service for Board {
         match (request.uri().path(), request.method()) {
             ("/health", &Method::GET | &Method::HEAD) => {
                 let health = self.health();
-                let is_well =
-                    health.state == State::Ready && health.process_healthy == Some(true);
+                let is_well = health.state == State::Ready && health.process_healthy == Some(true);
                 let status = if is_well {
                     StatusCode::OK
                 } else {

@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use cloister_nsm::{ErrorCode, NsmError};
 use cloister_wire::config::EnclaveConfig;
 use hyper::body::Incoming;
-use hyper::header::{HOST, RETRY_AFTER, HeaderValue};
+use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::health::Board;
 use crate::live::Live;
 use crate::nsm_thread::{NsmCallError, NsmThread};
-use crate::small_http::{Answer, Service, answer, json, not_allowed, refusal, whole};
+use crate::small_http::{Answer, Refused, Service, answer, json, not_allowed, refusal, whole};
 
 /// Answers the calls of the user process.
 pub struct InternalApi {
@@ -43,13 +43,14 @@ pub struct InternalApi {
 impl Service for InternalApi {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         match self.decide(request).await {
-            Ok(answer) | Err(answer) => answer,
+            Ok(answer) => answer,
+            Err(refused) => *refused,
         }
     }
 }
 
 impl InternalApi {
-    async fn decide(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
+    async fn decide(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
         check_host(&request)?;
         let (head, body) = request.into_parts();
         let path = head.uri.path();
@@ -72,12 +73,17 @@ impl InternalApi {
             ("/health", &Method::GET) => Ok(json(StatusCode::OK, &self.board.health())),
             ("/info", &Method::GET) => Ok(self.info()),
             ("/env", &Method::GET) => Ok(self.env()),
-            ("/attestation-doc" | "/encrypt" | "/decrypt", _) => Err(not_allowed("POST")),
-            ("/random" | "/pcrs" | "/health" | "/info" | "/env", _) => Err(not_allowed("GET")),
-            _ => match path.strip_prefix("/pcr/").and_then(|rest| rest.split_once('/')) {
+            ("/attestation-doc" | "/encrypt" | "/decrypt", _) => Err(not_allowed("POST").into()),
+            ("/random" | "/pcrs" | "/health" | "/info" | "/env", _) => {
+                Err(not_allowed("GET").into())
+            }
+            _ => match path
+                .strip_prefix("/pcr/")
+                .and_then(|rest| rest.split_once('/'))
+            {
                 Some((index, call @ ("extend" | "lock"))) => {
                     if head.method != Method::POST {
-                        return Err(not_allowed("POST"));
+                        return Err(not_allowed("POST").into());
                     }
                     let index = pcr::index(index)?;
                     let body = whole(body, pcr::MAX_EXTEND_BYTES).await?;
@@ -87,18 +93,19 @@ impl InternalApi {
                         self.lock(index).await
                     }
                 }
-                _ => Err(refusal(StatusCode::NOT_FOUND, "no such call")),
+                _ => Err(refusal(StatusCode::NOT_FOUND, "no such call").into()),
             },
         }
     }
 
-    async fn document(&self, body: &[u8], query: Option<&str>) -> Result<Answer, Answer> {
+    async fn document(&self, body: &[u8], query: Option<&str>) -> Result<Answer, Refused> {
         let wants_base64 = match parameter(query, "format") {
             None | Some("cbor") => false,
             Some("base64") => true,
             Some(_) => return Err(bad_request("`format` is neither `base64` nor `cbor`")),
         };
-        let request = attestation::request(body).map_err(|error| bad_request(&error.to_string()))?;
+        let request =
+            attestation::request(body).map_err(|error| bad_request(&error.to_string()))?;
         let document = self
             .nsm
             .call(move |nsm| nsm.attestation_document(&request))
@@ -112,7 +119,7 @@ impl InternalApi {
         })
     }
 
-    async fn random(&self, query: Option<&str>) -> Result<Answer, Answer> {
+    async fn random(&self, query: Option<&str>) -> Result<Answer, Refused> {
         let wanted = parameter(query, "n").map_or(Ok(DEFAULT_RANDOM_BYTES), str::parse);
         let length = match wanted {
             Ok(length) if (1..=MAX_RANDOM_BYTES).contains(&length) => length,
@@ -150,7 +157,7 @@ impl InternalApi {
     fn env(&self) -> Answer {
         let variables = self.board.provision.variables.borrow().clone();
         let Some(variables) = variables else {
-            return unavailable("no bundle has come yet");
+            return *unavailable("no bundle has come yet");
         };
         let entries: Vec<_> = variables
             .iter()
@@ -165,18 +172,22 @@ impl InternalApi {
 
 /// A page on the internet can have a browser or the application itself send requests to a name that
 /// resolves to 127.0.0.1; such a request carries that name.
-fn check_host(request: &Request<Incoming>) -> Result<(), Answer> {
+fn check_host(request: &Request<Incoming>) -> Result<(), Refused> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok());
     let is_only = hosts.next().is_none();
-    let target = request.uri().authority().map(hyper::http::uri::Authority::as_str);
+    let target = request
+        .uri()
+        .authority()
+        .map(hyper::http::uri::Authority::as_str);
     if is_only && host.is_some_and(is_local) && target.is_none_or(is_local) {
         return Ok(());
     }
     Err(refusal(
         StatusCode::FORBIDDEN,
         "`Host` is neither `127.0.0.1` nor `localhost`",
-    ))
+    )
+    .into())
 }
 
 fn is_local(host: &str) -> bool {
@@ -193,26 +204,26 @@ fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
         .find_map(|(key, value)| (key == name).then_some(value))
 }
 
-fn bad_request(message: &str) -> Answer {
-    refusal(StatusCode::BAD_REQUEST, message)
+fn bad_request(message: &str) -> Refused {
+    refusal(StatusCode::BAD_REQUEST, message).into()
 }
 
-fn unavailable(message: &str) -> Answer {
+fn unavailable(message: &str) -> Refused {
     let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
     answer
         .headers_mut()
         .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
+    answer.into()
 }
 
 /// What the NSM refuses is the caller's; that it cannot be asked is ours.
-fn nsm_failure(error: &NsmCallError) -> Answer {
+fn nsm_failure(error: &NsmCallError) -> Refused {
     let NsmCallError::Nsm(refused) = error else {
         return unavailable(&error.to_string());
     };
     match &**refused {
         NsmError::Refused { code, .. } => match code {
-            ErrorCode::ReadOnlyIndex => refusal(StatusCode::CONFLICT, "the PCR is locked"),
+            ErrorCode::ReadOnlyIndex => refusal(StatusCode::CONFLICT, "the PCR is locked").into(),
             ErrorCode::InputTooLarge | ErrorCode::InvalidArgument | ErrorCode::InvalidIndex => {
                 bad_request(&refused.to_string())
             }
@@ -225,7 +236,9 @@ fn nsm_failure(error: &NsmCallError) -> Answer {
 
 impl fmt::Debug for InternalApi {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("InternalApi").finish_non_exhaustive()
+        formatter
+            .debug_struct("InternalApi")
+            .finish_non_exhaustive()
     }
 }
 

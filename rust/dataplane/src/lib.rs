@@ -20,4 +20,5 @@ pub mod log_ring;
 pub mod log_shipper;
 pub mod nsm_thread;
 pub mod provision;
+pub mod server;
 mod small_http;

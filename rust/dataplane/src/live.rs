@@ -113,7 +113,9 @@ mod tests {
         assert_eq!(live.serving_at(999), Serving::Ready);
         assert!(matches!(
             live.serving_at(1_000),
-            Serving::NotReady { reason: BUNDLE_ENDED }
+            Serving::NotReady {
+                reason: BUNDLE_ENDED
+            }
         ));
     }
 

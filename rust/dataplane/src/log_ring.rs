@@ -201,7 +201,14 @@ impl LogRing {
     /// Forgets every record up to `sequence`, which the host has, and says how many those were.
     pub(crate) fn acknowledge(&mut self, sequence: u64) -> u64 {
         let mut acked = 0_u64;
-        while let Some(line) = self.lines.pop_front_if(|line| line.sequence <= sequence) {
+        while self
+            .lines
+            .front()
+            .is_some_and(|line| line.sequence <= sequence)
+        {
+            let Some(line) = self.lines.pop_front() else {
+                break;
+            };
             self.bytes = self.bytes.saturating_sub(held(&line));
             acked = acked.saturating_add(1);
         }
@@ -268,7 +275,11 @@ fn weight(log: &TransactionLog) -> usize {
         .request_headers
         .iter()
         .chain(&log.response_headers)
-        .map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(ENTRY_BYTES))
+        .map(|(name, value)| {
+            name.len()
+                .saturating_add(value.len())
+                .saturating_add(ENTRY_BYTES)
+        })
         .fold(0, usize::saturating_add);
     [
         size_of::<TransactionLog>(),

@@ -50,12 +50,11 @@ impl LogShipper {
                     grace = &mut stop => break grace,
                     sent = send_all(&mut self.ring, &self.boot, agent) => sent,
                 };
-                match sent {
-                    Ok(()) => backoff.reset(),
-                    Err(()) => {
-                        let wait = backoff.wait();
-                        not_before = Instant::now().checked_add(wait).unwrap_or(not_before);
-                    }
+                if sent.is_ok() {
+                    backoff.reset();
+                } else {
+                    let wait = backoff.wait();
+                    not_before = Instant::now().checked_add(wait).unwrap_or(not_before);
                 }
             }
         };

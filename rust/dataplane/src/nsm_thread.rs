@@ -63,10 +63,12 @@ impl NsmThread {
         &self,
         job: impl FnOnce(&dyn NsmProvider) + Send + 'static,
     ) -> Result<(), NsmCallError> {
-        self.jobs.try_send(Box::new(job)).map_err(|error| match error {
-            TrySendError::Disconnected(_) => NsmCallError::Stopped,
-            TrySendError::Full(_) => NsmCallError::Busy,
-        })
+        self.jobs
+            .try_send(Box::new(job))
+            .map_err(|error| match error {
+                TrySendError::Disconnected(_) => NsmCallError::Stopped,
+                TrySendError::Full(_) => NsmCallError::Busy,
+            })
     }
 
     /// Makes one call and waits for its answer.

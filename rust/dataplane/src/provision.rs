@@ -22,9 +22,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use self::adopt::Adopted;
 pub use self::adopt::Variables;
 pub use self::entropy::SystemRandom;
-use self::adopt::Adopted;
 use self::session::Session;
 use crate::agent::{AgentApi, AgentError};
 use crate::backoff::Backoff;
@@ -212,7 +212,8 @@ impl Provisioner {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     self.count(&error);
-                    let is_refusal = matches!(error, ProvisionError::Agent(AgentError::Refused { .. }));
+                    let is_refusal =
+                        matches!(error, ProvisionError::Agent(AgentError::Refused { .. }));
                     tracing::warn!(%error, "the bundle was not renewed");
                     self.problem.send_replace(Some(error.to_string()));
                     if session.is_past_half_life(now_ms) && is_refusal {

@@ -23,6 +23,9 @@ use tokio::time::timeout;
 /// A whole answer.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
+/// An answer that says no, on the error path.
+pub(crate) type Refused = Box<Answer>;
+
 /// Answers requests.
 pub(crate) trait Service: Send + Sync + 'static {
     /// Answers one request; what cannot be answered becomes an error answer.
@@ -58,21 +61,24 @@ pub(crate) async fn serve(listener: Listener, service: Arc<impl Service>) -> std
 }
 
 /// Reads a whole body of at most `limit` bytes.
-pub(crate) async fn whole(body: Incoming, limit: usize) -> Result<Bytes, Answer> {
+pub(crate) async fn whole(body: Incoming, limit: usize) -> Result<Bytes, Refused> {
     match timeout(BODY_DEADLINE, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(refusal(
             StatusCode::PAYLOAD_TOO_LARGE,
             &format!("the body is longer than {limit} bytes"),
-        )),
+        )
+        .into()),
         Ok(Err(_)) => Err(refusal(
             StatusCode::BAD_REQUEST,
             "the body broke off or is malformed",
-        )),
+        )
+        .into()),
         Err(_elapsed) => Err(refusal(
             StatusCode::REQUEST_TIMEOUT,
             "the body did not arrive in time",
-        )),
+        )
+        .into()),
     }
 }
 

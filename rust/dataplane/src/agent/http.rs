@@ -147,9 +147,8 @@ impl AgentApi for HttpAgent {
                 csr: STANDARD.encode(csr),
                 domains,
             });
-            let answer: OrderAccepted = self
-                .json(Call::post(name, "/v1/acme/orders", body))
-                .await?;
+            let answer: OrderAccepted =
+                self.json(Call::post(name, "/v1/acme/orders", body)).await?;
             // The id becomes part of a path.
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
             if answer.id.is_empty() || answer.id.len() > 128 || !answer.id.bytes().all(is_plain) {

@@ -149,10 +149,7 @@ impl Orders {
             .unwrap_or(0)
             .saturating_mul(1_000);
         let left = Duration::from_millis(end_ms.saturating_sub(self.clock.now_ms()));
-        let two_thirds = left
-            .checked_div(3)
-            .unwrap_or_default()
-            .saturating_mul(2);
+        let two_thirds = left.checked_div(3).unwrap_or_default().saturating_mul(2);
         two_thirds.max(SOONEST_RENEWAL)
     }
 }

@@ -87,7 +87,11 @@ fn seconds(year: i64, text: &[u8]) -> Option<i64> {
 /// March is the first month of the shifted year, so that the leap day is its last
 /// (<https://howardhinnant.github.io/date_algorithms.html>, `days_from_civil`).
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    let shifted_year = if month <= 2 { year.checked_sub(1)? } else { year };
+    let shifted_year = if month <= 2 {
+        year.checked_sub(1)?
+    } else {
+        year
+    };
     let shifted_month = if month <= 2 {
         month.checked_add(9)?
     } else {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use cloister_wire::health::State;
 
 use super::{Board, system};
+use crate::server::traffic::TrafficStats;
 
 /// Everything on the board, and the gauges of the system, because nobody can log in to look.
 pub(super) fn text(board: &Board) -> String {
@@ -18,10 +19,20 @@ pub(super) fn text(board: &Board) -> String {
         ("draining", State::Draining),
         ("failed", State::Failed),
     ];
-    head(&mut out, "cloister_state", "gauge", "1 for the state the enclave is in.");
+    head(
+        &mut out,
+        "cloister_state",
+        "gauge",
+        "1 for the state the enclave is in.",
+    );
     for (name, state) in states {
         let labels = format!("{{state=\"{name}\"}}");
-        line(&mut out, "cloister_state", &labels, u8::from(health.state == state));
+        line(
+            &mut out,
+            "cloister_state",
+            &labels,
+            u8::from(health.state == state),
+        );
     }
     let process = match health.process_healthy {
         Some(true) => 1,
@@ -102,11 +113,68 @@ pub(super) fn text(board: &Board) -> String {
         "Records that the host has.",
         logs.acked,
     );
-    if let Some(traffic) = board.traffic.load().as_ref() {
-        traffic(&mut out);
-    }
+    traffic(&mut out, &board.traffic.stats());
     system::write(&mut out);
     out
+}
+
+fn traffic(out: &mut String, stats: &TrafficStats) {
+    for (name, help, value) in [
+        (
+            "connections_total",
+            "Connections accepted.",
+            stats.connections,
+        ),
+        (
+            "failed_handshakes_total",
+            "TLS handshakes that failed or took too long.",
+            stats.failed_handshakes,
+        ),
+        (
+            "shed_total",
+            "Connections closed because there were too many.",
+            stats.shed,
+        ),
+        ("requests_total", "Requests begun.", stats.requests),
+        (
+            "refused_total",
+            "Requests answered with an error of the data plane.",
+            stats.refused,
+        ),
+        (
+            "fields_opened_total",
+            "Encrypted fields opened.",
+            stats.fields_opened,
+        ),
+        (
+            "bytes_in_total",
+            "Bytes from clients, after TLS.",
+            stats.bytes_in,
+        ),
+        (
+            "bytes_out_total",
+            "Bytes to clients, before TLS.",
+            stats.bytes_out,
+        ),
+    ] {
+        let name = format!("cloister_{name}");
+        one(out, (&name, "counter"), help, value);
+    }
+    for (name, help, value) in [
+        (
+            "connections_open",
+            "Connections open.",
+            stats.active_connections,
+        ),
+        (
+            "requests_open",
+            "Requests in flight.",
+            stats.active_requests,
+        ),
+    ] {
+        let name = format!("cloister_{name}");
+        one(out, (&name, "gauge"), help, value);
+    }
 }
 
 /// A metric with one value.
@@ -122,11 +190,10 @@ pub(super) fn one(
 
 /// The two comment lines of a metric.
 pub(super) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    // Writing to a string cannot fail.
-    drop(writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}"));
+    let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 /// One value.
 pub(super) fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    drop(writeln!(out, "{name}{labels} {value}"));
+    let _infallible = writeln!(out, "{name}{labels} {value}");
 }

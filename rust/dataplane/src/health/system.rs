@@ -26,13 +26,21 @@ pub(super) fn write(out: &mut String) {
 
 fn memory(out: &mut String, meminfo: &str) {
     for (key, name, help) in [
-        ("MemTotal:", "cloister_memory_total_bytes", "Memory of the enclave."),
+        (
+            "MemTotal:",
+            "cloister_memory_total_bytes",
+            "Memory of the enclave.",
+        ),
         (
             "MemAvailable:",
             "cloister_memory_available_bytes",
             "Memory that can be had without swapping.",
         ),
-        ("Shmem:", "cloister_memory_tmpfs_bytes", "Memory that files in tmpfs use."),
+        (
+            "Shmem:",
+            "cloister_memory_tmpfs_bytes",
+            "Memory that files in tmpfs use.",
+        ),
     ] {
         let row = meminfo.lines().find_map(|row| row.strip_prefix(key));
         let kibibytes = row.and_then(|row| row.split_whitespace().next()?.parse::<u64>().ok());
@@ -44,7 +52,12 @@ fn memory(out: &mut String, meminfo: &str) {
 
 fn processors(out: &mut String, stat: &str) {
     let name = "cloister_cpu_busy_ticks_total";
-    head(out, name, "counter", "Time a core was busy, in hundredths of a second.");
+    head(
+        out,
+        name,
+        "counter",
+        "Time a core was busy, in hundredths of a second.",
+    );
     for row in stat.lines().filter_map(|row| row.strip_prefix("cpu")) {
         let mut fields = row.split_whitespace();
         // The first row is the sum of all cores and has no number.
@@ -62,7 +75,9 @@ fn processors(out: &mut String, stat: &str) {
 }
 
 fn descriptor_limit(limits: &str) -> Option<u64> {
-    let row = limits.lines().find(|row| row.starts_with("Max open files"))?;
+    let row = limits
+        .lines()
+        .find(|row| row.starts_with("Max open files"))?;
     row.split_whitespace().nth(3)?.parse().ok()
 }
 
@@ -78,14 +93,23 @@ mod tests {
     fn memory_is_given_in_bytes() {
         let mut out = String::new();
         memory(&mut out, "MemTotal:  100 kB\nMemAvailable: 40 kB\n");
-        assert!(out.contains("cloister_memory_total_bytes 102400\n"), "{out}");
-        assert!(out.contains("cloister_memory_available_bytes 40960\n"), "{out}");
+        assert!(
+            out.contains("cloister_memory_total_bytes 102400\n"),
+            "{out}"
+        );
+        assert!(
+            out.contains("cloister_memory_available_bytes 40960\n"),
+            "{out}"
+        );
     }
 
     #[test]
     fn each_core_has_a_line_and_the_sum_has_none() {
         let mut out = String::new();
-        processors(&mut out, "cpu  9 9 9 9\ncpu0 1 2 3 100 50 4 5 6 0 0\ncpu1 1 1 1 1\nintr 1\n");
+        processors(
+            &mut out,
+            "cpu  9 9 9 9\ncpu0 1 2 3 100 50 4 5 6 0 0\ncpu1 1 1 1 1\nintr 1\n",
+        );
         assert!(out.contains("{core=\"0\"} 21\n"), "{out}");
         assert!(out.contains("{core=\"1\"} 3\n"), "{out}");
         assert_eq!(out.matches("core=").count(), 2, "{out}");

@@ -16,7 +16,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RequestError {
     /// Not an object of three texts.
-    #[error("line {line}, column {column}: not a JSON object with `nonce`, `challenge` and `publicKey` as text")]
+    #[error(
+        "line {line}, column {column}: not a JSON object with `nonce`, `challenge` and `publicKey` as text"
+    )]
     Json {
         /// Line, from 1.
         line: usize,
@@ -66,7 +68,11 @@ pub fn request(body: &[u8]) -> Result<DocumentRequest, RequestError> {
             column: error.column(),
         })?
     };
-    let nonce = bounded("nonce", fields.nonce.map(String::into_bytes), MAX_TEXT_BYTES)?;
+    let nonce = bounded(
+        "nonce",
+        fields.nonce.map(String::into_bytes),
+        MAX_TEXT_BYTES,
+    )?;
     let challenge = fields.challenge.map(String::into_bytes);
     let challenge = bounded("challenge", challenge, MAX_TEXT_BYTES)?;
     let public_key = match fields.public_key {
@@ -138,11 +144,9 @@ fn element(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         return rest.split_at_checked(usize::from(*first));
     }
     let (digits, rest) = rest.split_at_checked(usize::from(*first & 0x7F))?;
-    let length = digits
-        .iter()
-        .try_fold(0_usize, |length, byte| {
-            length.checked_mul(256)?.checked_add(usize::from(*byte))
-        })?;
+    let length = digits.iter().try_fold(0_usize, |length, byte| {
+        length.checked_mul(256)?.checked_add(usize::from(*byte))
+    })?;
     rest.split_at_checked(length)
 }
 
@@ -167,7 +171,9 @@ mod tests {
 
     /// An Ed25519 key whose 32 bytes are letters: the shortest key that is also valid UTF-8.
     fn textual_key() -> String {
-        let mut der = vec![0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
+        let mut der = vec![
+            0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00,
+        ];
         der.extend([b'k'; 32]);
         String::from_utf8(der).unwrap()
     }
@@ -191,7 +197,10 @@ mod tests {
         let challenge = |text: &str| asked(&serde_json::json!({ "challenge": text }));
         assert!(matches!(challenge(&key), Err(RequestError::LikePublicKey)));
         let longer = format!("{key} and more");
-        assert!(matches!(challenge(&longer), Err(RequestError::LikePublicKey)));
+        assert!(matches!(
+            challenge(&longer),
+            Err(RequestError::LikePublicKey)
+        ));
         // The positive twins: text that starts with the same letter, and a key that is cut short.
         challenge("0123456789").unwrap();
         challenge(&key[..key.len() - 1]).unwrap();
@@ -202,7 +211,10 @@ mod tests {
     fn a_challenge_that_starts_like_a_provisioning_request_is_refused() {
         for challenge in ["cloister/provision/v1", "\u{FF}cloister/provision/v1"] {
             let made = asked(&serde_json::json!({ "challenge": challenge }));
-            assert!(matches!(made, Err(RequestError::LikeProvisioning)), "{challenge}");
+            assert!(
+                matches!(made, Err(RequestError::LikeProvisioning)),
+                "{challenge}"
+            );
         }
         asked(&serde_json::json!({ "challenge": "about cloister/provision/v1" })).unwrap();
     }
@@ -213,7 +225,10 @@ mod tests {
         let raw = [b"{\"challenge\":\"".as_slice(), PROVISION_USER_DATA, b"\"}"].concat();
         assert!(matches!(request(&raw), Err(RequestError::Json { .. })));
         let escaped = br#"{"challenge":"\u00FFcloister/provision/v1"}"#;
-        assert!(matches!(request(escaped), Err(RequestError::LikeProvisioning)));
+        assert!(matches!(
+            request(escaped),
+            Err(RequestError::LikeProvisioning)
+        ));
     }
 
     #[test]
@@ -231,7 +246,8 @@ mod tests {
             nonce(MAX_TEXT_BYTES + 1),
             Err(RequestError::TooLong { field: "nonce", .. })
         ));
-        let key = |length| asked(&serde_json::json!({ "publicKey": STANDARD.encode(vec![7; length]) }));
+        let key =
+            |length| asked(&serde_json::json!({ "publicKey": STANDARD.encode(vec![7; length]) }));
         key(MAX_PUBLIC_KEY_BYTES).unwrap();
         assert!(key(MAX_PUBLIC_KEY_BYTES + 1).is_err());
         assert!(matches!(

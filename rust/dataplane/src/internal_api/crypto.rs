@@ -9,10 +9,10 @@ use serde::de::IgnoredAny;
 
 use super::{InternalApi, bad_request, unavailable};
 use crate::provision::SystemRandom;
-use crate::small_http::{Answer, answer, refusal};
+use crate::small_http::{Answer, Refused, answer, refusal};
 
 /// The data role of a request, when it names one.
-pub(super) fn data_role(headers: &HeaderMap) -> Result<Option<String>, Answer> {
+pub(super) fn data_role(headers: &HeaderMap) -> Result<Option<String>, Refused> {
     let Some(role) = headers.get(ROLE_HEADER) else {
         return Ok(None);
     };
@@ -24,7 +24,7 @@ pub(super) fn data_role(headers: &HeaderMap) -> Result<Option<String>, Answer> {
 
 impl InternalApi {
     /// Every leaf becomes a ciphertext of the newest app key.
-    pub(super) fn encrypt(&self, body: &[u8], role: Option<String>) -> Result<Answer, Answer> {
+    pub(super) fn encrypt(&self, body: &[u8], role: Option<String>) -> Result<Answer, Refused> {
         check_json(body)?;
         let live = self.live.load_full();
         let key = live.keyring.as_ref().and_then(|keyring| keyring.newest());
@@ -42,7 +42,7 @@ impl InternalApi {
     }
 
     /// Every ciphertext becomes what is in it.
-    pub(super) fn decrypt(&self, body: &[u8]) -> Result<Answer, Answer> {
+    pub(super) fn decrypt(&self, body: &[u8]) -> Result<Answer, Refused> {
         check_json(body)?;
         let live = self.live.load_full();
         let keyring = live.keyring.as_ref().ok_or_else(|| unavailable(NO_KEY))?;
@@ -60,12 +60,17 @@ impl InternalApi {
         scanner
             .push(body, &mut clear, &mut session)
             .and_then(|()| scanner.finish(&mut clear, &mut session))
-            .map_err(|error| refusal(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()))?;
+            .map_err(|error| {
+                Box::new(refusal(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    &error.to_string(),
+                ))
+            })?;
         Ok(answer(StatusCode::OK, "application/json", clear))
     }
 }
 
-fn check_json(body: &[u8]) -> Result<(), Answer> {
+fn check_json(body: &[u8]) -> Result<(), Refused> {
     serde_json::from_slice::<IgnoredAny>(body)
         .map(|_| ())
         .map_err(|error| {

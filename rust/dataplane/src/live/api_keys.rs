@@ -185,7 +185,8 @@ fn id_of(presented: &[u8]) -> Option<&str> {
     let is_secret = secret
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    id.strip_suffix('_').filter(|id| is_secret && !id.is_empty())
+    id.strip_suffix('_')
+        .filter(|id| is_secret && !id.is_empty())
 }
 
 /// Longest value looked at, in bytes.
@@ -229,7 +230,12 @@ mod tests {
         let value = presented("one", 'a');
         let keys = ApiKeys::new([key("one", &value, &["app"], None)]);
         assert!(keys.check(value.as_bytes(), ENCLAVE, 0).is_ok());
-        for wrong in [presented("one", 'b'), presented("two", 'a'), "ck_".into(), "x".into()] {
+        for wrong in [
+            presented("one", 'b'),
+            presented("two", 'a'),
+            "ck_".into(),
+            "x".into(),
+        ] {
             assert_eq!(
                 keys.check(wrong.as_bytes(), ENCLAVE, 0),
                 Err(AuthFailure::Invalid)

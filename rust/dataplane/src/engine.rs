@@ -1,0 +1,123 @@
+//! The engine: accepts connections, ends TLS, and moves requests between clients and the user
+//! process.
+//!
+//! One thread accepts and hands each connection to the worker with the fewest; a worker is a thread
+//! with a runtime of its own and shares nothing on the request path: what is true right now it reads
+//! through one atomic pointer. HTTP/1 is judged by `cloister-http` before anything else looks at it.
+//! Nothing here decides who may connect or what a token holds; [`crate::live`] and
+//! `cloister-ciphertext` do.
+
+mod connection;
+mod counters;
+mod h1;
+mod pool;
+mod settings;
+mod site;
+mod tls;
+mod worker;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::server::traffic::{Traffic, TrafficParts, TrafficStats};
+use counters::Counters;
+use settings::Settings;
+use tls::TlsConfigs;
+use worker::{Handoff, Worker};
+
+/// A running engine. Dropping it breaks off what is in flight.
+struct Engine {
+    counters: Arc<Counters>,
+    drain: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Starts an engine: one accepting thread and `parts.workers` workers.
+///
+/// # Errors
+///
+/// The system has no thread, runtime or descriptor to give, or TLS cannot be configured.
+pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
+    let counters = Arc::new(Counters::default());
+    let settings = Arc::new(Settings::new(&parts.config));
+    let tls = Arc::new(TlsConfigs::new(Arc::clone(&parts.certificates), &parts.config)?);
+    let (drain, draining) = watch::channel(false);
+    let (stop, stopping) = watch::channel(false);
+    let held = Arc::default();
+    let mut threads = Vec::new();
+    let mut handoffs = Vec::new();
+    for number in 0..parts.workers.max(1) {
+        let (sender, incoming) = mpsc::channel(worker::QUEUE);
+        let load = Arc::default();
+        handoffs.push(Handoff { sender, load: Arc::clone(&load) });
+        let worker = Worker {
+            config: Arc::clone(&parts.config),
+            settings: Arc::clone(&settings),
+            proxy_protocol: parts.proxy_protocol,
+            upstream: parts.upstream.clone(),
+            live: Arc::clone(&parts.live),
+            tls: Arc::clone(&tls),
+            documents: Arc::clone(&parts.documents),
+            sink: parts.config.logs.trx_logging.then(|| parts.logs.sink()),
+            clock: Arc::clone(&parts.clock),
+            counters: Arc::clone(&counters),
+            held: Arc::clone(&held),
+            load,
+            draining: draining.clone(),
+            stopping: stopping.clone(),
+        };
+        threads.push(worker.spawn(number, incoming)?);
+    }
+    let acceptor = worker::Acceptor {
+        ingress: parts.ingress,
+        handoffs,
+        settings,
+        counters: Arc::clone(&counters),
+        draining,
+        stopping,
+    };
+    threads.push(acceptor.spawn()?);
+    Ok(Arc::new(Engine { counters, drain, stop, threads: Mutex::new(threads) }))
+}
+
+impl Traffic for Engine {
+    fn drain(&self, grace: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            self.drain.send_replace(true);
+            let idle = async {
+                while self.counters.active_connections() > 0 {
+                    tokio::time::sleep(DRAIN_POLL).await;
+                }
+            };
+            // Over the grace period what is left is broken off with the engine.
+            let _elapsed = tokio::time::timeout(grace, idle).await;
+        })
+    }
+
+    fn stats(&self) -> TrafficStats {
+        self.counters.snapshot()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.drain.send_replace(true);
+        self.stop.send_replace(true);
+        let threads = std::mem::take(
+            &mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner),
+        );
+        for thread in threads {
+            // A worker that panicked has said so already.
+            drop(thread.join());
+        }
+    }
+}
+
+/// How often a drain looks whether connections are left.
+const DRAIN_POLL: Duration = Duration::from_millis(10);

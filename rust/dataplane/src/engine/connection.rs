@@ -1,0 +1,150 @@
+//! One client connection: PROXY header, TLS, then HTTP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use cloister_transport::{Accepted, Detached, Stream};
+use cloister_wire::proxy_v2::{self, Header, MAX_HEADER_BYTES, Parsed};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::counters::add;
+use super::h1;
+use super::site::Site;
+use super::worker::Place;
+use crate::certificate::Current;
+
+/// A connection that speaks TLS.
+pub(super) struct Client {
+    pub(super) stream: TlsStream<Opened>,
+    /// Who connected: the host's word.
+    pub(super) peer: Option<SocketAddr>,
+    /// The certificate this connection was shown.
+    pub(super) certificate: std::sync::Arc<Current>,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    site: Rc<Site>,
+    accepted: Accepted<Detached>,
+    place: Place,
+    handshakes: Rc<Semaphore>,
+) {
+    let limit = site.settings.handshake_timeout;
+    match timeout(limit, open(&site, accepted, place, &handshakes)).await {
+        Ok(Ok(client)) => h1::serve(&site, client).await,
+        Ok(Err(error)) => {
+            add(&site.counters.failed_handshakes, 1);
+            tracing::debug!(%error, "a connection ended before its handshake did");
+        }
+        Err(_elapsed) => add(&site.counters.failed_handshakes, 1),
+    }
+}
+
+async fn open(
+    site: &Site,
+    accepted: Accepted<Detached>,
+    place: Place,
+    handshakes: &Semaphore,
+) -> io::Result<Client> {
+    let mut stream = accepted.stream.attach()?;
+    let (peer, prefix) = if site.proxy_protocol {
+        proxy_header(&mut stream).await?
+    } else {
+        (accepted.peer, Vec::new())
+    };
+    let opened = Opened { prefix, used: 0, stream };
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), opened).await?;
+    // The whole ClientHello is there: from here on a connection costs work, and has a slot.
+    drop(place);
+    let _slot = handshakes.acquire().await.map_err(io::Error::other)?;
+    let config = site.tls.current()?;
+    let stream = hello.into_stream(std::sync::Arc::clone(&config.server)).await?;
+    Ok(Client { stream, peer, certificate: std::sync::Arc::clone(&config.certificate) })
+}
+
+/// Reads the header that every stream of the host begins with; a stream without one is closed.
+async fn proxy_header(stream: &mut Stream) -> io::Result<(Option<SocketAddr>, Vec<u8>)> {
+    let mut bytes = Vec::with_capacity(MAX_HEADER_BYTES);
+    loop {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match proxy_v2::parse(&bytes).map_err(io::Error::other)? {
+            Parsed::Incomplete => {}
+            Parsed::Complete { header, consumed } => {
+                let peer = match header {
+                    Header::Local => None,
+                    Header::Tcp { source, .. } => Some(source),
+                };
+                return Ok((peer, bytes.split_off(consumed)));
+            }
+        }
+    }
+}
+
+/// A stream with the bytes that were read behind its PROXY header.
+#[derive(Debug)]
+pub(super) struct Opened {
+    prefix: Vec<u8>,
+    used: usize,
+    stream: Stream,
+}
+
+impl AsyncRead for Opened {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let rest = this.prefix.get(this.used..).unwrap_or_default();
+        if rest.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(context, buffer);
+        }
+        let part = rest.get(..buffer.remaining().min(rest.len())).unwrap_or_default();
+        buffer.put_slice(part);
+        this.used = this.used.saturating_add(part.len());
+        if this.used >= this.prefix.len() {
+            this.prefix = Vec::new();
+            this.used = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Opened {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,73 @@
+//! The measured limits, as the engine uses them.
+
+use std::time::Duration;
+
+use cloister_http::HeadLimits;
+use cloister_wire::config::EnclaveConfig;
+
+/// Descriptors kept for everything that is not a client connection.
+const SPARE_DESCRIPTORS: u64 = 256;
+
+/// Limits with their types.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) head: HeadLimits,
+    pub(super) max_body: Option<u64>,
+    pub(super) head_timeout: Duration,
+    pub(super) body_idle: Duration,
+    pub(super) keepalive_idle: Duration,
+    pub(super) upstream_connect: Duration,
+    pub(super) upstream_response: Duration,
+    pub(super) decrypt_buffer: u64,
+    pub(super) max_token: usize,
+    pub(super) held_bytes: u64,
+    pub(super) distinct_keys: u32,
+    pub(super) max_connections: u64,
+    pub(super) max_handshakes: usize,
+    pub(super) max_waiting: usize,
+    pub(super) handshake_timeout: Duration,
+}
+
+impl Settings {
+    pub(super) fn new(config: &EnclaveConfig) -> Self {
+        let limits = &config.limits;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let asked = u64::from(config.acceptor.max_concurrent_connections);
+        let possible = descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) / 2;
+        let max_connections = asked.min(possible.max(1));
+        if max_connections < asked {
+            tracing::warn!(asked, max_connections, "the descriptor limit bounds connections");
+        }
+        Self {
+            head: HeadLimits {
+                head: size(limits.head),
+                headers: count(limits.headers),
+                target: size(limits.target),
+            },
+            max_body: limits.max_body,
+            head_timeout: Duration::from_millis(limits.head_timeout),
+            body_idle: Duration::from_millis(limits.body_idle),
+            keepalive_idle: Duration::from_millis(limits.keepalive_idle),
+            upstream_connect: Duration::from_millis(limits.upstream_connect),
+            upstream_response: Duration::from_millis(limits.upstream_response),
+            decrypt_buffer: limits.decrypt_buffer,
+            max_token: size(limits.max_token),
+            held_bytes: limits.held_bytes,
+            distinct_keys: limits.distinct_keys_per_request,
+            max_connections,
+            max_handshakes: count(config.acceptor.max_concurrent_handshakes).max(1),
+            max_waiting: count(limits.max_waiting).max(1),
+            handshake_timeout: Duration::from_millis(config.acceptor.handshake_timeout),
+        }
+    }
+}
+
+/// The soft limit of this process, from the kernel's own account; no limit when it does not say.
+fn descriptor_limit() -> u64 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_whitespace().next())
+        .and_then(|soft| soft.parse().ok())
+        .unwrap_or(u64::MAX)
+}

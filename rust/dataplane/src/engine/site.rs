@@ -1,0 +1,129 @@
+//! What every request of one worker needs.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use cloister_wire::config::EnclaveConfig;
+use tokio::sync::watch;
+
+use super::counters::Counters;
+use super::h1::log::Mask;
+use super::pool::Pool;
+use super::settings::Settings;
+use super::tls::TlsConfigs;
+use super::worker::Worker;
+use crate::clock::Clock;
+use crate::documents::Documents;
+use crate::live::Live;
+use crate::log_ring::LogSink;
+
+/// One worker's view of the enclave. It never leaves its thread.
+pub(super) struct Site {
+    pub(super) config: Arc<EnclaveConfig>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) proxy_protocol: bool,
+    pub(super) tls: Arc<TlsConfigs>,
+    pub(super) documents: Arc<Documents>,
+    pub(super) sink: Option<LogSink>,
+    pub(super) mask: Mask,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) pool: Pool,
+    pub(super) draining: watch::Receiver<bool>,
+    held: Arc<AtomicU64>,
+    live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    ids: RefCell<Ids>,
+}
+
+impl Site {
+    pub(super) fn new(worker: Worker) -> Self {
+        let connect = worker.settings.upstream_connect;
+        Self {
+            mask: Mask::new(&worker.config.logs),
+            config: worker.config,
+            settings: worker.settings,
+            proxy_protocol: worker.proxy_protocol,
+            tls: worker.tls,
+            documents: worker.documents,
+            sink: worker.sink,
+            clock: worker.clock,
+            counters: worker.counters,
+            pool: Pool::new(worker.upstream, connect),
+            draining: worker.draining,
+            held: worker.held,
+            live: RefCell::new(Cache::new(worker.live)),
+            ids: RefCell::default(),
+        }
+    }
+
+    /// What is true right now; no lock is taken.
+    pub(super) fn live(&self) -> Arc<Live> {
+        Arc::clone(self.live.borrow_mut().load())
+    }
+
+    /// A context id: 128 random bits as 32 upper-case hexadecimal digits.
+    pub(super) fn context_id(&self) -> [u8; 32] {
+        self.ids.borrow_mut().next()
+    }
+
+    /// Room for a body that is held whole; `None` when all held bodies would be over their limit.
+    pub(super) fn hold(&self, bytes: u64) -> Option<Held> {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held { all: Arc::clone(&self.held), bytes };
+        (before.saturating_add(bytes) <= self.settings.held_bytes).then_some(held)
+    }
+
+    /// Whether the enclave is being drained.
+    pub(super) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+}
+
+/// Room that is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    all: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Random bytes drawn a page at a time: an id names a request, it protects nothing.
+struct Ids {
+    bytes: Box<[u8; 4096]>,
+    used: usize,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self { bytes: Box::new([0; 4096]), used: 4096 }
+    }
+}
+
+impl Ids {
+    fn next(&mut self) -> [u8; 32] {
+        const HEX: &[u8; 16] = b"0123456789ABCDEF";
+        if self.used.saturating_add(16) > self.bytes.len() {
+            // Without randomness ids repeat, which makes logs harder to read and nothing unsafe.
+            let _unfilled = SystemRandom::new().fill(self.bytes.as_mut_slice());
+            self.used = 0;
+        }
+        let end = self.used.saturating_add(16);
+        let drawn = self.bytes.get(self.used..end).unwrap_or_default();
+        self.used = end;
+        let mut id = [b'0'; 32];
+        for (pair, byte) in id.chunks_exact_mut(2).zip(drawn) {
+            let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xF)]);
+        }
+        id
+    }
+}

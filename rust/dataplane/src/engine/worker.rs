@@ -1,0 +1,203 @@
+//! Threads: one that accepts, and workers that serve.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use cloister_transport::{Accepted, Address, Bound, Detached};
+use cloister_wire::config::EnclaveConfig;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, LocalSet};
+
+use super::connection;
+use super::counters::{Counters, add};
+use super::settings::Settings;
+use super::site::Site;
+use super::tls::TlsConfigs;
+use crate::clock::Clock;
+use crate::documents::Documents;
+use crate::live::Live;
+use crate::log_ring::LogSink;
+
+/// Connections that wait for a worker to take them over.
+pub(super) const QUEUE: usize = 256;
+
+/// How the accepting thread reaches a worker.
+pub(super) struct Handoff {
+    pub(super) sender: mpsc::Sender<Accepted<Detached>>,
+    /// Connections of this worker.
+    pub(super) load: Arc<AtomicU64>,
+}
+
+/// Accepts, and chooses a worker.
+pub(super) struct Acceptor {
+    pub(super) ingress: Bound,
+    pub(super) handoffs: Vec<Handoff>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+impl Acceptor {
+    pub(super) fn spawn(self) -> io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(self.run()) {
+                tracing::error!(%error, "the ingress listener failed");
+            }
+        })
+    }
+
+    async fn run(mut self) -> io::Result<()> {
+        let listener = self.ingress.attach()?;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = self.draining.wait_for(|is_draining| *is_draining) => return Ok(()),
+                _ = self.stopping.wait_for(|is_stopping| *is_stopping) => return Ok(()),
+                accepted = listener.accept_detached() => accepted?,
+            };
+            let active = self.counters.active_connections();
+            let lightest =
+                self.handoffs.iter().min_by_key(|handoff| handoff.load.load(Ordering::Relaxed));
+            let Some(handoff) = lightest.filter(|_| active < self.settings.max_connections) else {
+                add(&self.counters.shed, 1);
+                continue;
+            };
+            add(&self.counters.connections, 1);
+            add(&self.counters.active_connections, 1);
+            add(&handoff.load, 1);
+            if handoff.sender.try_send(accepted).is_err() {
+                // The queue of the lightest worker is full: all are, and the client must try again.
+                self.counters.active_connections.fetch_sub(1, Ordering::Relaxed);
+                handoff.load.fetch_sub(1, Ordering::Relaxed);
+                add(&self.counters.shed, 1);
+            }
+        }
+    }
+}
+
+/// What a worker is made of.
+pub(super) struct Worker {
+    pub(super) config: Arc<EnclaveConfig>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) proxy_protocol: bool,
+    pub(super) upstream: Address,
+    pub(super) live: Arc<ArcSwap<Live>>,
+    pub(super) tls: Arc<TlsConfigs>,
+    pub(super) documents: Arc<Documents>,
+    pub(super) sink: Option<LogSink>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) held: Arc<AtomicU64>,
+    pub(super) load: Arc<AtomicU64>,
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+impl Worker {
+    pub(super) fn spawn(
+        self,
+        number: usize,
+        incoming: mpsc::Receiver<Accepted<Detached>>,
+    ) -> io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || LocalSet::new().block_on(&runtime, self.run(incoming)))
+    }
+
+    async fn run(self, mut incoming: mpsc::Receiver<Accepted<Detached>>) {
+        let (load, mut stopping) = (Arc::clone(&self.load), self.stopping.clone());
+        let counters = Arc::clone(&self.counters);
+        let waiting = Rc::new(Waiting::new(self.settings.max_waiting, Arc::clone(&counters)));
+        let handshakes = Rc::new(Semaphore::new(self.settings.max_handshakes));
+        let site = Rc::new(Site::new(self));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|is_stopping| *is_stopping) => return,
+                accepted = incoming.recv() => accepted,
+            };
+            let Some(accepted) = accepted else {
+                // The acceptor has ended; what is in flight goes on until the engine is dropped.
+                let _stopped = stopping.wait_for(|is_stopping| *is_stopping).await;
+                return;
+            };
+            let end = End { load: Arc::clone(&load), counters: Arc::clone(&counters) };
+            let place = waiting.enter();
+            let number = place.number;
+            let (site, handshakes) = (Rc::clone(&site), Rc::clone(&handshakes));
+            let task = tokio::task::spawn_local(async move {
+                let _end = end;
+                connection::serve(site, accepted, place, handshakes).await;
+            });
+            waiting.watch(number, task.abort_handle());
+        }
+    }
+}
+
+/// Gives a connection's place back, however it ends.
+struct End {
+    load: Arc<AtomicU64>,
+    counters: Arc<Counters>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.counters.active_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Connections whose `ClientHello` is not there yet, oldest first. They cost a socket and nothing
+/// else; over the limit the oldest is closed.
+pub(super) struct Waiting {
+    limit: usize,
+    next: RefCell<u64>,
+    tasks: RefCell<BTreeMap<u64, Option<AbortHandle>>>,
+    counters: Arc<Counters>,
+}
+
+impl Waiting {
+    fn new(limit: usize, counters: Arc<Counters>) -> Self {
+        Self { limit, next: RefCell::new(0), tasks: RefCell::default(), counters }
+    }
+
+    fn enter(self: &Rc<Self>) -> Place {
+        let number = self.next.replace_with(|next| next.saturating_add(1));
+        let mut tasks = self.tasks.borrow_mut();
+        tasks.insert(number, None);
+        let oldest = if tasks.len() > self.limit { tasks.pop_first() } else { None };
+        drop(tasks);
+        if let Some((_, Some(task))) = oldest {
+            add(&self.counters.shed, 1);
+            task.abort();
+        }
+        Place { waiting: Rc::clone(self), number }
+    }
+
+    fn watch(&self, number: u64, task: AbortHandle) {
+        if let Some(slot) = self.tasks.borrow_mut().get_mut(&number) {
+            *slot = Some(task);
+        }
+    }
+}
+
+/// A place among the waiting; dropping it leaves them.
+pub(super) struct Place {
+    waiting: Rc<Waiting>,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.tasks.borrow_mut().remove(&self.number);
+    }
+}

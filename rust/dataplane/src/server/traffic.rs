@@ -1,0 +1,116 @@
+//! The seam between the services and the engine that moves requests.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use cloister_transport::{Address, Bound};
+use cloister_wire::config::EnclaveConfig;
+
+use crate::certificate::Certificates;
+use crate::clock::Clock;
+use crate::documents::Documents;
+use crate::live::Live;
+use crate::log_ring::LogSinks;
+
+/// What an engine is started with.
+pub struct TrafficParts {
+    /// The measured configuration.
+    pub config: Arc<EnclaveConfig>,
+    /// Where connections are accepted.
+    pub ingress: Bound,
+    /// Whether each begins with a PROXY v2 header.
+    pub proxy_protocol: bool,
+    /// Where the user process listens.
+    pub upstream: Address,
+    /// Threads.
+    pub workers: usize,
+    /// What requests are judged by.
+    pub live: Arc<ArcSwap<Live>>,
+    /// The certificate in use.
+    pub certificates: Arc<Certificates>,
+    /// Attestation documents.
+    pub documents: Arc<Documents>,
+    /// Makes one log sink for each worker.
+    pub logs: LogSinks,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Starts an engine.
+pub type StartTraffic = Box<dyn FnOnce(TrafficParts) -> io::Result<Arc<dyn Traffic>> + Send>;
+
+/// The engine of this crate.
+pub fn engine() -> StartTraffic {
+    Box::new(|_parts| Err(io::Error::from(io::ErrorKind::Unsupported)))
+}
+
+/// An engine that runs. Dropping it ends it.
+pub trait Traffic: Send + Sync {
+    /// Stops accepting, and is done when nothing is in flight or `grace` is over.
+    fn drain(&self, grace: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Counters.
+    fn stats(&self) -> TrafficStats;
+}
+
+/// Counters of the traffic since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficStats {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Connections open.
+    pub active_connections: u64,
+    /// Handshakes that failed or took too long.
+    pub failed_handshakes: u64,
+    /// Connections shed because there were too many.
+    pub shed: u64,
+    /// Requests begun.
+    pub requests: u64,
+    /// Requests in flight.
+    pub active_requests: u64,
+    /// Requests the data plane itself answered with an error.
+    pub refused: u64,
+    /// Fields that were opened.
+    pub fields_opened: u64,
+    /// Bytes from clients, after TLS.
+    pub bytes_in: u64,
+    /// Bytes to clients, before TLS.
+    pub bytes_out: u64,
+}
+
+/// Where the running engine is found.
+#[derive(Default)]
+pub(crate) struct Slot(ArcSwapOption<Arc<dyn Traffic>>);
+
+impl Slot {
+    pub(crate) fn fill(&self, traffic: Arc<dyn Traffic>) {
+        self.0.store(Some(Arc::new(traffic)));
+    }
+
+    pub(crate) fn running(&self) -> Option<Arc<dyn Traffic>> {
+        let slot = self.0.load();
+        slot.as_ref().map(|traffic| Arc::clone(traffic.as_ref()))
+    }
+
+    pub(crate) fn stats(&self) -> TrafficStats {
+        self.0
+            .load()
+            .as_ref()
+            .map(|traffic| traffic.stats())
+            .unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for TrafficParts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TrafficParts")
+            .field("ingress", &self.ingress)
+            .field("upstream", &self.upstream)
+            .finish_non_exhaustive()
+    }
+}
