@@ -44,6 +44,7 @@ def test_a_substituted_image_is_refused(tmp_path: pathlib.Path, pcr0: bytes) -> 
                     http.post("/secret", data=b"plaintext")
                 assert f"PCR0 received {pcr0.hex()}" in str(caught.value)
             assert len(enclave.requests) == int(arrives)
+            assert (enclave.request_bytes > 0) == arrives
 
 
 def test_one_matching_register_is_not_enough() -> None:

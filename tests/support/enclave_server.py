@@ -34,6 +34,8 @@ Documents = Callable[[bytes, bytes | None], bytes]
 class EnclaveServer:
     """One enclave on a port of the loopback.
 
+    ``request_bytes`` counts every byte that came through TLS and was not of a fetch of a document.
+
     Args:
         module: Signs the documents.
         folder: For key and certificate files.
@@ -43,6 +45,7 @@ class EnclaveServer:
         self.module = module
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.fetches = 0
+        self.request_bytes = 0
         self.connections = 0
         self.redirect_to: str | None = None
         self.closes_after_answer = False
@@ -167,6 +170,8 @@ class EnclaveServer:
             if not piece:
                 return False
             head += piece
+            with self._lock:
+                self.request_bytes += len(piece)
         stream.settimeout(5)
         lines = head.split(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
         target = lines[0].split(" ")[1]
@@ -176,7 +181,7 @@ class EnclaveServer:
         }
         path, _, query = target.partition("?")
         if path == WELL_KNOWN:
-            self._attest(stream, spki, query)
+            self._attest(stream, spki, query, len(head))
             return False
         with self._lock:
             self.requests.append((path, headers))
@@ -186,9 +191,10 @@ class EnclaveServer:
             self._answer(stream, b'{"ok":true}', "200 OK")
         return not self.closes_after_answer
 
-    def _attest(self, stream: ssl.SSLSocket, spki: bytes, query: str) -> None:
+    def _attest(self, stream: ssl.SSLSocket, spki: bytes, query: str, head_bytes: int) -> None:
         with self._lock:
             self.fetches += 1
+            self.request_bytes -= head_bytes
         given = urllib.parse.parse_qs(query).get("nonce")
         nonce = base64.urlsafe_b64decode(given[0] + "=" * (-len(given[0]) % 4)) if given else None
         while self.drips and not self._stop.wait(0.05):

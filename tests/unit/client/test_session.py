@@ -50,6 +50,7 @@ def test_a_request_arrives_after_attestation(enclave: EnclaveServer) -> None:
         assert http.get(f"{enclave.url}/hello").json() == {"ok": True}
         assert http.post("/again", json={"a": 1}).status_code == 200
     assert [path for path, _ in enclave.requests] == ["/hello", "/again"]
+    assert enclave.request_bytes > 0
     assert {headers["api-key"] for _, headers in enclave.requests} == {"key-1"}
     # One for the document, one for both requests.
     assert (enclave.connections, enclave.fetches) == (2, 1)
@@ -68,7 +69,7 @@ def test_a_wrong_measurement_sends_nothing(enclave: EnclaveServer) -> None:
     with session(enclave, wrong) as http, pytest.raises(MeasurementMismatch, match="PCR0"):
         http.post("/secret", data=b"plaintext", headers={"x": "y"})
     assert enclave.connections == 2
-    assert enclave.requests == []
+    assert (enclave.requests, enclave.request_bytes) == ([], 0)
     with session(enclave) as http:
         http.post("/secret", data=b"")
     assert len(enclave.requests) == 1
@@ -78,7 +79,7 @@ def test_the_production_root_sends_nothing(enclave: EnclaveServer) -> None:
     production = attest.Policy(measurements={0: simulated.PCR0})
     with session(enclave, production) as http, pytest.raises(UntrustedChain):
         http.get("/secret")
-    assert enclave.requests == []
+    assert (enclave.requests, enclave.request_bytes) == ([], 0)
 
 
 def test_a_document_of_another_tls_key_sends_nothing(enclave: EnclaveServer) -> None:
@@ -88,7 +89,7 @@ def test_a_document_of_another_tls_key_sends_nothing(enclave: EnclaveServer) -> 
     with session(enclave) as http:
         with pytest.raises(BindingMismatch):
             http.get("/secret")
-        assert enclave.requests == []
+        assert (enclave.requests, enclave.request_bytes) == ([], 0)
         enclave.documents = enclave.genuine
         http.get("/fine")
     assert len(enclave.requests) == 1
@@ -107,7 +108,7 @@ def test_a_stale_document_sends_nothing(enclave: EnclaveServer) -> None:
     later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=11)
     with session(enclave, strict, clock=lambda: later) as http, pytest.raises(StaleDocument):
         http.get("/secret")
-    assert enclave.requests == []
+    assert (enclave.requests, enclave.request_bytes) == ([], 0)
     with session(enclave, strict) as http:
         http.get("/fine")
     assert len(enclave.requests) == 1
@@ -122,7 +123,7 @@ def test_a_certificate_of_another_ca_sends_nothing(
         pytest.raises(requests.exceptions.SSLError),
     ):
         http.get("/secret")
-    assert enclave.requests == []
+    assert (enclave.requests, enclave.request_bytes) == ([], 0)
     assert enclave.fetches == 0
 
 
@@ -261,7 +262,7 @@ def test_an_answer_without_end_is_cut(enclave: EnclaveServer) -> None:
     enclave.answer_for_documents = lambda: b"x" * 1_000_000
     with session(enclave) as http, pytest.raises(MalformedDocument, match="longer than"):
         http.get("/secret")
-    assert enclave.requests == []
+    assert (enclave.requests, enclave.request_bytes) == ([], 0)
 
 
 def given_to(enclave: EnclaveServer, given: object) -> client.Session:
@@ -305,7 +306,7 @@ def test_a_wrong_one_is_an_error_at_once(enclave: EnclaveServer, given: object) 
         given_to(enclave, given)
     with given_to(enclave, lambda: given) as http, pytest.raises(PolicyError):
         http.get("/secret")
-    assert enclave.requests == []
+    assert (enclave.requests, enclave.request_bytes) == ([], 0)
 
 
 def test_a_file_without_measurements_is_an_error(
@@ -405,7 +406,7 @@ def test_a_connection_through_a_proxy_is_attested(
     wrong = simulated.policy(enclave.module, pcr0=b"\x01" * 48)
     with session(enclave, wrong) as http, pytest.raises(MeasurementMismatch):
         http.get("/secret", proxies={"https": url})
-    assert enclave.requests == []
+    assert (enclave.requests, enclave.request_bytes) == ([], 0)
     assert len(asked) == 1
     with session(enclave, proxies={"https": url}) as http:
         http.get("/hello")
