@@ -23,6 +23,7 @@ pub mod document;
 mod error;
 mod measurements;
 mod policy;
+mod remembering;
 mod signature;
 mod time;
 mod verify;
@@ -36,6 +37,7 @@ pub use measurements::{Measurements, PCR_BYTES, PcrIndex, Pcrs, hex};
 pub use policy::{
     DEFAULT_LEEWAY, DEFAULT_MAX_AGE, MAX_LEEWAY, MAX_SETS, Policy, PolicyBuilder, PolicyError,
 };
+pub use remembering::{MAX_REMEMBERED, Remembering};
 pub use signature::{AwsLc, P384PublicKey, SignatureForm, SignatureRefused, SignatureVerifier};
 pub use time::UnixMillis;
 pub use verify::{verify, verify_with};

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use cloister_attestation::cbor::Writer;
 use cloister_attestation::{
-    ChainError, Link, Measurements, PcrIndex, Policy, TrustAnchor, UnixMillis, VerifyError, verify,
+    AwsLc, ChainError, Link, Measurements, PcrIndex, Policy, Remembering, TrustAnchor, UnixMillis,
+    VerifyError, verify, verify_with,
 };
 use cloister_nsm_sim::certificate::{
     AUTHORITY_USAGE, Certificate, INSTANCE_USAGE, LEAF_USAGE, Role, SigningKey,
@@ -641,6 +642,34 @@ fn the_root_in_the_bundle_is_never_used() {
     assert!(matches!(
         with(&reversed),
         Err(VerifyError::UntrustedChain(_))
+    ));
+}
+
+/// With its memory full of a good chain, the verifier refuses what it refused without.
+#[test]
+fn what_is_remembered_changes_no_answer() {
+    let verifier = Remembering::new(AwsLc);
+    let (one, other) = (forge(&plan()), forge(&plan()));
+    let (right, policy) = (document(&one), policy(&one.root));
+    for _ in 0..2 {
+        verify_with(&right, &policy, NOW, &verifier).expect("the chain is good, then remembered");
+    }
+    let mut changed = right.clone();
+    for position in (0..changed.len()).step_by(7) {
+        changed[position] ^= 1;
+        assert_eq!(
+            verify_with(&changed, &policy, NOW, &verifier),
+            verify(&changed, &policy, NOW),
+            "byte {position}"
+        );
+        changed[position] ^= 1;
+    }
+    let foreign = verify_with(&document(&other), &policy, NOW, &verifier);
+    assert!(matches!(foreign, Err(VerifyError::UntrustedChain(_))));
+    let tomorrow = NOW.plus(Duration::from_secs(24 * 3600 + 61));
+    assert!(matches!(
+        verify_with(&right, &policy, tomorrow, &verifier),
+        Err(VerifyError::UntrustedChain(ChainError::Expired { .. }))
     ));
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cloister_attestation::{
-    Claims, Decoded, Measurements, PCR_BYTES, PcrIndex, Pcrs, Policy, TrustAnchor, UnixMillis,
-    VerifyError, decode_unverified,
+    AwsLc, Claims, Decoded, Measurements, PCR_BYTES, PcrIndex, Pcrs, Policy, Remembering,
+    TrustAnchor, UnixMillis, VerifyError, decode_unverified, verify_with,
 };
 use cloister_nsm::protocol::{Request, Response};
 use cloister_nsm::{DocumentRequest, NsmError};
@@ -26,6 +26,7 @@ type Registers = Vec<(u64, Vec<u8>)>;
 #[pyclass(frozen, name = "Policy", module = "cloister._native.attest")]
 struct PyPolicy {
     policy: Policy,
+    verifier: Remembering<AwsLc>,
 }
 
 #[pymethods]
@@ -65,7 +66,10 @@ impl PyPolicy {
         }
         builder
             .build()
-            .map(|policy| Self { policy })
+            .map(|policy| Self {
+                policy,
+                verifier: Remembering::new(AwsLc),
+            })
             .map_err(|error| refuse(error.to_string()))
     }
 }
@@ -95,7 +99,7 @@ fn verify<'py>(
     user_data: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyDict>> {
     // `PyPolicy` is frozen, so a plain reference to its contents may leave the interpreter.
-    let policy = &policy.get().policy;
+    let PyPolicy { policy, verifier } = policy.get();
     let claims = py
         .detach(|| {
             let mut policy = policy.clone();
@@ -105,7 +109,7 @@ fn verify<'py>(
             if let Some(user_data) = user_data {
                 policy = policy.with_user_data(user_data);
             }
-            cloister_attestation::verify(document, &policy, UnixMillis(now_ms))
+            verify_with(document, &policy, UnixMillis(now_ms), verifier)
         })
         .map_err(|error| refused(py, &error))?;
     claims_dict(py, &claims)
