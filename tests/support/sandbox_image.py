@@ -177,16 +177,21 @@ def launched(
     folder: pathlib.Path,
     *,
     uid: int | None = None,
+    owner: int | None = None,
     **settings: object,
 ) -> Iterator[Launched]:
-    """Starts ``launcher`` on an image, as the user ``uid`` or as whoever runs the test."""
+    """Starts ``launcher`` on an image, as the user ``uid`` or as whoever runs the test.
+
+    The files belong to ``owner``, by default the same user.
+    """
+    owner = uid if owner is None else owner
     run_dir = folder / "run"
     (run_dir / "v").mkdir(parents=True)
     (folder / "image.eif").write_bytes(contents)
     (folder / "ca").mkdir()
-    if uid is not None:
+    if owner is not None:
         for path in [folder, run_dir, run_dir / "v", folder / "image.eif", folder / "ca"]:
-            os.chown(path, uid, uid)
+            os.chown(path, owner, owner)
     spec = {
         "eif": str(folder / "image.eif"),
         "run_dir": str(run_dir),
