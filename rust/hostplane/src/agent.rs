@@ -6,7 +6,7 @@
 
 mod answer;
 mod forward;
-mod intake;
+pub mod intake;
 mod segments;
 mod service;
 

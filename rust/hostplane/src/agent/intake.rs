@@ -7,62 +7,88 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use cloister_wire::agent::{BATCH_SEQUENCE_HEADER, BOOT_HEADER};
-use hyper::header::HeaderMap;
 use serde::Deserialize;
 use thiserror::Error;
 
 /// Longest record, in bytes: a head of 64 KiB, escaped, fits.
-pub(super) const MAX_LINE_BYTES: usize = 512 * 1024;
+pub const MAX_LINE_BYTES: usize = 512 * 1024;
 /// Length of [`BOOT_HEADER`]'s value.
-pub(super) const BOOT_DIGITS: usize = 32;
+pub const BOOT_DIGITS: usize = 32;
 
 /// A batch that passed every check.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub struct Batch {
     /// Which start of the data plane it is of: 32 lower-case hexadecimal digits.
-    pub(super) boot: String,
-    /// The records, in order.
-    pub(super) lines: Vec<Line>,
+    pub boot: String,
+    /// The records, in order; at least one.
+    pub lines: Vec<Line>,
     body: Bytes,
 }
 
 /// One record of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) sequence: u64,
+pub struct Line {
+    /// Its sequence number.
+    pub sequence: u64,
     range: Range<usize>,
 }
 
 /// Why a batch was refused.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum BatchError {
+pub enum BatchError {
+    /// The boot is missing or malformed.
     #[error("`{BOOT_HEADER}` is not {BOOT_DIGITS} hexadecimal digits")]
     Boot,
+    /// There is nothing in it.
     #[error("the body has no record")]
     Empty,
+    /// A record is too long.
     #[error("line {line} is longer than {MAX_LINE_BYTES} bytes")]
-    LongLine { line: usize },
-    #[error("line {line} is not a JSON object with a `sequence`")]
-    NotARecord { line: usize },
+    LongLine {
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// A line is something else than a record.
+    #[error("line {line} is not a JSON object with a `sequence` of at least 1")]
+    NotARecord {
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// Two records in the wrong order, or with one number.
     #[error("line {line}: sequence numbers must rise")]
-    NotRising { line: usize },
+    NotRising {
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// The announced number is missing, malformed, or another than the last record's.
     #[error("`{BATCH_SEQUENCE_HEADER}` is not the sequence number of the last record")]
     Sequence,
+    /// The body was cut off.
     #[error("the last line does not end in a line feed")]
     Unfinished,
 }
 
 impl Batch {
-    /// Checks headers and body, in the order of [`BatchError`]'s use below.
-    pub(super) fn check(headers: &HeaderMap, body: Bytes) -> Result<Self, BatchError> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let boot = text(BOOT_HEADER)
+    /// Checks a batch: `boot` and `announced` are the values of [`BOOT_HEADER`] and
+    /// [`BATCH_SEQUENCE_HEADER`].
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`BatchError::Boot`], [`BatchError::Sequence`] for a number that is none, the
+    /// first line that is wrong, [`BatchError::Empty`], [`BatchError::Sequence`].
+    pub fn check(
+        boot: Option<&str>,
+        announced: Option<&str>,
+        body: Bytes,
+    ) -> Result<Self, BatchError> {
+        let boot = boot
             .filter(|boot| {
                 boot.len() == BOOT_DIGITS && boot.bytes().all(|byte| byte.is_ascii_hexdigit())
             })
             .ok_or(BatchError::Boot)?
             .to_ascii_lowercase();
-        let announced: u64 = text(BATCH_SEQUENCE_HEADER)
+        let announced: u64 = announced
             .and_then(|sequence| sequence.parse().ok())
             .ok_or(BatchError::Sequence)?;
         let lines = lines(&body)?;
@@ -74,7 +100,7 @@ impl Batch {
     }
 
     /// The bytes of the records after `sequence`, and how many there are.
-    pub(super) fn after(&self, sequence: u64) -> (&[u8], u64) {
+    pub fn after(&self, sequence: u64) -> (&[u8], u64) {
         let known = self.lines.partition_point(|line| line.sequence <= sequence);
         let new = self.lines.get(known..).unwrap_or_default();
         let bytes = match new.first() {
@@ -85,7 +111,7 @@ impl Batch {
     }
 }
 
-/// Sequence number of one record, or `None` when it is not one.
+/// Sequence number of one record, at least 1, or `None` when it is not one.
 pub(super) fn sequence_of(line: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Record {
@@ -97,7 +123,8 @@ pub(super) fn sequence_of(line: &[u8]) -> Option<u64> {
         return None;
     }
     let record: Record = serde_json::from_str(text).ok()?;
-    Some(record.sequence)
+    // Numbers begin at 1: 0 is what is known before the first.
+    (record.sequence > 0).then_some(record.sequence)
 }
 
 fn lines(body: &[u8]) -> Result<Vec<Line>, BatchError> {
@@ -128,13 +155,9 @@ mod tests {
     use super::*;
 
     fn check(body: &str, sequence: &str) -> Result<Batch, BatchError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            BOOT_HEADER,
-            "0123456789ABCDEF0123456789abcdef".parse().unwrap(),
-        );
-        headers.insert(BATCH_SEQUENCE_HEADER, sequence.parse().unwrap());
-        Batch::check(&headers, Bytes::copy_from_slice(body.as_bytes()))
+        let boot = "0123456789ABCDEF0123456789abcdef";
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        Batch::check(Some(boot), Some(sequence), body)
     }
 
     const BODY: &str = "{\"sequence\":3,\"uri\":\"/a\"}\n{\"sequence\":4}\n{\"uri\":\"/\\u001b\",\"sequence\":9}\n";
@@ -161,6 +184,11 @@ mod tests {
             ("", "1", BatchError::Empty),
             ("\n", "1", BatchError::NotARecord { line: 1 }),
             ("{}\n", "1", BatchError::NotARecord { line: 1 }),
+            (
+                "{\"sequence\":0}\n",
+                "0",
+                BatchError::NotARecord { line: 1 },
+            ),
             ("[1]\n", "1", BatchError::NotARecord { line: 1 }),
             ("{\"sequence\":1}", "1", BatchError::Unfinished),
             (
@@ -224,14 +252,21 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_without_its_boot_is_refused() {
-        let mut headers = HeaderMap::new();
-        headers.insert(BATCH_SEQUENCE_HEADER, "1".parse().unwrap());
-        let body = Bytes::from_static(b"{\"sequence\":1}\n");
-        let error = Batch::check(&headers, body.clone()).unwrap_err();
-        assert_eq!(error, BatchError::Boot);
-        headers.insert(BOOT_HEADER, "f".repeat(BOOT_DIGITS).parse().unwrap());
-        Batch::check(&headers, body).unwrap();
+    fn a_batch_without_its_boot_or_number_is_refused() {
+        let body = || Bytes::from_static(b"{\"sequence\":1}\n");
+        let boot = "f".repeat(BOOT_DIGITS);
+        for wrong in [
+            None,
+            Some(""),
+            Some("me"),
+            Some("0123456789abcdef0123456789abcdeg"),
+        ] {
+            let error = Batch::check(wrong, Some("1"), body()).unwrap_err();
+            assert_eq!(error, BatchError::Boot);
+        }
+        let error = Batch::check(Some(&boot), None, body()).unwrap_err();
+        assert_eq!(error, BatchError::Sequence);
+        Batch::check(Some(&boot), Some("1"), body()).unwrap();
     }
 
     proptest::proptest! {

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use cloister_wire::agent::{LogsAcked, MAX_BODY_BYTES, Time, VERSION, VERSION_HEADER};
+use cloister_wire::agent::{
+    BATCH_SEQUENCE_HEADER, BOOT_HEADER, LogsAcked, MAX_BODY_BYTES, Time, VERSION, VERSION_HEADER,
+};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
@@ -81,7 +83,9 @@ impl Service {
 
     async fn take_logs(&self, headers: &HeaderMap, body: Bytes) -> Result<Answer, Answer> {
         let bad = |error: intake::BatchError| problem(StatusCode::BAD_REQUEST, &error.to_string());
-        let batch = intake::Batch::check(headers, body).map_err(bad)?;
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let batch = intake::Batch::check(text(BOOT_HEADER), text(BATCH_SEQUENCE_HEADER), body)
+            .map_err(bad)?;
         match self.writer.append(batch).await {
             Ok(acked) => {
                 self.counters.acked.store(acked, Ordering::Relaxed);

@@ -3,8 +3,6 @@ use super::*;
 use std::os::unix::fs::PermissionsExt;
 
 use bytes::Bytes;
-use cloister_wire::agent::{BATCH_SEQUENCE_HEADER, BOOT_HEADER};
-use hyper::header::HeaderMap;
 
 /// A folder of this test's own, removed when dropped.
 struct Folder(PathBuf);
@@ -42,14 +40,16 @@ impl Drop for Folder {
 }
 
 fn batch(boot: char, sequences: &[u64]) -> Batch {
-    let mut headers = HeaderMap::new();
-    headers.insert(BOOT_HEADER, boot.to_string().repeat(32).parse().unwrap());
     let last = sequences.last().unwrap().to_string();
-    headers.insert(BATCH_SEQUENCE_HEADER, last.parse().unwrap());
     let lines = sequences
         .iter()
         .map(|sequence| format!("{{\"sequence\":{sequence}}}\n"));
-    Batch::check(&headers, Bytes::from(lines.collect::<String>())).unwrap()
+    Batch::check(
+        Some(&boot.to_string().repeat(32)),
+        Some(&last),
+        Bytes::from(lines.collect::<String>()),
+    )
+    .unwrap()
 }
 
 #[test]
