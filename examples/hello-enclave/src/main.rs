@@ -106,7 +106,7 @@ fn describe(request: &Request) -> String {
     });
     out.push_str("},\"header_names\":[");
     list(&mut out, request.headers.iter(), |out, (name, _)| {
-        quote(name, out)
+        quote(name, out);
     });
     out.push_str("],\"initialized\":");
     let is_initialized = std::env::var("EV_INITIALIZED").is_ok_and(|value| value == "true");

@@ -73,7 +73,7 @@ impl Channel {
     /// The other end closed, sent a line longer than [`MAX_LINE_BYTES`], or one that is no message.
     pub fn messages(&mut self) -> io::Result<Vec<ToInit>> {
         let mut messages = Vec::new();
-        let mut bytes = [0; 65_536];
+        let mut bytes = [0; 8192];
         loop {
             match self.stream.read(&mut bytes) {
                 Ok(0) if messages.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -54,15 +54,13 @@ impl Launch {
     /// What the system says.
     pub fn start(&self) -> io::Result<(Pid, Channel)> {
         let (channel, other) = Channel::pair()?;
-        match sys::clone_into(0)? {
-            Some(pid) => Ok((pid, channel)),
-            None => {
-                drop(channel);
-                let error = self.become_data_plane(&other);
-                console::say(&format!("cannot start the data plane: {error}"));
-                sys::leave(127);
-            }
+        if let Some(pid) = sys::clone_into(0)? {
+            return Ok((pid, channel));
         }
+        drop(channel);
+        let error = self.become_data_plane(&other);
+        console::say(&format!("cannot start the data plane: {error}"));
+        sys::leave(127);
     }
 
     fn become_data_plane(&self, control: &OwnedFd) -> io::Error {

@@ -32,11 +32,9 @@ pub fn seed(nsm: &dyn NsmProvider) -> Result<Seeded, InitError> {
         .write(true)
         .open("/dev/urandom")
         .doing("cannot open /dev/urandom")?;
-    match sys::credit_entropy(&device, &seed) {
-        Ok(()) => Ok(Seeded::Credited),
-        Err(_) => {
-            device.write_all(&seed).doing("cannot write /dev/urandom")?;
-            Ok(Seeded::Mixed)
-        }
+    if sys::credit_entropy(&device, &seed).is_ok() {
+        return Ok(Seeded::Credited);
     }
+    device.write_all(&seed).doing("cannot write /dev/urandom")?;
+    Ok(Seeded::Mixed)
 }

@@ -37,13 +37,13 @@ use crate::options::Options;
 /// Runs what the arguments ask for: PID 1, or `data_plane` in the process that PID 1 made for it.
 pub fn run(
     arguments: impl Iterator<Item = std::ffi::OsString>,
-    data_plane: impl FnOnce(DataPlaneOptions) -> ExitCode,
+    data_plane: impl FnOnce(&DataPlaneOptions) -> ExitCode,
 ) -> ExitCode {
     match options::parse(arguments) {
         Ok(Options::Init(profile)) => boot::run(&profile),
         Ok(Options::DataPlane(options)) => {
             sys::forbid_dumps();
-            data_plane(options)
+            data_plane(&options)
         }
         Err(error) => {
             console::say(&format!("arguments: {error}"));

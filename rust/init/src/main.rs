@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     cloister_init::run(std::env::args_os(), data_plane)
 }
 
-fn data_plane(options: DataPlaneOptions) -> ExitCode {
+fn data_plane(options: &DataPlaneOptions) -> ExitCode {
     // The console is the host's: what the data plane says there names no secret and no plaintext.
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)
@@ -24,7 +24,7 @@ fn data_plane(options: DataPlaneOptions) -> ExitCode {
         .with_target(false)
         .with_writer(std::io::stderr)
         .init();
-    match run(&options) {
+    match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console::say(&format!("data plane: {error}"));

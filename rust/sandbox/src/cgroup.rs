@@ -28,10 +28,7 @@ impl Groups {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let quota = cpus.map(|cpus| u64::from(cpus).saturating_mul(CPU_PERIOD_US));
         let limits = [
-            (
-                "memory",
-                memory_bytes.map(|bytes| settings_for_memory(bytes)),
-            ),
+            ("memory", memory_bytes.map(settings_for_memory)),
             ("cpu", quota.map(settings_for_cpu)),
         ];
         for (controller, settings) in limits {

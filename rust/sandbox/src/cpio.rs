@@ -140,13 +140,14 @@ impl<'a> Reader<'a> {
         let content = match kind {
             DIRECTORY if bytes.is_empty() => Content::Directory,
             DIRECTORY => return refuse("is a folder with contents"),
-            FILE if header.links > 1 => match links.get(&header.inode) {
-                Some(to) => Content::Link { to, bytes },
-                None => {
+            FILE if header.links > 1 => {
+                if let Some(to) = links.get(&header.inode) {
+                    Content::Link { to, bytes }
+                } else {
                     links.insert(header.inode, name);
                     Content::File(bytes)
                 }
-            },
+            }
             FILE => Content::File(bytes),
             SYMLINK if bytes.is_empty() || bytes.len() > MAX_NAME_BYTES || bytes.contains(&0) => {
                 return refuse("is a symbolic link without a proper target");
@@ -188,6 +189,9 @@ fn problem_of(name: &[u8]) -> Option<&'static str> {
         })
 }
 
+/// Header, name, contents, what follows.
+type Record<'a> = (Header, &'a [u8], &'a [u8], &'a [u8]);
+
 struct Header {
     inode: Inode,
     mode: u32,
@@ -198,7 +202,7 @@ struct Header {
 
 /// The record at the start of `rest`: header, name, contents, what follows. Names and contents are
 /// padded to four bytes, counted from the start of the archive of `total` bytes.
-fn record(rest: &[u8], total: usize) -> Result<(Header, &[u8], &[u8], &[u8]), CpioError> {
+fn record(rest: &[u8], total: usize) -> Result<Record<'_>, CpioError> {
     let short = CpioError::Malformed("ends before its trailer");
     let Some((header, after)) = rest.split_at_checked(HEADER_BYTES) else {
         return Err(short);
@@ -228,9 +232,8 @@ fn record(rest: &[u8], total: usize) -> Result<(Header, &[u8], &[u8], &[u8]), Cp
         name_size,
         _check,
     ] = numbers;
-    let (name_size, size) = match (usize::try_from(name_size), usize::try_from(size)) {
-        (Ok(name_size), Ok(size)) => (name_size, size),
-        _ => return Err(short),
+    let (Ok(name_size), Ok(size)) = (usize::try_from(name_size), usize::try_from(size)) else {
+        return Err(short);
     };
     if name_size == 0 || name_size > MAX_NAME_BYTES {
         return Err(CpioError::Malformed("has a name of a bad length"));
@@ -274,6 +277,11 @@ fn hexadecimal(digits: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    #![expect(
+        clippy::arithmetic_side_effects,
+        reason = "small numbers of the tests' own"
+    )]
+
     use super::*;
     use proptest::prelude::*;
 
@@ -386,7 +394,7 @@ pub(crate) mod tests {
     #[test]
     fn bytes_after_the_trailer_are_refused() {
         let mut archive = archive(GOOD);
-        assert!(Reader::default().entries(&archive).is_ok());
+        Reader::default().entries(&archive).unwrap();
         archive.resize(archive.len() + 512, 0);
         Reader::default().entries(&archive).unwrap_err();
     }

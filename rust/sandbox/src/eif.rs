@@ -257,6 +257,11 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64, EifError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    #![expect(
+        clippy::arithmetic_side_effects,
+        reason = "small numbers of the tests' own"
+    )]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -213,14 +213,11 @@ fn become_init() -> SandboxError {
 fn forbidden(error: rustix::io::Errno) -> SandboxError {
     let refusal =
         SandboxError::permission(format!("cannot mount inside the user namespace: {error}"));
-    match namespace_hint() {
-        Some(hint) => refusal.hint(hint),
-        None => refusal,
-    }
+    refusal.hint(namespace_hint())
 }
 
 /// Why this system refuses user namespaces, as far as its settings tell, and what to set.
-pub fn namespace_hint() -> Option<String> {
+pub fn namespace_hint() -> String {
     let setting = |path: &str| {
         fs::read_to_string(path)
             .unwrap_or_default()
@@ -234,25 +231,21 @@ pub fn namespace_hint() -> Option<String> {
     )
 }
 
-fn hint_for(clone: &str, most: &str, apparmor: &str) -> Option<String> {
+fn hint_for(clone: &str, most: &str, apparmor: &str) -> String {
     if clone == "0" {
-        return Some("as root: `sysctl kernel.unprivileged_userns_clone=1`".into());
+        return "as root: `sysctl kernel.unprivileged_userns_clone=1`".into();
     }
     if most == "0" {
-        return Some("as root: `sysctl user.max_user_namespaces=65536`".into());
+        return "as root: `sysctl user.max_user_namespaces=65536`".into();
     }
     if apparmor == "1" {
-        return Some(
-            "as root: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or give \
-             cloister-sandbox an AppArmor profile that allows `userns`"
-                .into(),
-        );
+        return "as root: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or give \
+                cloister-sandbox an AppArmor profile that allows `userns`"
+            .into();
     }
-    Some(
-        "in a container, allow it to make user namespaces (docker: `--security-opt \
-         seccomp=unconfined --security-opt apparmor=unconfined`)"
-            .into(),
-    )
+    "in a container, allow it to make user namespaces (docker: `--security-opt \
+     seccomp=unconfined --security-opt apparmor=unconfined`)"
+        .into()
 }
 
 #[cfg(test)]
@@ -261,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_hint_names_the_setting_that_forbids() {
-        let hint = |clone, most, apparmor| hint_for(clone, most, apparmor).unwrap();
+        let hint = |clone, most, apparmor| hint_for(clone, most, apparmor);
         assert!(hint("0", "100", "").contains("unprivileged_userns_clone=1"));
         assert!(hint("1", "0", "").contains("max_user_namespaces=65536"));
         assert!(hint("", "100", "1").contains("apparmor_restrict"));

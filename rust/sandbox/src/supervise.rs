@@ -94,12 +94,12 @@ impl Loop<'_> {
         }
     }
 
-    fn kill(&mut self) {
+    fn kill(&self) {
         let _ = kill_process(self.init, Signal::KILL);
     }
 
     /// Copies what waits, at most one block. Control characters would be commands to a terminal.
-    fn copy_console(&mut self) -> bool {
+    fn copy_console(&self) -> bool {
         let mut bytes = [0; CONSOLE_BLOCK];
         let Ok(length @ 1..) = rustix::io::read(&self.console, &mut bytes) else {
             return false;

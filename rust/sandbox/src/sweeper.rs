@@ -28,18 +28,16 @@ impl Sweeper {
     /// What the system says.
     pub fn start(run_dir: &Path, groups: &mut Groups) -> std::io::Result<Self> {
         let (reader, writer) = sys::pipe()?;
-        match sys::fork()? {
-            Some(pid) => Ok(Self {
+        if let Some(pid) = sys::fork()? {
+            return Ok(Self {
                 pid,
                 _alive: writer,
-            }),
-            None => {
-                drop(writer);
-                wait_for_the_end(&reader);
-                sweep(run_dir, groups);
-                sys::leave(0);
-            }
+            });
         }
+        drop(writer);
+        wait_for_the_end(&reader);
+        sweep(run_dir, groups);
+        sys::leave(0);
     }
 
     /// Its process id.

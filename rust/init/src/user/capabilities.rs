@@ -7,8 +7,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-/// The user process: what Docker gives by default, less NET_RAW (no packet sockets on a link that
-/// we own) and MKNOD (no device nodes).
+/// The user process: what Docker gives by default, less `NET_RAW` (no packet sockets on a link that
+/// we own) and `MKNOD` (no device nodes).
 pub const USER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)

@@ -155,31 +155,40 @@ mod tests {
         Identity::resolve(user, &[], PASSWD, GROUP)
     }
 
-    fn identity(uid: u32, gid: u32, groups: &[u32], home: &str) -> Result<Identity, IdentityError> {
-        Ok(Identity {
+    fn identity(uid: u32, gid: u32, groups: &[u32], home: &str) -> Identity {
+        Identity {
             uid,
             gid,
             groups: groups.to_vec(),
             home: home.into(),
-        })
+        }
     }
 
     #[test]
     fn every_form_of_user_is_what_docker_makes_of_it() {
-        assert_eq!(resolved(""), identity(0, 0, &[], "/root"));
+        assert_eq!(resolved("").unwrap(), identity(0, 0, &[], "/root"));
         assert_eq!(
-            resolved("app"),
+            resolved("app").unwrap(),
             identity(1000, 1001, &[33, 44], "/home/app")
         );
         assert_eq!(
-            resolved("1000"),
+            resolved("1000").unwrap(),
             identity(1000, 1001, &[33, 44], "/home/app")
         );
-        assert_eq!(resolved("app:www"), identity(1000, 33, &[], "/home/app"));
-        assert_eq!(resolved("app:99"), identity(1000, 99, &[], "/home/app"));
-        assert_eq!(resolved("65534:65533"), identity(65534, 65533, &[], "/"));
-        assert_eq!(resolved("4242"), identity(4242, 0, &[], "/"));
-        assert_eq!(resolved("short"), identity(7, 8, &[], "/"));
+        assert_eq!(
+            resolved("app:www").unwrap(),
+            identity(1000, 33, &[], "/home/app")
+        );
+        assert_eq!(
+            resolved("app:99").unwrap(),
+            identity(1000, 99, &[], "/home/app")
+        );
+        assert_eq!(
+            resolved("65534:65533").unwrap(),
+            identity(65534, 65533, &[], "/")
+        );
+        assert_eq!(resolved("4242").unwrap(), identity(4242, 0, &[], "/"));
+        assert_eq!(resolved("short").unwrap(), identity(7, 8, &[], "/"));
     }
 
     #[test]

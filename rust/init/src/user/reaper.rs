@@ -129,14 +129,14 @@ fn join_group() {
     let _ = std::fs::write(format!("{GROUP}/cgroup.procs"), "0");
 }
 
-fn become_process(task: &mut Task<'_>, identity: &Identity) -> InitError {
+fn become_process(task: &Task<'_>, identity: &Identity) -> InitError {
     match prepare(task, identity) {
         Ok(()) => execute(task),
         Err(error) => error,
     }
 }
 
-fn prepare(task: &mut Task<'_>, identity: &Identity) -> Result<(), InitError> {
+fn prepare(task: &Task<'_>, identity: &Identity) -> Result<(), InitError> {
     rustix::process::setsid().doing("cannot start a session")?;
     let null = File::options()
         .read(true)

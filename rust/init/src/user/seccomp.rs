@@ -30,7 +30,7 @@ pub fn apply() -> Result<(), InitError> {
 }
 
 /// Highest call number of x86-64 in Linux 6.18 (`file_setattr`, 469, of
-/// arch/x86/entry/syscalls/syscall_64.tbl).
+/// `arch/x86/entry/syscalls/syscall_64.tbl`).
 const LAST_CALL: u32 = 469;
 
 fn programs() -> Result<[BpfProgram; 2], InitError> {
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     /// A wrong jump in the prelude, or a rule that the compiler refuses, shows here; what the filter
-    /// does is tried from inside by tests/security/test_t16_confinement.py.
+    /// does is tried from inside by `tests/security/test_t16_confinement.py`.
     #[test]
     fn the_filters_compile_and_the_prelude_stands_first() {
         let [absent, refused] = programs().unwrap();

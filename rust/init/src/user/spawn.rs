@@ -108,7 +108,7 @@ impl Running {
         if let Some(output) = &mut self.output {
             while output.copy() && !output_is_empty(output) {}
         }
-        reported(&said).unwrap_or(End {
+        reported(&said).unwrap_or_else(|| End {
             code: None,
             signal: status.terminating_signal().or(Some(libc::SIGKILL)),
             failure: None,
