@@ -2,30 +2,11 @@
 
 import datetime as dt
 import os
-from typing import TypedDict, final
+from typing import final
 
-class RelayStats(TypedDict):
-    """Counters of a relay since its start; ``active`` is how many connections there are."""
+from cloister.host.stats import AgentStats, RelayStats
 
-    accepted: int
-    active: int
-    refused: int
-    connect_errors: int
-    failed: int
-    idle_closed: int
-    bytes_in: int
-    bytes_out: int
-    last_error: str | None
-
-class AgentStats(TypedDict):
-    """Counters of an agent server since its start."""
-
-    requests: int
-    refused: int
-    failed: int
-    records: int
-    duplicates: int
-    acked: int
+__all__ = ["AgentServer", "Relay", "check_address", "request"]
 
 @final
 class Relay:

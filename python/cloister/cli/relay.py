@@ -7,17 +7,14 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cloister.cli import output, params
 from cloister.host.metrics import MetricsServer, relay_metrics
 from cloister.host.relay import Relay
-
-if TYPE_CHECKING:
-    from cloister.host.relay import RelayStats
-
+from cloister.host.stats import RelayStats
 
 _MAX_CONNECTIONS = 10_000
 
@@ -170,7 +167,7 @@ def _drain(moving: Relay, asked: _Asked, grace: dt.timedelta) -> None:
     thread.join()
 
 
-def _sum_up(stats: "RelayStats") -> None:
+def _sum_up(stats: RelayStats) -> None:
     output.note(
         f"stopped: {stats['accepted']} connections, {stats['bytes_in']} bytes in, "
         f"{stats['bytes_out']} bytes out, {stats['refused']} refused, "

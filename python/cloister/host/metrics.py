@@ -8,13 +8,11 @@ import socket
 import threading
 import types
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from cloister.errors import UsageError
 from cloister.host.listening import listen_error
-
-if TYPE_CHECKING:
-    from cloister.host.relay import RelayStats
+from cloister.host.stats import RelayStats
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus exposition format
 _HIGHEST_PORT = 65_535
@@ -30,7 +28,7 @@ _RELAY = {
 }
 
 
-def relay_metrics(stats: "RelayStats") -> str:
+def relay_metrics(stats: RelayStats) -> str:
     """The counters of a relay as text."""
     values: Mapping[str, object] = {**stats}
     lines = []

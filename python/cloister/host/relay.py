@@ -5,16 +5,12 @@ No byte passes through the interpreter. The relay knows nothing of TLS or HTTP a
 
 import datetime as dt
 import types
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from cloister._native import hostplane
 from cloister.errors import UsageError
 from cloister.host.listening import checked, listen_error
-
-if TYPE_CHECKING:
-    from cloister._native.hostplane import RelayStats
-
-__all__ = ["Relay", "RelayStats"]
+from cloister.host.stats import RelayStats
 
 
 class Relay:
@@ -87,7 +83,7 @@ class Relay:
         """Where it listens, with the real port where 0 was asked for."""
         return self._running().address
 
-    def stats(self) -> "RelayStats":
+    def stats(self) -> RelayStats:
         """Counters since the start; also after it was stopped."""
         return self._running().stats()
 

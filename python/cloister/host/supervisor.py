@@ -16,7 +16,7 @@ import threading
 import types
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,10 +29,7 @@ from cloister.host.listening import listen_error
 from cloister.host.objects import DirectoryObjects
 from cloister.host.ports import CertificateAuthority, Clock, EventSink, Platform, utc_now
 from cloister.host.relay import Relay
-
-if TYPE_CHECKING:
-    from cloister._native.hostplane import AgentStats
-    from cloister.host.relay import RelayStats
+from cloister.host.stats import AgentStats, RelayStats
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +161,11 @@ class Host:
         """The enclave's last answer."""
         return self._poller.latest
 
-    def relay_stats(self) -> "RelayStats":
+    def relay_stats(self) -> RelayStats:
         """Counters of the relay, once it accepts."""
         return self._relay.stats()
 
-    def agent_stats(self) -> "AgentStats":
+    def agent_stats(self) -> AgentStats:
         """Counters of the agent server, once started."""
         if self._agent is None:
             raise RunnerError("the host was not started")
