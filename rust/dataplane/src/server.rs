@@ -12,8 +12,7 @@ pub mod traffic;
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -132,7 +131,7 @@ pub struct Handle {
     board: Arc<Board>,
     phase: watch::Receiver<Phase>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<Result<(), ServerError>>>,
+    thread: Mutex<Option<JoinHandle<Result<(), ServerError>>>>,
 }
 
 /// What the handle and the services' thread both hold.
@@ -173,7 +172,7 @@ impl DataPlane {
                 phase: board.phase.subscribe(),
                 board,
                 shared,
-                thread: Some(thread),
+                thread: Mutex::new(Some(thread)),
             }),
             Err(_ended_before) => match thread.join() {
                 Ok(Err(error)) => Err(error),
@@ -245,17 +244,17 @@ impl Handle {
     /// # Errors
     ///
     /// Why the services ended, when it was not this call.
-    pub fn drain(&mut self, grace: Duration) -> Result<(), ServerError> {
+    pub fn drain(&self, grace: Duration) -> Result<(), ServerError> {
         self.shared.stop.send_replace(Some(grace));
         self.join()
     }
 
-    /// Ends at once; what is in flight is broken off.
+    /// Ends at once, also a drain that is under way; what is in flight is broken off.
     ///
     /// # Errors
     ///
     /// As [`Self::drain`].
-    pub fn stop(&mut self) -> Result<(), ServerError> {
+    pub fn stop(&self) -> Result<(), ServerError> {
         self.drain(Duration::ZERO)
     }
 
@@ -264,8 +263,10 @@ impl Handle {
     /// # Errors
     ///
     /// Why it ended.
-    pub fn join(&mut self) -> Result<(), ServerError> {
-        match self.thread.take().map(JoinHandle::join) {
+    pub fn join(&self) -> Result<(), ServerError> {
+        // A second caller waits here for the first.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        match thread.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(outcome)) => outcome,
             Some(Err(_panic)) => Err(ServerError::Ended),

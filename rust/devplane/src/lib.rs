@@ -209,7 +209,7 @@ impl DevPlane {
     /// # Errors
     ///
     /// Why it had ended before.
-    pub fn drain(&mut self, grace: Duration) -> Result<(), DevError> {
+    pub fn drain(&self, grace: Duration) -> Result<(), DevError> {
         Ok(self.handle.drain(grace)?)
     }
 
@@ -218,7 +218,7 @@ impl DevPlane {
     /// # Errors
     ///
     /// As [`Self::drain`].
-    pub fn stop(&mut self) -> Result<(), DevError> {
+    pub fn stop(&self) -> Result<(), DevError> {
         Ok(self.handle.stop()?)
     }
 }

@@ -122,9 +122,12 @@ pub(super) async fn run(
     } else {
         board.phase.send_replace(Phase::Draining);
     }
-    if let Some(traffic) = board.traffic.running() {
-        traffic.drain(grace).await;
-    }
+    let hurry = async {
+        let mut asked = shared.stop.subscribe();
+        let at_once = asked.wait_for(|grace| *grace == Some(Duration::ZERO));
+        drop(at_once.await);
+    };
+    board.traffic.end(grace, hurry).await;
     // The services go on until here: a request in flight may still want a document or leave a log.
     let _shipper_is_gone = end_shipping.send(grace.min(LONGEST_FLUSH));
     drop(shipping.await);

@@ -84,24 +84,36 @@ pub struct TrafficStats {
 
 /// Where the running engine is found.
 #[derive(Default)]
-pub(crate) struct Slot(ArcSwapOption<Arc<dyn Traffic>>);
+pub(crate) struct Slot {
+    running: ArcSwapOption<Arc<dyn Traffic>>,
+    /// Counters at its end.
+    last: ArcSwap<TrafficStats>,
+}
 
 impl Slot {
     pub(crate) fn fill(&self, traffic: Arc<dyn Traffic>) {
-        self.0.store(Some(Arc::new(traffic)));
-    }
-
-    pub(crate) fn running(&self) -> Option<Arc<dyn Traffic>> {
-        let slot = self.0.load();
-        slot.as_ref().map(|traffic| Arc::clone(traffic.as_ref()))
+        self.running.store(Some(Arc::new(traffic)));
     }
 
     pub(crate) fn stats(&self) -> TrafficStats {
-        self.0
-            .load()
-            .as_ref()
-            .map(|traffic| traffic.stats())
-            .unwrap_or_default()
+        let running = self.running.load();
+        match running.as_ref() {
+            Some(traffic) => traffic.stats(),
+            None => **self.last.load(),
+        }
+    }
+
+    /// Drains the engine until `hurry` is done, and ends it; its counters stay.
+    pub(crate) async fn end(&self, grace: Duration, hurry: impl Future<Output = ()>) {
+        let Some(traffic) = self.running.load_full() else {
+            return;
+        };
+        tokio::select! {
+            () = hurry => {}
+            () = traffic.drain(grace) => {}
+        }
+        self.last.store(Arc::new(traffic.stats()));
+        self.running.store(None);
     }
 }
 
