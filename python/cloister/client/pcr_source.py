@@ -39,7 +39,9 @@ class PcrSource:
         ConfigError: The file holds no measurements.
     """
 
-    def __init__(self, given: Policy | Given | Provider, template: Callable[[Any], Policy]) -> None:
+    def __init__(
+        self, given: Policy | Given | Provider | None, template: Callable[[Any], Policy]
+    ) -> None:
         self._template = template
         self._lock = threading.Lock()
         self._provider: Provider | None = None

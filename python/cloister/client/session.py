@@ -32,6 +32,8 @@ class Session(requests.Session):
         policy: What is accepted: a :class:`cloister.attest.Policy`; or measurements alone, as the
             path of an ``enclave.toml``, a mapping, a list of mappings, or a function that is
             polled for them.
+        pcr_provider: A function that is polled for measurements; a ``policy`` beside it gives the
+            rest: root, age and the like.
         trust_anchor: Root for measurements given alone.
         dangerous_accept_debug: For measurements given alone: accept a debug enclave.
         ca_file: Certificates that may sign the enclave's TLS certificate.
@@ -52,8 +54,9 @@ class Session(requests.Session):
     def __init__(  # noqa: PLR0913 - each is a setting of its own, by keyword
         self,
         enclave: str,
-        policy: attest.Policy | Given | Provider,
+        policy: attest.Policy | Given | Provider | None = None,
         *,
+        pcr_provider: Provider | None = None,
         trust_anchor: attest.TrustAnchor | None = None,
         dangerous_accept_debug: bool = False,
         ca_file: str | os.PathLike[str] | None = None,
@@ -77,6 +80,7 @@ class Session(requests.Session):
         self.add(
             enclave,
             policy,
+            pcr_provider=pcr_provider,
             trust_anchor=trust_anchor,
             dangerous_accept_debug=dangerous_accept_debug,
             api_key=api_key,
@@ -86,8 +90,9 @@ class Session(requests.Session):
     def add(  # noqa: PLR0913 - each is a setting of its own, by keyword
         self,
         enclave: str,
-        policy: attest.Policy | Given | Provider,
+        policy: attest.Policy | Given | Provider | None = None,
         *,
+        pcr_provider: Provider | None = None,
         trust_anchor: attest.TrustAnchor | None = None,
         dangerous_accept_debug: bool = False,
         api_key: str | None = None,
@@ -101,15 +106,19 @@ class Session(requests.Session):
             raise UsageError("a policy has its own trust anchor and its own choice about debug")
 
         def template(measurements: Any) -> attest.Policy:  # noqa: ANN401 - checked by Policy
+            if pcr_provider is not None and isinstance(policy, attest.Policy):
+                return policy.with_measurements(measurements)
             return attest.Policy(
                 measurements=measurements,
                 trust_anchor=trust_anchor,
                 dangerous_accept_debug=dangerous_accept_debug,
             )
 
+        if pcr_provider is not None and not isinstance(policy, attest.Policy | None):
+            raise UsageError("measurements and a function that is polled for them")
         ca_file = self.verify if isinstance(self.verify, str) else None
         attestor = Attestor(
-            PcrSource(policy, template),
+            PcrSource(policy if pcr_provider is None else pcr_provider, template),
             Fetcher(
                 enclave=url,
                 ca_file=ca_file,

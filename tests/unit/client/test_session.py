@@ -336,6 +336,23 @@ def test_a_provider_that_fails_keeps_the_last_good_ones(enclave: EnclaveServer) 
     assert len(enclave.requests) == 2
 
 
+def test_a_provider_beside_a_policy(enclave: EnclaveServer) -> None:
+    """Measurements come from the function, the root and the rest from the policy."""
+    outdated = simulated.policy(enclave.module, pcr0=b"\x01" * 48)
+    with session(enclave, outdated, pcr_provider=lambda: {0: simulated.PCR0}) as http:
+        http.get("/one")
+    with (
+        session(enclave, outdated, pcr_provider=lambda: {0: b"\x02" * 48}) as http,
+        pytest.raises(MeasurementMismatch),
+    ):
+        http.get("/two")
+    assert len(enclave.requests) == 1
+    with pytest.raises(UsageError):
+        session(enclave, {0: simulated.PCR0}, pcr_provider=lambda: {0: simulated.PCR0})
+    with pytest.raises(PolicyError):
+        client.Session(enclave.url)
+
+
 def test_a_new_deployment_is_followed(enclave: EnclaveServer) -> None:
     """The enclave has new PCRs: the check fails, the provider is asked, and knows them."""
     enclave.closes_after_answer = True
