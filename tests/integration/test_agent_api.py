@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import datetime as dt
+import json
 import pathlib
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -17,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.agent import call
-from tests.support.sockets import connect, echo, peer, short_folder
+from tests.support.sockets import connect, echo, peer, read_all, short_folder
 
 from cloister.errors import ReleaseRefused, RunnerError
 from cloister.host import DevelopmentCa, Host, HostOptions
@@ -286,3 +288,52 @@ def test_a_stop_does_not_wait_for_a_long_poll(world: World) -> None:
     assert time.monotonic() - started < 8
     polling.join(10)
     assert not polling.is_alive()
+
+
+class FakeHealth:
+    """The health port of an enclave whose state is set; remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.state = "provisioning"
+        self.told: list[str] = []
+
+    def serve(self, connection: socket.socket) -> None:
+        """Answers one request."""
+        line = connection.recv(4096).split(b"\r\n")[0].decode()
+        if line.startswith("POST /v1/drain"):
+            self.told.append(line)
+            self.state = "draining"
+        status = "200 OK" if self.state == "ready" else "503 Service Unavailable"
+        body = json.dumps({"state": self.state, "reason": f"it is {self.state}"}).encode()
+        connection.sendall(
+            f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        )
+
+
+def test_a_host_follows_its_enclave_from_provisioning_to_drained(world: World) -> None:
+    enclave = FakeHealth()
+    folder = pathlib.Path(world.agent.removeprefix("unix:")).parent
+    with peer(enclave.serve, folder / "health"), peer(echo, folder / "in"):
+        with pytest.raises(RunnerError, match="state is provisioning: it is provisioning"):
+            world.host.wait_ready(dt.timedelta(seconds=1))
+        enclave.state = "ready"
+        assert world.host.wait_ready(dt.timedelta(seconds=10)).ready
+
+        with connect(world.host.accept()) as client:
+            client.sendall(b"before")
+            assert client.recv(1)
+            draining = threading.Thread(
+                target=world.host.drain, args=(dt.timedelta(seconds=20),), daemon=True
+            )
+            draining.start()
+            deadline = time.monotonic() + 10
+            while not enclave.told:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            client.sendall(b"after")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client).endswith(b"beforeafter")
+            draining.join(10)
+            assert not draining.is_alive()
+        # The agent API outlives the clients: the enclave still has logs to send.
+        assert call(world.agent, "GET", "/v1/time").status == 200

@@ -109,7 +109,7 @@ class Poller:
     def stop(self) -> None:
         """Ends the thread; harmless when it never began."""
         self._stopping.set()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
     def wait_ready(self, timeout: dt.timedelta) -> Health:
