@@ -10,7 +10,7 @@ import typer
 
 from cloister import attest
 from cloister.cli import params
-from cloister.errors import ConfigError, MissingInput, PolicyError, UsageError
+from cloister.errors import MissingInput, PolicyError, UsageError
 
 
 class Register(NamedTuple):
@@ -125,8 +125,7 @@ def read(path: pathlib.Path, *, limit: int) -> bytes:
     """At most ``limit`` + 1 bytes of a file.
 
     Raises:
-        MissingInput: There is no such file.
-        ConfigError: It cannot be read.
+        MissingInput: There is no such file, or it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -157,9 +156,6 @@ def _registers(options: Options) -> dict[int, bytes]:
 def _measure(path: pathlib.Path) -> list[tuple[int, bytes]]:
     if not path.exists():
         raise MissingInput(f"`{params.printable(str(path))}` does not exist")
-    from cloister import build  # noqa: PLC0415 - the builder is not needed for anything else here
+    from cloister.build import eif  # noqa: PLC0415 - nothing else here needs the builder
 
-    registers = dict(build.measure(path).registers())
-    if not registers:
-        raise ConfigError(f"`{path}` has no measurements")
-    return sorted(registers.items())
+    return sorted(eif.measure_file(path).items())
