@@ -4,7 +4,7 @@
 //! through one scratch buffer of the worker; only what a slow reader did not take is kept for its
 //! connection, so an idle connection holds no buffer. Between two streams of the kernel, a direction
 //! that fills the buffer several times in a row goes on through a pipe with splice(2), and comes back
-//! when there is little to move ([`crate::pump::splice`]; performance.md §3.1).
+//! when there is little to move (performance.md §3.1).
 
 mod direction;
 mod side;
