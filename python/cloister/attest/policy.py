@@ -64,7 +64,7 @@ class Policy:
             raise PolicyError(f"leeway must not be negative, got {leeway}")
         native = _attest.Policy(
             [one.as_pairs() for one in sets],
-            root_der=anchor.der,
+            root_der=anchor.dangerous_der,
             max_age_ms=max(1, max_age // _MILLISECOND),
             leeway_ms=leeway // _MILLISECOND,
             dangerous_accept_debug=dangerous_accept_debug,

@@ -18,10 +18,10 @@ class TrustAnchor:
     """A root. Made by :meth:`aws_nitro`, the default everywhere, or :meth:`dangerous_root`.
 
     Args:
-        der: Another root than the pinned one, in DER; ``None`` for the pinned one.
+        dangerous_der: Another root than the pinned one, in DER; ``None`` for the pinned one.
     """
 
-    der: bytes | None = None
+    dangerous_der: bytes | None = None
 
     @classmethod
     def aws_nitro(cls) -> Self:
@@ -68,4 +68,4 @@ class TrustAnchor:
     @property
     def is_aws_nitro(self) -> bool:
         """True for :meth:`aws_nitro`."""
-        return self.der is None
+        return self.dangerous_der is None

@@ -137,7 +137,9 @@ def test_limits_of_a_policy() -> None:
     with pytest.raises(PolicyError, match="cannot accept any"):
         attest.Policy(measurements={0: PCR0}, dangerous_any_measurement=True)
     with pytest.raises(PolicyError, match="root"):
-        attest.Policy(measurements={0: PCR0}, trust_anchor=attest.TrustAnchor(b"\x30\x00"))
+        attest.Policy(
+            measurements={0: PCR0}, trust_anchor=attest.TrustAnchor(dangerous_der=b"\x30\x00")
+        )
 
 
 def test_equal_policies_are_equal() -> None:
