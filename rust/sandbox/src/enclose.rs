@@ -188,7 +188,8 @@ fn last_settings(enclosure: &Enclosure<'_>) -> Result<(), SandboxError> {
     dup2_stdout(&null).doing(|| "cannot set standard output".into())?;
     dup2_stderr(enclosure.console).doing(|| "cannot set standard error".into())?;
     sys::close_on_exec_from_3();
-    sys::unblock_signals();
+    // A request to stop that comes before init listens must wait for it: PID 1 would ignore it.
+    sys::block_all_signals();
     Ok(())
 }
 

@@ -82,13 +82,6 @@ pub(crate) fn block_signals(signals: &[c_int]) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(descriptor) })
 }
 
-/// Unblocks every signal.
-pub(crate) fn unblock_signals() {
-    let set = signal_set(&[]);
-    // SAFETY: `set` is initialised; an error is impossible with SIG_SETMASK and a valid set.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
-}
-
 /// Blocks every signal that can be blocked.
 pub(crate) fn block_all_signals() {
     let mut set = signal_set(&[]);
