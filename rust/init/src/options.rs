@@ -29,13 +29,16 @@ pub enum Options {
 ///
 /// # Errors
 ///
-/// An unknown or incomplete argument. The kernel passes words of its command line that it does not
-/// know to init; none is expected, so they are refused like any other.
+/// An unknown or incomplete option. A word that is no option is passed over in PID 1: a kernel hands
+/// on what it does not know of its command line, and AWS's has such a word (`nomodules`).
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, InitError> {
     let mut arguments = arguments.skip(1).peekable();
     let is_data_plane = arguments.next_if(|word| word == DATA_PLANE).is_some();
     let (mut folder, mut control, mut config) = (None, None, None);
     while let Some(word) = arguments.next() {
+        if !is_data_plane && !word.as_encoded_bytes().starts_with(b"--") {
+            continue;
+        }
         let value = arguments
             .next()
             .ok_or_else(|| InitError::new(format!("`{}` needs a value", word.display())))?;
@@ -91,6 +94,7 @@ mod tests {
     #[test]
     fn the_transport_comes_from_the_arguments() {
         assert_eq!(parsed(&[]), Ok(Options::Init(Profile::Machine)));
+        assert_eq!(parsed(&["nomodules"]), Ok(Options::Init(Profile::Machine)));
         let sandbox = Profile::Sandbox("/v".into());
         assert_eq!(
             parsed(&["--sandbox-dir", "/v"]),
@@ -121,7 +125,9 @@ mod tests {
             &["--control-fd", "3"],
             &["data-plane"],
             &["data-plane", "--control-fd", "2", "--config-fd", "4"],
-            &["splash"],
+            &["--splash"],
+            &["nomodules", "--sandbox-dir"],
+            &["data-plane", "nomodules"],
         ] {
             assert!(parsed(words).is_err(), "{words:?}");
         }
