@@ -17,7 +17,15 @@ use tokio::time::timeout;
 /// Sends calls to the thread. Cheap to clone; the thread ends when the last one is dropped.
 #[derive(Clone)]
 pub struct NsmThread {
-    jobs: SyncSender<Job>,
+    queue: Queue,
+}
+
+#[derive(Clone)]
+enum Queue {
+    /// Calls are made by the caller: virtual time stands still while it waits for a real thread.
+    #[cfg(test)]
+    Caller(Arc<dyn NsmProvider>),
+    Thread(SyncSender<Job>),
 }
 
 type Job = Box<dyn FnOnce(&dyn NsmProvider) + Send>;
@@ -51,7 +59,17 @@ impl NsmThread {
         std::thread::Builder::new()
             .name("nsm".to_owned())
             .spawn(move || serve(&waiting, &*nsm))?;
-        Ok(Self { jobs })
+        Ok(Self {
+            queue: Queue::Thread(jobs),
+        })
+    }
+
+    /// Makes every call on the thread that asks for it.
+    #[cfg(test)]
+    pub(crate) fn on_caller(nsm: Arc<dyn NsmProvider>) -> Self {
+        Self {
+            queue: Queue::Caller(nsm),
+        }
     }
 
     /// Queues `job` and does not wait for it.
@@ -63,12 +81,17 @@ impl NsmThread {
         &self,
         job: impl FnOnce(&dyn NsmProvider) + Send + 'static,
     ) -> Result<(), NsmCallError> {
-        self.jobs
-            .try_send(Box::new(job))
-            .map_err(|error| match error {
+        match &self.queue {
+            #[cfg(test)]
+            Queue::Caller(nsm) => {
+                job(&**nsm);
+                Ok(())
+            }
+            Queue::Thread(jobs) => jobs.try_send(Box::new(job)).map_err(|error| match error {
                 TrySendError::Disconnected(_) => NsmCallError::Stopped,
                 TrySendError::Full(_) => NsmCallError::Busy,
-            })
+            }),
+        }
     }
 
     /// Makes one call and waits for its answer.
