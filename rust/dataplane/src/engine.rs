@@ -45,17 +45,24 @@ struct Engine {
 /// The system has no thread, runtime or descriptor to give, or TLS cannot be configured.
 pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
     let counters = Arc::new(Counters::default());
-    let settings = Arc::new(Settings::new(&parts.config));
-    let tls = Arc::new(TlsConfigs::new(Arc::clone(&parts.certificates), &parts.config)?);
+    let workers = parts.workers.max(1);
+    let settings = Arc::new(Settings::new(&parts.config, workers));
+    let tls = Arc::new(TlsConfigs::new(
+        Arc::clone(&parts.certificates),
+        &parts.config,
+    )?);
     let (drain, draining) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
     let held = Arc::default();
     let mut threads = Vec::new();
     let mut handoffs = Vec::new();
-    for number in 0..parts.workers.max(1) {
+    for number in 0..workers {
         let (sender, incoming) = mpsc::channel(worker::QUEUE);
         let load = Arc::default();
-        handoffs.push(Handoff { sender, load: Arc::clone(&load) });
+        handoffs.push(Handoff {
+            sender,
+            load: Arc::clone(&load),
+        });
         let worker = Worker {
             config: Arc::clone(&parts.config),
             settings: Arc::clone(&settings),
@@ -83,7 +90,12 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
         stopping,
     };
     threads.push(acceptor.spawn()?);
-    Ok(Arc::new(Engine { counters, drain, stop, threads: Mutex::new(threads) }))
+    Ok(Arc::new(Engine {
+        counters,
+        drain,
+        stop,
+        threads: Mutex::new(threads),
+    }))
 }
 
 impl Traffic for Engine {
@@ -109,9 +121,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.drain.send_replace(true);
         self.stop.send_replace(true);
-        let threads = std::mem::take(
-            &mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A worker that panicked has said so already.
             drop(thread.join());

@@ -13,6 +13,7 @@ pub mod certificate;
 pub mod clock;
 pub mod control;
 pub mod documents;
+mod engine;
 pub mod health;
 pub mod internal_api;
 pub mod live;
@@ -22,3 +23,5 @@ pub mod nsm_thread;
 pub mod provision;
 pub mod server;
 mod small_http;
+#[cfg(test)]
+mod test_support;

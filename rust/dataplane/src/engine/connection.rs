@@ -59,14 +59,24 @@ async fn open(
     } else {
         (accepted.peer, Vec::new())
     };
-    let opened = Opened { prefix, used: 0, stream };
+    let opened = Opened {
+        prefix,
+        used: 0,
+        stream,
+    };
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), opened).await?;
     // The whole ClientHello is there: from here on a connection costs work, and has a slot.
     drop(place);
     let _slot = handshakes.acquire().await.map_err(io::Error::other)?;
     let config = site.tls.current()?;
-    let stream = hello.into_stream(std::sync::Arc::clone(&config.server)).await?;
-    Ok(Client { stream, peer, certificate: std::sync::Arc::clone(&config.certificate) })
+    let stream = hello
+        .into_stream(std::sync::Arc::clone(&config.server))
+        .await?;
+    Ok(Client {
+        stream,
+        peer,
+        certificate: std::sync::Arc::clone(&config.certificate),
+    })
 }
 
 /// Reads the header that every stream of the host begins with; a stream without one is closed.
@@ -108,7 +118,9 @@ impl AsyncRead for Opened {
         if rest.is_empty() {
             return Pin::new(&mut this.stream).poll_read(context, buffer);
         }
-        let part = rest.get(..buffer.remaining().min(rest.len())).unwrap_or_default();
+        let part = rest
+            .get(..buffer.remaining().min(rest.len()))
+            .unwrap_or_default();
         buffer.put_slice(part);
         this.used = this.used.saturating_add(part.len());
         if this.used >= this.prefix.len() {

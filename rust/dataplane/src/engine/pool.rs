@@ -32,14 +32,21 @@ pub(super) struct Upstream {
 
 impl Pool {
     pub(super) fn new(address: Address, connect: Duration) -> Self {
-        Self { address, connect, idle: RefCell::default() }
+        Self {
+            address,
+            connect,
+            idle: RefCell::default(),
+        }
     }
 
     /// An idle connection that is still open, or a new one.
     pub(super) async fn take(&self) -> io::Result<Upstream> {
         while let Some((mut stream, since)) = self.pop() {
             if since.elapsed() < MAX_IDLE_FOR && is_quiet(&mut stream) {
-                return Ok(Upstream { stream, is_reused: true });
+                return Ok(Upstream {
+                    stream,
+                    is_reused: true,
+                });
             }
         }
         self.connect().await
@@ -48,7 +55,10 @@ impl Pool {
     /// A new connection.
     pub(super) async fn connect(&self) -> io::Result<Upstream> {
         let stream = cloister_transport::connect(&self.address, self.connect).await?;
-        Ok(Upstream { stream, is_reused: false })
+        Ok(Upstream {
+            stream,
+            is_reused: false,
+        })
     }
 
     /// Keeps a connection whose last response has ended.

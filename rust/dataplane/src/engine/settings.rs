@@ -29,15 +29,21 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(config: &EnclaveConfig) -> Self {
+    /// Bounds of handshakes and of waiting connections are shared out among the workers.
+    pub(super) fn new(config: &EnclaveConfig, workers: usize) -> Self {
         let limits = &config.limits;
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let share = |all: u32| count(all).checked_div(workers).unwrap_or(1).max(1);
         let asked = u64::from(config.acceptor.max_concurrent_connections);
         let possible = descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) / 2;
         let max_connections = asked.min(possible.max(1));
         if max_connections < asked {
-            tracing::warn!(asked, max_connections, "the descriptor limit bounds connections");
+            tracing::warn!(
+                asked,
+                max_connections,
+                "the descriptor limit bounds connections"
+            );
         }
         Self {
             head: HeadLimits {
@@ -56,8 +62,8 @@ impl Settings {
             held_bytes: limits.held_bytes,
             distinct_keys: limits.distinct_keys_per_request,
             max_connections,
-            max_handshakes: count(config.acceptor.max_concurrent_handshakes).max(1),
-            max_waiting: count(limits.max_waiting).max(1),
+            max_handshakes: share(config.acceptor.max_concurrent_handshakes),
+            max_waiting: share(limits.max_waiting),
             handshake_timeout: Duration::from_millis(config.acceptor.handshake_timeout),
         }
     }
@@ -66,7 +72,9 @@ impl Settings {
 /// The soft limit of this process, from the kernel's own account; no limit when it does not say.
 fn descriptor_limit() -> u64 {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
     line.and_then(|line| line.split_whitespace().next())
         .and_then(|soft| soft.parse().ok())
         .unwrap_or(u64::MAX)

@@ -73,7 +73,10 @@ impl Site {
     /// Room for a body that is held whole; `None` when all held bodies would be over their limit.
     pub(super) fn hold(&self, bytes: u64) -> Option<Held> {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let held = Held { all: Arc::clone(&self.held), bytes };
+        let held = Held {
+            all: Arc::clone(&self.held),
+            bytes,
+        };
         (before.saturating_add(bytes) <= self.settings.held_bytes).then_some(held)
     }
 
@@ -104,7 +107,10 @@ struct Ids {
 
 impl Default for Ids {
     fn default() -> Self {
-        Self { bytes: Box::new([0; 4096]), used: 4096 }
+        Self {
+            bytes: Box::new([0; 4096]),
+            used: 4096,
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use cloister_wire::config::{EnclaveConfig, TlsVersion};
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use crate::certificate::{Certificates, Current};
 
@@ -24,7 +24,7 @@ pub(super) struct TlsConfig {
 pub(super) struct TlsConfigs {
     certificates: Arc<Certificates>,
     provider: Arc<CryptoProvider>,
-    versions: &'static [&'static rustls::SupportedProtocolVersion],
+    versions: Vec<&'static SupportedProtocolVersion>,
     current: ArcSwap<TlsConfig>,
     /// Held while a new one is made: once in the life of a certificate.
     making: Mutex<()>,
@@ -40,11 +40,11 @@ impl TlsConfigs {
             aws_lc_rs::kx_group::SECP256R1,
         ];
         let provider = Arc::new(provider);
-        let versions: &[_] = match config.tls.min_version {
-            TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            TlsVersion::V1_3 => &[&rustls::version::TLS13],
+        let versions = match config.tls.min_version {
+            TlsVersion::V1_2 => vec![&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::V1_3 => vec![&rustls::version::TLS13],
         };
-        let first = make(&provider, versions, certificates.current())?;
+        let first = make(&provider, &versions, certificates.current())?;
         Ok(Self {
             certificates,
             provider,
@@ -66,7 +66,7 @@ impl TlsConfigs {
         if config.certificate.generation >= certificate.generation {
             return Ok(config);
         }
-        let config = Arc::new(make(&self.provider, self.versions, certificate)?);
+        let config = Arc::new(make(&self.provider, &self.versions, certificate)?);
         self.current.store(Arc::clone(&config));
         Ok(config)
     }
@@ -80,7 +80,7 @@ impl fmt::Debug for TlsConfigs {
 
 fn make(
     provider: &Arc<CryptoProvider>,
-    versions: &[&'static rustls::SupportedProtocolVersion],
+    versions: &[&'static SupportedProtocolVersion],
     certificate: Arc<Current>,
 ) -> io::Result<TlsConfig> {
     let resolver = Arc::clone(&certificate);
@@ -93,5 +93,8 @@ fn make(
     server.ticketer = aws_lc_rs::Ticketer::new().map_err(io::Error::other)?;
     server.send_tls13_tickets = 1;
     server.max_early_data_size = 0;
-    Ok(TlsConfig { certificate, server: Arc::new(server) })
+    Ok(TlsConfig {
+        certificate,
+        server: Arc::new(server),
+    })
 }

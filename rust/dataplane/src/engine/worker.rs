@@ -46,12 +46,16 @@ pub(super) struct Acceptor {
 
 impl Acceptor {
     pub(super) fn spawn(self) -> io::Result<JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("acceptor".to_owned()).spawn(move || {
-            if let Err(error) = runtime.block_on(self.run()) {
-                tracing::error!(%error, "the ingress listener failed");
-            }
-        })
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new()
+            .name("acceptor".to_owned())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(self.run()) {
+                    tracing::error!(%error, "the ingress listener failed");
+                }
+            })
     }
 
     async fn run(mut self) -> io::Result<()> {
@@ -64,8 +68,10 @@ impl Acceptor {
                 accepted = listener.accept_detached() => accepted?,
             };
             let active = self.counters.active_connections();
-            let lightest =
-                self.handoffs.iter().min_by_key(|handoff| handoff.load.load(Ordering::Relaxed));
+            let lightest = self
+                .handoffs
+                .iter()
+                .min_by_key(|handoff| handoff.load.load(Ordering::Relaxed));
             let Some(handoff) = lightest.filter(|_| active < self.settings.max_connections) else {
                 add(&self.counters.shed, 1);
                 continue;
@@ -75,7 +81,9 @@ impl Acceptor {
             add(&handoff.load, 1);
             if handoff.sender.try_send(accepted).is_err() {
                 // The queue of the lightest worker is full: all are, and the client must try again.
-                self.counters.active_connections.fetch_sub(1, Ordering::Relaxed);
+                self.counters
+                    .active_connections
+                    .fetch_sub(1, Ordering::Relaxed);
                 handoff.load.fetch_sub(1, Ordering::Relaxed);
                 add(&self.counters.shed, 1);
             }
@@ -107,7 +115,9 @@ impl Worker {
         number: usize,
         incoming: mpsc::Receiver<Accepted<Detached>>,
     ) -> io::Result<JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || LocalSet::new().block_on(&runtime, self.run(incoming)))
@@ -116,7 +126,10 @@ impl Worker {
     async fn run(self, mut incoming: mpsc::Receiver<Accepted<Detached>>) {
         let (load, mut stopping) = (Arc::clone(&self.load), self.stopping.clone());
         let counters = Arc::clone(&self.counters);
-        let waiting = Rc::new(Waiting::new(self.settings.max_waiting, Arc::clone(&counters)));
+        let waiting = Rc::new(Waiting::new(
+            self.settings.max_waiting,
+            Arc::clone(&counters),
+        ));
         let handshakes = Rc::new(Semaphore::new(self.settings.max_handshakes));
         let site = Rc::new(Site::new(self));
         loop {
@@ -130,7 +143,10 @@ impl Worker {
                 let _stopped = stopping.wait_for(|is_stopping| *is_stopping).await;
                 return;
             };
-            let end = End { load: Arc::clone(&load), counters: Arc::clone(&counters) };
+            let end = End {
+                load: Arc::clone(&load),
+                counters: Arc::clone(&counters),
+            };
             let place = waiting.enter();
             let number = place.number;
             let (site, handshakes) = (Rc::clone(&site), Rc::clone(&handshakes));
@@ -152,7 +168,9 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
-        self.counters.active_connections.fetch_sub(1, Ordering::Relaxed);
+        self.counters
+            .active_connections
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -167,20 +185,32 @@ pub(super) struct Waiting {
 
 impl Waiting {
     fn new(limit: usize, counters: Arc<Counters>) -> Self {
-        Self { limit, next: RefCell::new(0), tasks: RefCell::default(), counters }
+        Self {
+            limit,
+            next: RefCell::new(0),
+            tasks: RefCell::default(),
+            counters,
+        }
     }
 
     fn enter(self: &Rc<Self>) -> Place {
         let number = self.next.replace_with(|next| next.saturating_add(1));
         let mut tasks = self.tasks.borrow_mut();
         tasks.insert(number, None);
-        let oldest = if tasks.len() > self.limit { tasks.pop_first() } else { None };
+        let oldest = if tasks.len() > self.limit {
+            tasks.pop_first()
+        } else {
+            None
+        };
         drop(tasks);
         if let Some((_, Some(task))) = oldest {
             add(&self.counters.shed, 1);
             task.abort();
         }
-        Place { waiting: Rc::clone(self), number }
+        Place {
+            waiting: Rc::clone(self),
+            number,
+        }
     }
 
     fn watch(&self, number: u64, task: AbortHandle) {

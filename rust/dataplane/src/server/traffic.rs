@@ -45,7 +45,7 @@ pub type StartTraffic = Box<dyn FnOnce(TrafficParts) -> io::Result<Arc<dyn Traff
 
 /// The engine of this crate.
 pub fn engine() -> StartTraffic {
-    Box::new(|_parts| Err(io::Error::from(io::ErrorKind::Unsupported)))
+    Box::new(crate::engine::start)
 }
 
 /// An engine that runs. Dropping it ends it.

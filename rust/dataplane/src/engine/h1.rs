@@ -1,0 +1,261 @@
+//! HTTP/1 on one client connection: heads in, requests one after the other, answers out.
+
+mod attest;
+mod download;
+mod exchange;
+mod inbox;
+pub(super) mod log;
+mod outgoing;
+mod refusal;
+mod upload;
+
+use std::time::Duration;
+
+use cloister_http::{HeadSearch, RequestFraming, RequestHead};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::connection::Client;
+use super::counters::{Gauge, add};
+use super::site::Site;
+use exchange::{Fault, Totals};
+use inbox::Inbox;
+use refusal::Refusal;
+
+/// A connection and the request on it.
+struct Conversation<'s> {
+    site: &'s Site,
+    client: Client,
+    inbox: Inbox,
+    head: RequestHead,
+    /// The bytes that `head` points into.
+    head_bytes: Vec<u8>,
+    /// What is being written: kept for its memory.
+    out: Vec<u8>,
+}
+
+enum Next {
+    Closed,
+    Head,
+    Refused(Refusal),
+}
+
+/// Serves requests until one side ends it.
+pub(super) async fn serve(site: &Site, client: Client) {
+    let mut conversation = Conversation {
+        site,
+        client,
+        inbox: Inbox::default(),
+        head: RequestHead::default(),
+        head_bytes: Vec::new(),
+        out: Vec::new(),
+    };
+    loop {
+        let is_kept = match conversation.next_head().await {
+            Next::Closed => break,
+            Next::Head => conversation.request().await,
+            Next::Refused(refusal) => {
+                conversation.refuse_head(&refusal).await;
+                false
+            }
+        };
+        if !is_kept {
+            break;
+        }
+    }
+    conversation.close().await;
+}
+
+impl Conversation<'_> {
+    /// Waits for the next request head.
+    async fn next_head(&mut self) -> Next {
+        let mut search = HeadSearch::default();
+        let mut deadline = None;
+        loop {
+            if deadline.is_none() && self.inbox.rest().starts_with(b"\r\n") {
+                // One empty line in front of a request line is passed over (RFC 9112 §2.2).
+                self.inbox.consume(2);
+            }
+            match self
+                .head
+                .parse(self.inbox.rest(), &self.site.settings.head, &mut search)
+            {
+                Err(error) => return Next::Refused(Refusal::from(error)),
+                Ok(true) => break,
+                Ok(false) => {}
+            }
+            if self.inbox.is_empty() && !self.wait_idle().await {
+                return Next::Closed;
+            }
+            if self.inbox.is_empty() {
+                continue;
+            }
+            if deadline.is_some() || !self.parses_now(&search) {
+                let head_timeout = self.site.settings.head_timeout;
+                let end = *deadline.get_or_insert_with(|| {
+                    Instant::now()
+                        .checked_add(head_timeout)
+                        .unwrap_or_else(Instant::now)
+                });
+                match timeout_at(end, self.inbox.fill(&mut self.client.stream)).await {
+                    Err(_elapsed) => {
+                        return Next::Refused(Refusal::new(408, "the request head took too long"));
+                    }
+                    Ok(Ok(count)) if count > 0 => {}
+                    Ok(_) => return Next::Closed,
+                }
+            }
+        }
+        let length = self.head.length;
+        self.head_bytes.clear();
+        self.head_bytes
+            .extend_from_slice(self.inbox.rest().get(..length).unwrap_or_default());
+        self.inbox.consume(length);
+        Next::Head
+    }
+
+    /// Whether what arrived after an idle wait is a whole head already, or a refusal: then there is
+    /// nothing to wait for.
+    fn parses_now(&mut self, search: &HeadSearch) -> bool {
+        let mut ahead = *search;
+        let found = self
+            .head
+            .parse(self.inbox.rest(), &self.site.settings.head, &mut ahead);
+        !matches!(found, Ok(false)) || self.inbox.rest().starts_with(b"\r\n")
+    }
+
+    /// Waits for the first byte of a request; false when the connection is to be closed.
+    async fn wait_idle(&mut self) -> bool {
+        if self.site.is_draining() {
+            return false;
+        }
+        self.inbox.shrink();
+        let mut draining = self.site.draining.clone();
+        let limit = self.site.settings.keepalive_idle;
+        tokio::select! {
+            biased;
+            filled = timeout(limit, self.inbox.fill(&mut self.client.stream)) => {
+                matches!(filled, Ok(Ok(count)) if count > 0)
+            }
+            _ = draining.wait_for(|is_draining| *is_draining) => false,
+        }
+    }
+
+    /// Answers one request; false when the connection is to be closed.
+    async fn request(&mut self) -> bool {
+        let site = self.site;
+        add(&site.counters.requests, 1);
+        let _active = Gauge::enter(&site.counters.active_requests);
+        let context = site.context_id();
+        if attest::is_for(&self.head, &self.head_bytes) {
+            return self.attest(&context).await;
+        }
+        let begun = Instant::now();
+        let mut entry = site.sink.as_ref().map(|_| {
+            log::Entry::begin(
+                site,
+                &self.head,
+                &self.head_bytes,
+                &context,
+                self.client.peer,
+            )
+        });
+        let mut totals = Totals::default();
+        let outcome = self.exchange(&context, &mut totals, entry.as_mut()).await;
+        let is_kept = match outcome {
+            Ok(is_kept) => is_kept,
+            Err(Fault::Refused(refusal)) => {
+                if let Some(entry) = &mut entry {
+                    entry.answered_here(refusal.status);
+                }
+                totals.status = refusal.status;
+                self.refuse(&refusal, &context).await
+            }
+            Err(Fault::Broken) => false,
+        };
+        add(&site.counters.bytes_in, totals.bytes_in);
+        add(&site.counters.bytes_out, totals.bytes_out);
+        add(&site.counters.fields_opened, totals.fields_opened);
+        if let (Some(sink), Some(entry)) = (&site.sink, entry) {
+            sink.record(entry.end(&totals, begun.elapsed()));
+        }
+        is_kept
+    }
+
+    /// Answers a request that is not forwarded; true when the connection can go on.
+    async fn refuse(&mut self, refusal: &Refusal, context: &[u8; 32]) -> bool {
+        add(&self.site.counters.refused, 1);
+        let is_kept = refusal.keeps_connection
+            && self.head.is_persistent
+            && self.skip_small_body()
+            && !self.site.is_draining();
+        let is_head = self.head.method.of(&self.head_bytes) == b"HEAD";
+        self.out.clear();
+        refusal.write(context, is_kept, is_head, &mut self.out);
+        self.send().await && is_kept
+    }
+
+    /// Answers a head that could not be parsed. It is logged nowhere: there is nothing to say of it.
+    async fn refuse_head(&mut self, refusal: &Refusal) {
+        add(&self.site.counters.requests, 1);
+        add(&self.site.counters.refused, 1);
+        let context = self.site.context_id();
+        self.out.clear();
+        refusal.write(&context, false, false, &mut self.out);
+        self.send().await;
+    }
+
+    /// Passes over a body that is already here; false when there is more of it to come.
+    fn skip_small_body(&mut self) -> bool {
+        match self.head.framing {
+            RequestFraming::None => true,
+            RequestFraming::Chunked => false,
+            RequestFraming::Length(length) => {
+                let here = usize::try_from(length).is_ok_and(|l| l <= self.inbox.rest().len());
+                if here && !self.head.expects_continue {
+                    self.inbox
+                        .consume(usize::try_from(length).unwrap_or(usize::MAX));
+                    return true;
+                }
+                false
+            }
+        }
+    }
+
+    /// Writes `out` to the client; false when it is gone or too slow.
+    async fn send(&mut self) -> bool {
+        let stream = &mut self.client.stream;
+        let write = async {
+            stream.write_all(&self.out).await?;
+            stream.flush().await
+        };
+        matches!(
+            timeout(self.site.settings.body_idle, write).await,
+            Ok(Ok(()))
+        )
+    }
+
+    /// Ends the connection: close-notify, then reads for a moment, so that an answer to a request
+    /// that is still being sent is not lost to a reset (RFC 9112 §9.6).
+    async fn close(mut self) {
+        let stream = &mut self.client.stream;
+        let farewell = async {
+            stream.shutdown().await?;
+            let mut discarded = 0_usize;
+            while discarded < LINGER_BYTES {
+                self.inbox.clear();
+                match self.inbox.fill(stream).await? {
+                    0 => break,
+                    count => discarded = discarded.saturating_add(count),
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // Nobody is left to tell.
+        let _ended = timeout(LINGER, farewell).await;
+    }
+}
+
+/// How long and how much a closed connection is still read.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;

@@ -1,0 +1,373 @@
+//! A response on its way to the client.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cloister_http::chunked::{write_chunk, write_end};
+use cloister_http::forward::{connection_options, may_forward, write_field};
+use cloister_http::{
+    ChunkDecoder, ChunkEvent, HeadSearch, HttpVersion, Known, ResponseFraming, ResponseHead,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::exchange::{Fault, Totals, takes_chunks};
+use super::inbox::Inbox;
+use super::log::Entry;
+use super::refusal::Refusal;
+use crate::engine::site::Site;
+
+/// Most interim responses before the final one.
+const MAX_INTERIM: usize = 16;
+
+/// A response being passed on.
+pub(super) struct Download<'d> {
+    pub(super) site: &'d Site,
+    pub(super) context: &'d [u8; 32],
+    pub(super) method_is_head: bool,
+    pub(super) client_version: HttpVersion,
+    pub(super) is_persistent: bool,
+    /// Set once a byte of a response may have reached the client.
+    pub(super) has_begun: &'d Cell<bool>,
+    /// Whether the whole request was sent.
+    pub(super) is_request_over: &'d AtomicBool,
+    pub(super) totals: &'d mut Totals,
+    pub(super) entry: Option<&'d mut Entry>,
+}
+
+/// How a response ended.
+pub(super) enum Returned {
+    /// The connection was closed before a byte of it.
+    Stale,
+    /// Where its framing said.
+    Whole {
+        keeps_client: bool,
+        keeps_process: bool,
+    },
+}
+
+impl Download<'_> {
+    /// Reads the response and passes it on.
+    pub(super) async fn run<R, W>(
+        mut self,
+        process: &mut R,
+        client: &mut W,
+    ) -> Result<Returned, Fault>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut inbox = Inbox::default();
+        let mut head = ResponseHead::default();
+        let mut out = Vec::new();
+        for _ in 0..MAX_INTERIM {
+            if !self.head(&mut head, &mut inbox, process).await? {
+                return Ok(Returned::Stale);
+            }
+            if head.status >= 200 {
+                return self.pass(&head, inbox, out, process, client).await;
+            }
+            // Nothing was upgraded, and our own 100 was sent already.
+            if head.status == 101 {
+                return Err(Refusal::new(502, "the user process switched protocols").into());
+            }
+            if head.status != 100 && takes_chunks(self.client_version) {
+                out.clear();
+                self.write_start(&head, inbox.rest(), &mut out);
+                out.extend_from_slice(b"\r\n");
+                self.write(&out, client).await?;
+            }
+            inbox.consume(head.length);
+        }
+        Err(Refusal::new(502, "the user process sent too many interim responses").into())
+    }
+
+    /// Reads a head; false when the stream ended before its first byte.
+    async fn head<R: AsyncRead + Unpin>(
+        &self,
+        head: &mut ResponseHead,
+        inbox: &mut Inbox,
+        process: &mut R,
+    ) -> Result<bool, Fault> {
+        let limit = self.site.settings.upstream_response;
+        let mut deadline = Instant::now()
+            .checked_add(limit)
+            .unwrap_or_else(Instant::now);
+        let mut search = HeadSearch::default();
+        let broken = |message: String| Fault::from(Refusal::new(502, message));
+        loop {
+            let parsed = head.parse(
+                inbox.rest(),
+                &self.site.settings.head,
+                &mut search,
+                self.method_is_head,
+            );
+            match parsed {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => {
+                    return Err(broken(format!(
+                        "the user process broke the protocol: {error}"
+                    )));
+                }
+            }
+            match timeout_at(deadline, inbox.fill(process)).await {
+                // The clock of the response starts when the request is over.
+                Err(_elapsed) if !self.is_request_over.load(Ordering::Relaxed) => {
+                    deadline = Instant::now()
+                        .checked_add(limit)
+                        .unwrap_or_else(Instant::now);
+                }
+                Err(_elapsed) => {
+                    return Err(Refusal::new(504, "the user process did not answer in time").into());
+                }
+                Ok(Ok(count)) if count > 0 => {}
+                Ok(_) if inbox.is_empty() => return Ok(false),
+                Ok(_) => return Err(broken("the user process broke off its answer".to_owned())),
+            }
+        }
+    }
+
+    /// Passes a final response on.
+    async fn pass<R, W>(
+        &mut self,
+        head: &ResponseHead,
+        mut inbox: Inbox,
+        mut out: Vec<u8>,
+        process: &mut R,
+        client: &mut W,
+    ) -> Result<Returned, Fault>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let chunks = takes_chunks(self.client_version);
+        let has_end = chunks
+            || !matches!(
+                head.framing,
+                ResponseFraming::UntilClose | ResponseFraming::Chunked
+            );
+        let keeps_client = self.is_persistent
+            && has_end
+            && self.is_request_over.load(Ordering::Relaxed)
+            && !self.site.is_draining();
+        self.totals.status = head.status;
+        if let Some(entry) = self.entry.as_deref_mut() {
+            entry.answered(self.site, head, inbox.rest());
+        }
+        out.clear();
+        self.write_start(head, inbox.rest(), &mut out);
+        match head.framing {
+            ResponseFraming::Chunked | ResponseFraming::UntilClose if chunks => {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+            ResponseFraming::Chunked | ResponseFraming::UntilClose => {}
+            ResponseFraming::Length(_) | ResponseFraming::None => {
+                if let Some(length) = head.content_length {
+                    let mut digits = itoa::Buffer::new();
+                    write_field(
+                        b"content-length",
+                        digits.format(length).as_bytes(),
+                        &mut out,
+                    );
+                }
+            }
+        }
+        if !keeps_client {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if !chunks {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        inbox.consume(head.length);
+        let body = BodyOut { out, chunks };
+        match head.framing {
+            ResponseFraming::None => self.write(&body.out, client).await?,
+            ResponseFraming::Length(length) => {
+                self.by_length(length, body, &mut inbox, process, client)
+                    .await?;
+            }
+            ResponseFraming::Chunked => self.by_chunks(body, &mut inbox, process, client).await?,
+            ResponseFraming::UntilClose => {
+                self.until_close(body, &mut inbox, process, client).await?;
+            }
+        }
+        // Bytes behind the response are nobody's: such a connection is not used again (T-02).
+        let keeps_process = head.is_persistent && inbox.is_empty();
+        Ok(Returned::Whole {
+            keeps_client,
+            keeps_process,
+        })
+    }
+
+    async fn by_length<R, W>(
+        &mut self,
+        mut left: u64,
+        mut body: BodyOut,
+        inbox: &mut Inbox,
+        process: &mut R,
+        client: &mut W,
+    ) -> Result<(), Fault>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+            let data = inbox
+                .rest()
+                .get(..wanted.min(inbox.rest().len()))
+                .unwrap_or_default();
+            let count = data.len();
+            left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
+            body.out.extend_from_slice(data);
+            inbox.consume(count);
+            self.write(&body.out, client).await?;
+            body.out.clear();
+            if left == 0 {
+                return Ok(());
+            }
+            if self.fill(inbox, process).await? == 0 {
+                return Err(Fault::Broken);
+            }
+        }
+    }
+
+    async fn by_chunks<R, W>(
+        &mut self,
+        mut body: BodyOut,
+        inbox: &mut Inbox,
+        process: &mut R,
+        client: &mut W,
+    ) -> Result<(), Fault>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut decoder = ChunkDecoder::default();
+        loop {
+            // A chunk that is broken is a response that is broken off.
+            let (consumed, event) = decoder
+                .next(inbox.rest())
+                .map_err(|_broken| Fault::Broken)?;
+            match event {
+                ChunkEvent::Data(data) => {
+                    body.push(data);
+                    inbox.consume(consumed);
+                }
+                ChunkEvent::End => {
+                    inbox.consume(consumed);
+                    if body.chunks {
+                        write_end(&decoder.trailers(), &mut body.out);
+                    }
+                    return self.write(&body.out, client).await;
+                }
+                ChunkEvent::More => {
+                    inbox.consume(consumed);
+                    self.write(&body.out, client).await?;
+                    body.out.clear();
+                    if self.fill(inbox, process).await? == 0 {
+                        return Err(Fault::Broken);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn until_close<R, W>(
+        &mut self,
+        mut body: BodyOut,
+        inbox: &mut Inbox,
+        process: &mut R,
+        client: &mut W,
+    ) -> Result<(), Fault>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            body.push(inbox.rest());
+            inbox.clear();
+            self.write(&body.out, client).await?;
+            body.out.clear();
+            if self.fill(inbox, process).await? == 0 {
+                break;
+            }
+        }
+        if body.chunks {
+            write_end(b"", &mut body.out);
+        }
+        self.write(&body.out, client).await
+    }
+
+    /// Status line and the headers that go on, without framing and without the empty line.
+    fn write_start(&self, head: &ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(head.reason.of(bytes));
+        out.extend_from_slice(b"\r\n");
+        let options = connection_options(&head.fields, bytes);
+        for field in head
+            .fields
+            .iter()
+            .filter(|field| may_forward(field, bytes, &options))
+        {
+            if field.known != Known::Context {
+                write_field(field.name.of(bytes), field.value.of(bytes), out);
+            }
+        }
+        write_field(b"x-evervault-ctx", self.context, out);
+    }
+
+    async fn fill<R: AsyncRead + Unpin>(
+        &self,
+        inbox: &mut Inbox,
+        process: &mut R,
+    ) -> Result<usize, Fault> {
+        let limit = self.site.settings.upstream_response;
+        match timeout(limit, inbox.fill_bulk(process)).await {
+            Ok(Ok(count)) => Ok(count),
+            _ => Err(Fault::Broken),
+        }
+    }
+
+    async fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        bytes: &[u8],
+        client: &mut W,
+    ) -> Result<(), Fault> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.has_begun.set(true);
+        let write = async {
+            client.write_all(bytes).await?;
+            client.flush().await
+        };
+        match timeout(self.site.settings.body_idle, write).await {
+            Ok(Ok(())) => {
+                let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                self.totals.bytes_out = self.totals.bytes_out.saturating_add(count);
+                Ok(())
+            }
+            _ => Err(Fault::Broken),
+        }
+    }
+}
+
+/// What is to be written, and whether in chunks.
+struct BodyOut {
+    out: Vec<u8>,
+    chunks: bool,
+}
+
+impl BodyOut {
+    fn push(&mut self, data: &[u8]) {
+        if self.chunks {
+            write_chunk(data, &mut self.out);
+        } else {
+            self.out.extend_from_slice(data);
+        }
+    }
+}

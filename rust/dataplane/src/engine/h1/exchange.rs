@@ -1,0 +1,449 @@
+//! One request and its response: who may, what is opened, where it goes, what comes back.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use cloister_ciphertext::{
+    Keyring, OpenPolicy, OpenSession, Place, ScanLimits, Scanner, may_contain_token, place_for,
+};
+use cloister_http::{HttpVersion, Known, RequestFraming};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+
+use super::Conversation;
+use super::download::{Download, Returned};
+use super::log::Entry;
+use super::outgoing::{Additions, OutgoingFraming, write_head};
+use super::refusal::Refusal;
+use super::upload::{Source, Upload};
+use crate::engine::pool::Upstream;
+use crate::engine::site::Held;
+use crate::live::{AuthFailure, Live, Serving};
+
+/// What a request came to, for logs and counters.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) status: u16,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) fields_opened: u64,
+}
+
+/// Why a request has no whole response.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// One side is gone, or the response broke off: the connection is closed.
+    Broken,
+    /// Nothing of a response was sent: this is.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// How the body of a request is treated.
+enum Body {
+    /// Opened whole before anything goes on.
+    Held { bytes: Vec<u8>, _room: Held },
+    /// There is none.
+    None,
+    /// Passed on as it arrives, through a scanner or not.
+    Streamed(Option<Scanner>),
+}
+
+impl Conversation<'_> {
+    /// Judges and forwards the request; true when the connection can go on.
+    pub(super) async fn exchange(
+        &mut self,
+        context: &[u8; 32],
+        totals: &mut Totals,
+        mut entry: Option<&mut Entry>,
+    ) -> Result<bool, Fault> {
+        let site = self.site;
+        let live = site.live();
+        let id = self.authenticate(&live)?;
+        if let (Some(entry), Some(id)) = (entry.as_deref_mut(), &id) {
+            entry.authenticated(id);
+        }
+        let none = Keyring::default();
+        let keyring: Option<Arc<Keyring>> = live.keyring.clone();
+        let policy = OpenPolicy {
+            dangerous_accept_debug: site.config.debug,
+            distinct_keys: site.settings.distinct_keys,
+        };
+        let mut session = OpenSession::new(keyring.as_deref().unwrap_or(&none), policy);
+        let body = self.body(&mut session, totals).await?;
+        let framing = match &body {
+            Body::None => OutgoingFraming::None,
+            Body::Held { bytes, .. } => {
+                OutgoingFraming::Length(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            }
+            Body::Streamed(None) => match self.head.framing {
+                RequestFraming::Length(length) => OutgoingFraming::Length(length),
+                _ => OutgoingFraming::Chunked,
+            },
+            Body::Streamed(Some(_)) => OutgoingFraming::Chunked,
+        };
+        let additions = Additions {
+            context,
+            peer: self.client.peer,
+            framing,
+            forward_api_key: site.config.forward_api_key,
+        };
+        self.out.clear();
+        write_head(
+            &self.head,
+            &self.head_bytes,
+            &additions,
+            &mut session,
+            &mut self.out,
+        )?;
+        let returned = match body {
+            Body::Streamed(scanner) => {
+                self.stream(context, scanner, &mut session, totals, entry)
+                    .await
+            }
+            Body::Held { bytes, .. } => {
+                self.out.extend_from_slice(&bytes);
+                drop(bytes);
+                self.send_whole(context, false, totals, entry).await
+            }
+            Body::None => {
+                let is_idempotent = is_idempotent(self.head.method.of(&self.head_bytes));
+                self.send_whole(context, is_idempotent, totals, entry).await
+            }
+        };
+        totals.fields_opened = session.opened();
+        returned
+    }
+
+    /// Whether the request is let in, and by which key.
+    fn authenticate(&self, live: &Live) -> Result<Option<String>, Fault> {
+        let now_ms = self.site.clock.now_ms();
+        if let Serving::NotReady { reason } = live.serving_at(now_ms) {
+            return Err(Refusal::new(503, reason).retry_after(1).kept().into());
+        }
+        if !self.site.config.api_key_auth {
+            return Ok(None);
+        }
+        let mut keys = self
+            .head
+            .fields
+            .iter()
+            .filter(|field| field.known == Known::ApiKey);
+        let presented = keys
+            .next()
+            .map_or(&b""[..], |field| field.value.of(&self.head_bytes));
+        let checked = if keys.next().is_some() {
+            // Two keys are two answers to one question.
+            Err(AuthFailure::Invalid)
+        } else {
+            live.api_keys
+                .check(presented, self.site.config.uuid, now_ms)
+        };
+        checked
+            .map(|id| Some(id.as_str().to_owned()))
+            .map_err(|failure| {
+                let status = if failure == AuthFailure::Forbidden {
+                    403
+                } else {
+                    401
+                };
+                Refusal::new(status, failure.to_string()).kept().into()
+            })
+    }
+
+    /// Decides how the body is treated, and opens it when it is held whole.
+    async fn body(
+        &mut self,
+        session: &mut OpenSession<'_>,
+        totals: &mut Totals,
+    ) -> Result<Body, Fault> {
+        let settings = &self.site.settings;
+        let length = match self.head.framing {
+            RequestFraming::None => return Ok(Body::None),
+            RequestFraming::Chunked => None,
+            RequestFraming::Length(length) => Some(length),
+        };
+        if let (Some(length), Some(limit)) = (length, settings.max_body)
+            && length > limit
+        {
+            let message = format!("the body is {length} bytes long, the limit is {limit}");
+            return Err(Refusal::new(413, message).into());
+        }
+        let Some(place) = self.place() else {
+            return Ok(Body::Streamed(None));
+        };
+        let limits = ScanLimits {
+            max_token: settings.max_token,
+        };
+        match length.filter(|length| *length <= settings.decrypt_buffer) {
+            None => Ok(Body::Streamed(Some(Scanner::new(place, limits)))),
+            Some(length) => {
+                let message = "bodies of other requests take all the room there is";
+                let busy = || Refusal::new(503, message).retry_after(1);
+                let room = self.site.hold(length).ok_or_else(busy)?;
+                self.go_ahead().await?;
+                let bytes = self
+                    .hold(length, Scanner::new(place, limits), session, totals)
+                    .await?;
+                Ok(Body::Held { bytes, _room: room })
+            }
+        }
+    }
+
+    /// Where tokens stand in this body; none when it passes untouched.
+    fn place(&self) -> Option<Place> {
+        let fields = &self.head.fields;
+        let value = |known| {
+            fields
+                .first(known)
+                .map(|field| field.value.of(&self.head_bytes))
+        };
+        let coding = value(Known::ContentEncoding);
+        if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+            return None;
+        }
+        place_for(value(Known::ContentType))
+    }
+
+    /// Reads a body whole and opens it: a failure has no effect on the user process.
+    async fn hold(
+        &mut self,
+        length: u64,
+        mut scanner: Scanner,
+        session: &mut OpenSession<'_>,
+        totals: &mut Totals,
+    ) -> Result<Vec<u8>, Fault> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        while self.inbox.rest().len() < length {
+            let fill = self.inbox.fill_bulk(&mut self.client.stream);
+            match timeout(self.site.settings.body_idle, fill).await {
+                Err(_elapsed) => return Err(Refusal::new(408, "the body took too long").into()),
+                Ok(Ok(count)) if count > 0 => {}
+                Ok(_) => return Err(Fault::Broken),
+            }
+        }
+        let body = self.inbox.rest().get(..length).unwrap_or_default();
+        totals.bytes_in = u64::try_from(length).unwrap_or(u64::MAX);
+        let mut opened = Vec::with_capacity(body.len());
+        let result = if may_contain_token(body) {
+            let pushed = scanner.push(body, &mut opened, session);
+            pushed.and_then(|()| scanner.finish(&mut opened, session).map(|_| ()))
+        } else {
+            opened.extend_from_slice(body);
+            Ok(())
+        };
+        self.inbox.consume(length);
+        // The body is behind us, so the connection can go on after a refusal.
+        self.head.framing = RequestFraming::None;
+        result.map_err(|error| Refusal::new(422, error.to_string()).kept())?;
+        Ok(opened)
+    }
+
+    /// Answers `Expect: 100-continue`, once the request was let in.
+    async fn go_ahead(&mut self) -> Result<(), Fault> {
+        if !self.head.expects_continue {
+            return Ok(());
+        }
+        self.head.expects_continue = false;
+        let stream = &mut self.client.stream;
+        let write = async {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            stream.flush().await
+        };
+        match timeout(self.site.settings.body_idle, write).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Fault::Broken),
+        }
+    }
+
+    /// Sends a request that is all here, and the response back.
+    async fn send_whole(
+        &mut self,
+        context: &[u8; 32],
+        may_replay: bool,
+        totals: &mut Totals,
+        mut entry: Option<&mut Entry>,
+    ) -> Result<bool, Fault> {
+        let site = self.site;
+        let request = std::mem::take(&mut self.out);
+        let mut upstream = site
+            .pool
+            .take()
+            .await
+            .map_err(|error| unreachable_process(&error))?;
+        let returned = loop {
+            let sent = timeout(site.settings.body_idle, upstream.stream.write_all(&request)).await;
+            let has_begun = Cell::new(false);
+            let is_over = AtomicBool::new(true);
+            let download =
+                self.download(context, &has_begun, &is_over, totals, entry.as_deref_mut());
+            let (reader, client) = (&mut upstream.stream, &mut self.client.stream);
+            let returned = match sent {
+                // A process that answers early and reads no further is heard all the same.
+                Ok(_) => download.run(reader, client).await,
+                Err(_elapsed) => Err(Fault::from(Refusal::new(
+                    504,
+                    "the user process does not read",
+                ))),
+            };
+            match returned {
+                Ok(Returned::Stale) if upstream.is_reused && may_replay => {
+                    upstream = site
+                        .pool
+                        .connect()
+                        .await
+                        .map_err(|error| unreachable_process(&error))?;
+                }
+                other => break other,
+            }
+        };
+        self.out = request;
+        self.finish(returned, upstream, true)
+    }
+
+    /// Sends a request whose body is still arriving, and the response back, both at once.
+    async fn stream(
+        &mut self,
+        context: &[u8; 32],
+        scanner: Option<Scanner>,
+        session: &mut OpenSession<'_>,
+        totals: &mut Totals,
+        entry: Option<&mut Entry>,
+    ) -> Result<bool, Fault> {
+        let site = self.site;
+        let mut upstream = site
+            .pool
+            .take()
+            .await
+            .map_err(|error| unreachable_process(&error))?;
+        self.go_ahead().await?;
+        let has_begun = Cell::new(false);
+        let is_over = AtomicBool::new(false);
+        let received = Cell::new(0);
+        let source = Source::new(self.head.framing);
+        let outcome = {
+            let (mut client_reads, mut client_writes) = tokio::io::split(&mut self.client.stream);
+            let (mut process_reads, mut process_writes) = tokio::io::split(&mut upstream.stream);
+            let upload = Upload {
+                settings: &site.settings,
+                inbox: &mut self.inbox,
+                source,
+                scanner,
+                session,
+                received: &received,
+                out: std::mem::take(&mut self.out),
+            };
+            let download = Download {
+                site,
+                context,
+                method_is_head: self.head.method.of(&self.head_bytes) == b"HEAD",
+                client_version: self.head.version,
+                is_persistent: self.head.is_persistent,
+                has_begun: &has_begun,
+                is_request_over: &is_over,
+                totals,
+                entry,
+            };
+            let upload = upload.run(&mut client_reads, &mut process_writes);
+            let download = download.run(&mut process_reads, &mut client_writes);
+            tokio::pin!(upload, download);
+            let mut is_uploading = true;
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut upload, if is_uploading => {
+                        is_uploading = false;
+                        match ended {
+                            Ok(is_whole) => {
+                                is_over.store(is_whole, std::sync::atomic::Ordering::Relaxed);
+                            }
+                            Err(fault) => break Err(fault),
+                        }
+                    }
+                    returned = &mut download => break returned,
+                }
+            }
+        };
+        let is_whole = is_over.into_inner();
+        totals.bytes_in = received.get();
+        match outcome {
+            // A response that has begun cannot become another one.
+            Err(Fault::Refused(_)) if has_begun.get() => Err(Fault::Broken),
+            Err(fault) => Err(fault),
+            Ok(returned) => self.finish(Ok(returned), upstream, is_whole),
+        }
+    }
+
+    fn download<'d>(
+        &self,
+        context: &'d [u8; 32],
+        has_begun: &'d Cell<bool>,
+        is_request_over: &'d AtomicBool,
+        totals: &'d mut Totals,
+        entry: Option<&'d mut Entry>,
+    ) -> Download<'d>
+    where
+        Self: 'd,
+    {
+        Download {
+            site: self.site,
+            context,
+            method_is_head: self.head.method.of(&self.head_bytes) == b"HEAD",
+            client_version: self.head.version,
+            is_persistent: self.head.is_persistent,
+            has_begun,
+            is_request_over,
+            totals,
+            entry,
+        }
+    }
+
+    /// Puts the connection to the user process back when it may be used again.
+    fn finish(
+        &self,
+        returned: Result<Returned, Fault>,
+        upstream: Upstream,
+        is_request_over: bool,
+    ) -> Result<bool, Fault> {
+        match returned? {
+            Returned::Stale => {
+                Err(Refusal::new(502, "the user process closed the connection").into())
+            }
+            Returned::Whole {
+                keeps_client,
+                keeps_process,
+            } => {
+                if keeps_process && is_request_over {
+                    self.site.pool.put(upstream.stream);
+                }
+                Ok(keeps_client && is_request_over)
+            }
+        }
+    }
+}
+
+fn unreachable_process(error: &std::io::Error) -> Refusal {
+    if error.kind() == std::io::ErrorKind::TimedOut {
+        return Refusal::new(504, "the user process did not accept in time").kept();
+    }
+    Refusal::new(502, "the user process does not accept connections").kept()
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(
+        method,
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+    )
+}
+
+/// Whether a response to this client can be chunked.
+pub(super) fn takes_chunks(version: HttpVersion) -> bool {
+    version == HttpVersion::V1_1
+}

@@ -1,0 +1,77 @@
+//! Bytes that were read and not used yet.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// Room made for one read.
+const READ_BYTES: usize = 16 * 1024;
+/// Room made for one read of a body.
+const BULK_BYTES: usize = 64 * 1024;
+/// Memory kept by a connection that waits.
+const IDLE_BYTES: usize = 4 * 1024;
+
+/// A buffer that is filled at its end and used from its start.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Inbox {
+    /// What is not used yet.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.start >= self.bytes.len()
+    }
+
+    /// Uses `count` bytes.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.start = self.start.saturating_add(count).min(self.bytes.len());
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    /// Gives memory back that a waiting connection does not need.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes.capacity() > IDLE_BYTES && self.is_empty() {
+            self.bytes = Vec::new();
+            self.start = 0;
+        }
+    }
+
+    /// Reads once; 0 at the end of the stream.
+    pub(super) async fn fill<R: AsyncRead + Unpin>(&mut self, from: &mut R) -> io::Result<usize> {
+        self.fill_with(from, READ_BYTES).await
+    }
+
+    /// Reads once, with the room that a body wants.
+    pub(super) async fn fill_bulk<R: AsyncRead + Unpin>(
+        &mut self,
+        from: &mut R,
+    ) -> io::Result<usize> {
+        self.fill_with(from, BULK_BYTES).await
+    }
+
+    async fn fill_with<R: AsyncRead + Unpin>(
+        &mut self,
+        from: &mut R,
+        room: usize,
+    ) -> io::Result<usize> {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.reserve(room);
+        from.read_buf(&mut self.bytes).await
+    }
+}

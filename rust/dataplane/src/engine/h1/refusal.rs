@@ -1,0 +1,140 @@
+//! Answers the data plane itself gives (data-plane specification §3): JSON, with a context id.
+
+use cloister_http::{ChunkError, HeadError};
+
+/// An answer to a request that is not forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    message: String,
+    retry_after_s: Option<u32>,
+    /// Whether the connection is in order, so that the next request can be read.
+    pub(super) keeps_connection: bool,
+}
+
+impl Refusal {
+    /// A refusal after which the connection is closed.
+    pub(super) fn new(status: u16, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            status,
+            message,
+            retry_after_s: None,
+            keeps_connection: false,
+        }
+    }
+
+    /// The same, with the connection kept.
+    pub(super) fn kept(self) -> Self {
+        Self {
+            keeps_connection: true,
+            ..self
+        }
+    }
+
+    /// The same, with a `Retry-After`.
+    pub(super) fn retry_after(self, seconds: u32) -> Self {
+        Self {
+            retry_after_s: Some(seconds),
+            ..self
+        }
+    }
+
+    /// Appends the answer, body included unless the request was HEAD.
+    pub(super) fn write(
+        &self,
+        context: &[u8; 32],
+        is_kept: bool,
+        is_head: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let body = serde_json::json!({ "message": self.message }).to_string();
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason(self.status).as_bytes());
+        out.extend_from_slice(b"\r\ncontent-type: application/json\r\ncontent-length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+        out.extend_from_slice(b"\r\nx-evervault-ctx: ");
+        out.extend_from_slice(context);
+        if let Some(seconds) = self.retry_after_s {
+            out.extend_from_slice(b"\r\nretry-after: ");
+            out.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
+        }
+        if !is_kept {
+            out.extend_from_slice(b"\r\nconnection: close");
+        }
+        out.extend_from_slice(b"\r\n\r\n");
+        if !is_head {
+            out.extend_from_slice(body.as_bytes());
+        }
+    }
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        Self::new(error.status(), error.to_string())
+    }
+}
+
+impl From<ChunkError> for Refusal {
+    fn from(error: ChunkError) -> Self {
+        Self::new(400, error.to_string())
+    }
+}
+
+/// Reason phrases of RFC 9110 §15 for the statuses that are answered here.
+pub(super) fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_json_with_a_context_id() {
+        let mut out = Vec::new();
+        Refusal::new(503, "say \"when\"")
+            .retry_after(1)
+            .write(&[b'A'; 32], false, false, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(text.contains("\r\ncontent-length: 25\r\n"), "{text}");
+        assert!(
+            text.contains("\r\nretry-after: 1\r\nconnection: close\r\n\r\n"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("{\"message\":\"say \\\"when\\\"\"}"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn head_gets_the_head_alone() {
+        let mut out = Vec::new();
+        Refusal::new(401, "no").write(&[b'A'; 32], true, true, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("content-length: 16") && text.ends_with("\r\n\r\n"));
+        assert!(!text.contains("connection"));
+    }
+}
