@@ -1,0 +1,74 @@
+//! Any bytes as a body with tokens: the result does not depend on where it is cut, and without a
+//! token nothing changes. `@` in the input stands for a token that opens.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use cloister_ciphertext::{
+    AppPrivateKey, Keyring, OpenPolicy, OpenSession, Place, Random, RandomError, ScanError,
+    ScanLimits, Scanner, SealOptions, ValueType, may_contain_token, seal,
+};
+use libfuzzer_sys::fuzz_target;
+
+struct Fixture {
+    keyring: Keyring,
+    token: String,
+}
+
+/// Not random: a finding must be found again.
+struct Counting(u8);
+
+impl Random for Counting {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), RandomError> {
+        for byte in bytes {
+            self.0 = self.0.wrapping_add(1);
+            *byte = self.0;
+        }
+        Ok(())
+    }
+}
+
+static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
+    let key = AppPrivateKey::from_bytes(&[0x11; 32]).expect("a scalar of the curve");
+    let options = SealOptions::enclave(1_700_000_000);
+    let token = seal(b"a \"b\" \\\n", ValueType::String, key.public(), &options, &mut Counting(5));
+    Fixture {
+        keyring: Keyring::new(vec![key]).expect("one key"),
+        token: token.expect("it seals"),
+    }
+});
+
+fn scan<'b>(
+    place: Place,
+    pieces: impl Iterator<Item = &'b [u8]>,
+) -> Result<(Vec<u8>, u64), ScanError> {
+    let policy = OpenPolicy { dangerous_accept_debug: false, distinct_keys: 4 };
+    let mut session = OpenSession::new(&FIXTURE.keyring, policy);
+    let mut scanner = Scanner::new(place, ScanLimits { max_token: 512 });
+    let mut out = Vec::new();
+    for piece in pieces {
+        scanner.push(piece, &mut out, &mut session)?;
+    }
+    let summary = scanner.finish(&mut out, &mut session)?;
+    Ok((out, summary.fields_opened))
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((choice, text)) = data.split_first() else { return };
+    let place = [Place::Json, Place::Text, Place::Detect][usize::from(choice % 3)];
+    let step = usize::from(choice / 3).max(1);
+    let mut body = Vec::new();
+    for byte in text {
+        match byte {
+            b'@' => body.extend_from_slice(FIXTURE.token.as_bytes()),
+            other => body.push(*other),
+        }
+    }
+    let whole = scan(place, [body.as_slice()].into_iter());
+    assert_eq!(whole, scan(place, body.chunks(step)));
+    if let Ok((out, opened)) = whole {
+        assert!(opened > 0 || out == body, "nothing was opened and something changed");
+        assert!(opened == 0 || may_contain_token(&body));
+    }
+});
