@@ -130,7 +130,7 @@ impl ChunkDecoder {
     fn byte(&mut self, byte: u8) -> Result<(), ChunkError> {
         self.state = match (self.state, byte) {
             (State::Size, b'\r') if self.digits > 0 => State::SizeLf,
-            (State::Size, b';' | b' ' | b'\t') if self.digits > 0 => State::Extension,
+            (State::Size, b';') if self.digits > 0 => State::Extension,
             (State::Size, digit) => {
                 let value = char::from(digit).to_digit(16).ok_or(ChunkError::Size)?;
                 self.digits = self.digits.saturating_add(1);
