@@ -17,6 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "hello-enclave"
 START_SECONDS = 90
 STOP_SECONDS = 60
+NOBODY = 65534  # no subordinate ids, no home, no rights
+NOT_IMPORTED = shutil.ignore_patterns("__pycache__", "tests", "pip", "*.dist-info/licenses")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,21 +28,52 @@ class Somebody:
     Args:
         home: ``HOME`` and ``CLOISTER_HOME`` are below it.
         uid: User and group id; ``None``: this user.
-        package: Folder that `cloister` is imported from; ``None``: as this process does.
+        python: Interpreter, and the folders it imports from.
     """
 
     home: pathlib.Path
     uid: int | None = None
-    package: pathlib.Path | None = None
+    python: str = sys.executable
+    paths: tuple[str, ...] = tuple(path for path in sys.path if path)
+
+    @classmethod
+    def unprivileged(cls, folder: pathlib.Path) -> Self:
+        """Another user than root, with a home of its own below ``folder``.
+
+        What this process imports from is copied when that user cannot read it, as in a checkout
+        below root's own home.
+
+        Args:
+            folder: An empty folder that everybody can enter.
+        """
+        home = folder / "home"
+        home.mkdir(mode=0o700)
+        os.chown(home, NOBODY, NOBODY)
+        paths = []
+        for number, path in enumerate(pathlib.Path(path) for path in sys.path if path):
+            if not path.is_dir() or is_open_to_all(path):
+                paths.append(str(path))
+                continue
+            copy = folder / f"import-{number}"
+            if (path / "cloister").is_dir():
+                shutil.copytree(path / "cloister", copy / "cloister", ignore=NOT_IMPORTED)
+            else:
+                shutil.copytree(path, copy, ignore=NOT_IMPORTED)
+            paths.append(str(copy))
+        python = sys.executable
+        if not is_open_to_all(pathlib.Path(python).resolve()):
+            raise AssertionError(f"`{python}` is not for other users: install Python for all")
+        base = getattr(sys, "_base_executable", python)
+        usable = python if is_open_to_all(pathlib.Path(python)) else base
+        return cls(home=home, uid=NOBODY, python=usable, paths=tuple(paths))
 
     def environment(self) -> dict[str, str]:
         """What a fresh login would have, and where the package is."""
-        paths = [str(self.package)] if self.package else [path for path in sys.path if path]
         return {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": str(self.home),
             "CLOISTER_HOME": str(self.home / "cloister"),
-            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONPATH": os.pathsep.join(self.paths),
             "PYTHONDONTWRITEBYTECODE": "1",
             "NO_COLOR": "1",
         }
@@ -51,7 +84,7 @@ class Somebody:
         if self.uid is not None:
             who = {"user": self.uid, "group": self.uid, "extra_groups": []}
         return subprocess.Popen(
-            [sys.executable, "-m", "cloister.cli.main", *words],
+            [self.python, "-m", "cloister.cli.main", *words],
             cwd=folder,
             env=self.environment(),
             stdout=subprocess.PIPE,
@@ -72,6 +105,14 @@ class Somebody:
     def json(self, *words: str, folder: pathlib.Path, status: int = 0) -> Any:
         """The one JSON object that a command prints."""
         return json.loads(self.run(*words, "--json", folder=folder, status=status)[0])
+
+
+def is_open_to_all(path: pathlib.Path) -> bool:
+    """Whether other users can read this file or folder, and enter every folder above it."""
+    folders = [path, *path.parents] if path.is_dir() else list(path.parents)
+    return all(folder.stat().st_mode & 0o001 for folder in folders) and bool(
+        path.stat().st_mode & 0o004
+    )
 
 
 def make_project(folder: pathlib.Path, who: Somebody) -> pathlib.Path:

@@ -1,0 +1,270 @@
+"""One local run: platform, host and runner around one enclave, in this process.
+
+It owns what it starts and ends it in order: clients first, then the enclave, which finishes and
+sends its last logs, then the host, the store, the run directory. Whatever fails on the way, all of
+what was started before is ended. Printing is the command's part, and signals are, too.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import datetime as dt
+import fcntl
+import pathlib
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from cloister.cli import _local_key, _run_dir
+from cloister.cli._run_plan import RunPlan
+from cloister.errors import CloisterError, ConfigError, RunnerError, StoreError
+from cloister.host import DevelopmentCa, Host, HostOptions
+from cloister.host.listening import listen_error
+from cloister.platform import local
+from cloister.platform.api_keys import ApiKeys
+from cloister.platform.clock import system
+from cloister.platform.embedded import EmbeddedPlatform
+from cloister.platform.registry import Registry
+from cloister.runners import Exit, Launch, SandboxRunner
+from cloister.runners.sandbox import SandboxEnclave
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What a client needs to reach the enclave and to believe it."""
+
+    address: str
+    ca_file: pathlib.Path
+    nsm_root: pathlib.Path
+    api_key: str | None = dataclasses.field(repr=False)
+    api_key_file: pathlib.Path | None
+    app_public_key: bytes
+    registers: Mapping[int, bytes]
+    init_pid: int | None
+    log_dir: pathlib.Path
+
+
+class RunSession:
+    """Starts, watches and ends one run.
+
+    Use it in a ``with`` statement; leaving it ends everything at once, after :meth:`drain` or
+    without it. It must be made and used on the main thread: the launcher's life is tied to the
+    thread that started it.
+
+    Args:
+        plan: What is to be run.
+        console: Told each line of the enclave's console.
+        event: Told of each event that the enclave reports: kind and message.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        *,
+        console: Callable[[str], None],
+        event: Callable[[str, str], None],
+    ) -> None:
+        self._plan = plan
+        self._console_sink = console
+        self._last_lines: collections.deque[str] = collections.deque(maxlen=CONSOLE_LINES)
+        self._event = event
+        self._ends = contextlib.ExitStack()
+        self._host: Host | None = None
+        self._enclave: SandboxEnclave | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.close()
+
+    def start(self) -> Running:
+        """Starts everything and returns when clients are accepted.
+
+        Raises:
+            CloisterError: Whatever a part says; :class:`RunnerError`, with the last lines of the
+                console, when the enclave ended or was not ready in time.
+        """
+        plan = self._plan
+        _check_listen(plan.listen)
+        store = local.open_store(plan.toml.parent)
+        self._ends.callback(store.close)
+        self._ends.callback(_only_one(store.directory / f"run-{plan.enclave}.lock", plan.name))
+        registry = Registry(store)
+        _deploy(registry, plan)
+        api_key = None
+        if plan.needs_api_key:
+            api_key = _local_key.local_key(ApiKeys(store, plan.app), store.directory)
+        authority = DevelopmentCa(plan.dev_ca, now=system())
+        platform = EmbeddedPlatform(store, development_root=plan.dev_ca / NSM_ROOT_FILE)
+
+        run_dir = _run_dir.make(plan.runtime, pathlib.Path(tempfile.gettempdir()))
+        self._ends.callback(_run_dir.remove, run_dir)
+        runner = SandboxRunner(dev_ca_dir=plan.dev_ca, console=self._console)
+        endpoints = runner.prepare(run_dir)
+        log_dir = store.directory / "logs" / str(plan.enclave)
+        host = Host(
+            HostOptions(
+                enclave=plan.enclave,
+                ingress=endpoints.ingress,
+                health=endpoints.health,
+                agent=endpoints.agent,
+                listen=plan.listen,
+                run_dir=run_dir,
+                log_dir=log_dir,
+                objects_dir=store.directory / "objects",
+            ),
+            platform=platform,
+            certificates=authority,
+            events=lambda _, kind, message: self._event(kind, message),
+        )
+        self._host = host
+        self._ends.callback(host.stop)
+        self._ends.callback(platform.close)
+        host.start()
+        launch = Launch(
+            image=plan.image,
+            run_dir=run_dir,
+            module_id=_module_id(),
+            memory_bytes=plan.memory_bytes,
+            cpus=plan.cpus,
+            debug=plan.debug,
+            grace_ms=plan.drain_ms + DRAIN_SLACK_MS,
+        )
+        self._enclave = runner.start(launch)
+        self._ends.callback(self._enclave.kill)
+        self._wait_ready(host, self._enclave)
+        address = host.accept()
+        return Running(
+            address=address,
+            ca_file=authority.certificate_path,
+            nsm_root=plan.dev_ca / NSM_ROOT_FILE,
+            api_key=api_key,
+            api_key_file=store.directory / _local_key.FILE if api_key else None,
+            app_public_key=registry.app_public_key(plan.app),
+            registers=plan.registers,
+            init_pid=self._enclave.init_pid,
+            log_dir=log_dir,
+        )
+
+    def ended(self, timeout_s: float) -> Exit | None:
+        """How the enclave ended by itself, or ``None`` when it still runs after ``timeout_s``."""
+        return None if self._enclave is None else self._enclave.wait(timeout_s)
+
+    def drain(self) -> Exit | None:
+        """Stops accepting, lets the enclave finish within its own limit, and waits for its end."""
+        if self._host is None or self._enclave is None:
+            return None
+        self._host.drain(dt.timedelta(milliseconds=self._plan.drain_ms))
+        ended = self._enclave.wait(DRAIN_SLACK_MS / 1000)
+        return self._enclave.stop() if ended is None else ended
+
+    def failure(self, what: str) -> RunnerError:
+        """An error that shows what the enclave said last."""
+        lines = "".join(f"\n  {line}" for line in self._last_lines)
+        said = f"; its console ended with:{lines}" if lines else "; its console is empty"
+        return RunnerError(f"{what}{said}")
+
+    def _wait_ready(self, host: Host, enclave: SandboxEnclave) -> None:
+        deadline = time.monotonic() + self._plan.start_timeout.total_seconds()
+        while True:
+            health = host.health
+            if health.ready:
+                return
+            ended = enclave.wait(LOOK_SECONDS)
+            if ended is not None:
+                raise self.failure(f"the enclave ended before it was ready ({_described(ended)})")
+            if health.state == "failed":
+                raise self.failure(f"the enclave cannot serve: {health.reason or 'no reason'}")
+            if time.monotonic() > deadline:
+                reason = f", {health.reason}" if health.reason else ""
+                waited = f"{self._plan.start_timeout.total_seconds():.0f} s"
+                raise self.failure(
+                    f"the enclave was not ready within {waited}: it is {health.state}{reason}"
+                )
+
+    def _console(self, line: str) -> None:
+        shown = "".join(char if char.isprintable() else "�" for char in line[:MAX_CONSOLE_LINE])
+        self._last_lines.append(shown)
+        self._console_sink(shown)
+
+
+def _deploy(registry: Registry, plan: RunPlan) -> None:
+    """Makes the image the one active deployment: nothing is released to an older build."""
+    record = registry.enclave(plan.enclave)
+    if record is None:
+        raise StoreError(
+            f"the enclave `{plan.name}` ({plan.enclave}) is not in the store of this folder",
+            hint="`cloister init` registers it; a copied enclave.toml needs a uuid of its own",
+        )
+    if record.app_uuid != plan.app:
+        raise ConfigError(
+            f"`app_uuid` of enclave.toml is {plan.app}, the store has {record.app_uuid}",
+            hint="`cloister init` writes the right one",
+        )
+    signer = registry.service_public_keys(record.team_uuid)[0]
+    if signer not in plan.service_keys:
+        raise ConfigError(
+            "the image does not trust the service key of this folder's store, and would refuse"
+            " every bundle",
+            hint="`cloister init` writes it into enclave.toml; then `cloister build`",
+        )
+    if record.accepts_debug != plan.debug:
+        registry.set_accepts_debug(plan.enclave, accepts=plan.debug)
+    deployed = registry.add_deployment(plan.enclave, plan.registers)
+    for deployment in registry.deployments(plan.enclave):
+        if deployment.active and deployment.id != deployed:
+            registry.end_deployment(deployment.id)
+
+
+def _check_listen(address: str) -> None:
+    """Finds a port that is in use before an enclave was started for it."""
+    host, _, port = address.removeprefix("tcp:").rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, int(port)))
+    except OSError as problem:
+        raise listen_error(address, problem) from problem
+
+
+def _only_one(path: pathlib.Path, name: str) -> Callable[[], None]:
+    """Takes the lock of a running enclave; what is returned gives it back."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise StoreError(
+            f"the enclave `{name}` of this folder runs already",
+            hint="stop the other `cloister run` first",
+        ) from None
+    return file.close
+
+
+def ended_early(session: RunSession, ended: Exit) -> CloisterError:
+    """The error of an enclave that ended while it should have run."""
+    return session.failure(f"the enclave ended ({_described(ended)})")
+
+
+def _described(ended: Exit) -> str:
+    if ended.signal is not None:
+        return f"killed by signal {ended.signal}"
+    return f"exit status {ended.code}"
+
+
+def _module_id() -> str:
+    """A module id of the form that Nitro gives: instance id and enclave id."""
+    return f"i-{secrets.token_hex(9)[:17]}-enc{secrets.token_hex(8)}"
+
+
+NSM_ROOT_FILE = "nsm-root.pem"
+CONSOLE_LINES = 20
+MAX_CONSOLE_LINE = 500
+LOOK_SECONDS = 0.05
+DRAIN_SLACK_MS = 5_000  # from the end of a drain to the end of init: last logs, processes, mounts

@@ -1,0 +1,254 @@
+"""``cloister run``: platform, host and runner around one enclave, in one foreground command."""
+
+import enum
+import pathlib
+import shlex
+import signal
+import threading
+import types
+from typing import Annotated, Any, Self
+
+import typer
+
+from cloister.cli import _run_plan, output, params, settings
+from cloister.cli._run_plan import RunPlan
+from cloister.cli._run_session import Running, RunSession, ended_early
+from cloister.errors import UsageError
+from cloister.host import logs
+
+
+class RunnerName(enum.StrEnum):
+    """Ways to run an enclave."""
+
+    SANDBOX = "sandbox"
+    QEMU = "qemu"
+    NITRO = "nitro"
+
+
+def run(  # noqa: PLR0913 - the options of the command
+    *,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0: any free one.")
+    ] = "127.0.0.1:8443",
+    config: Annotated[
+        pathlib.Path, typer.Option("--config", metavar="FILE", help="The enclave.toml.")
+    ] = pathlib.Path("enclave.toml"),
+    eif: Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="FILE", help="The image; default: enclave.eif beside enclave.toml."),
+    ] = None,
+    runner: Annotated[RunnerName, typer.Option(help="How it is run.")] = RunnerName.SANDBOX,
+    show_logs: Annotated[
+        bool, typer.Option("--logs", help="Print each transaction log line as it arrives.")
+    ] = False,
+    console: Annotated[
+        bool, typer.Option("--console", help="Show the console of the enclave's init.")
+    ] = False,
+    start_timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the enclave may take to be ready.")
+    ] = "60s",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object when it is ready.")
+    ] = False,
+) -> None:
+    """Run an enclave on this machine.
+
+    Platform, host and runner in this one process, under a development root that nobody outside this
+    machine trusts. Ctrl-C lets the enclave finish what is in flight, then stops everything; a
+    second one stops it at once.
+
+    Example:
+      cloister run --listen 127.0.0.1:8443 --logs
+    """
+    if runner is not RunnerName.SANDBOX:
+        raise UsageError(
+            f"the runner `{runner.value}` needs an image with a kernel, which `cloister build` does"
+            " not make yet",
+            hint="--runner sandbox runs the image on any Linux",
+        )
+    env = settings.load()
+    plan = _run_plan.make(
+        config,
+        image=eif,
+        listen=_address(listen),
+        dev_ca=env.dev_ca,
+        runtime=env.runtime,
+        start_timeout=params.duration(start_timeout),
+    )
+    if plan.debug:
+        output.warn("a debug enclave: its PCRs are zero, its console is open, nothing is proved")
+    say = output.note if console else output.detail
+    with (
+        Stop() as stop,
+        RunSession(
+            plan,
+            console=lambda line: say(f"console: {line}"),
+            event=lambda kind, message: output.detail(f"enclave: {kind}: {message}"),
+        ) as session,
+    ):
+        with output.step(f"`{plan.name}` started in the sandbox"):
+            running = session.start()
+        stop.can_drain = True
+        output.show(_shown(plan, running), as_json=as_json, text=_told(plan, running))
+        printing = LogPrinter(running.log_dir, as_json=as_json) if show_logs else None
+        try:
+            while not stop.is_asked:
+                ended = session.ended(WAIT_SECONDS)
+                if ended is not None:
+                    raise ended_early(session, ended)
+            output.note("stopping: no new clients, what is in flight may finish")
+            session.drain()
+        finally:
+            if printing is not None:
+                printing.stop()
+    output.note("stopped")
+
+
+class Stop:
+    """Ctrl-C and SIGTERM: the first asks for a drain, the second ends at once, more do nothing.
+
+    Before there is something to drain, the first ends at once.
+    """
+
+    def __init__(self) -> None:
+        self.can_drain = False
+        self.is_asked = False
+        self._is_ending = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, _number: int, _frame: types.FrameType | None) -> None:
+        if self._is_ending:
+            return
+        if self.is_asked or not self.can_drain:
+            self._is_ending = True
+            raise KeyboardInterrupt
+        self.is_asked = True
+
+
+class LogPrinter:
+    """Prints transaction log records as they reach the disk, on a thread of its own.
+
+    Args:
+        folder: Where the segments are.
+        as_json: Print whole records.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, as_json: bool) -> None:
+        self._stop = threading.Event()
+        self._as_json = as_json
+        self._thread = threading.Thread(target=self._run, args=(folder,), name="log-printer")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Prints what is there and ends."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self, folder: pathlib.Path) -> None:
+        for record in logs.follow(folder, self._stop):
+            output.show(record, as_json=self._as_json, text=_line(record))
+
+
+def _line(record: dict[str, Any]) -> str:
+    """One request in one line; what clients chose is escaped."""
+    fields = ("ts", "remoteIp", "requestMethod", "uri", "responseCode", "elapsed", "txid")
+    shown = [str(record.get(field, "-")) for field in fields]
+    return " ".join(
+        "".join(char if char.isprintable() else "�" for char in value) for value in shown
+    )
+
+
+def _address(listen: str) -> str:
+    host, colon, port = listen.removeprefix("tcp:").rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
+        raise UsageError(
+            f"--listen: expected HOST:PORT, as in 127.0.0.1:8443, got `{params.printable(listen)}`"
+        )
+    return f"tcp:{host}:{port}"
+
+
+def _shown(plan: RunPlan, running: Running) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "uuid": str(plan.enclave),
+        "app_uuid": str(plan.app),
+        "url": _url(plan, running),
+        "listen": running.address,
+        "runner": "sandbox",
+        "trust": "development",
+        "debug": plan.debug,
+        "ca_file": str(running.ca_file),
+        "nsm_root": str(running.nsm_root),
+        "api_key": running.api_key,
+        "api_key_file": None if running.api_key_file is None else str(running.api_key_file),
+        "app_public_key": running.app_public_key.hex(),
+        "pcrs": _pcrs(running),
+        "log_dir": str(running.log_dir),
+        "init_pid": running.init_pid,
+    }
+
+
+def _pcrs(running: Running) -> dict[str, str]:
+    return {f"PCR{index}": value.hex() for index, value in sorted(running.registers.items())}
+
+
+def _url(plan: RunPlan, running: Running) -> str:
+    host, _, port = running.address.removeprefix("tcp:").rpartition(":")
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - to connect to
+    return f"{'https' if plan.terminates_tls else 'tcp'}://{host}:{port}"
+
+
+def _told(plan: RunPlan, running: Running) -> str:
+    url = _url(plan, running)
+    lines = [
+        f"`{plan.name}` runs: platform, host and runner in this process, under a development root.",
+        "It proves nothing to anybody outside this machine.",
+        "",
+        f"  URL              {url}",
+        f"  CA file          {running.ca_file}",
+        f"  attestation root {running.nsm_root}",
+    ]
+    if running.api_key is not None:
+        lines += [
+            f"  API key          {running.api_key}",
+            f"    kept in        {running.api_key_file}",
+        ]
+    lines += [f"  {name:<16} {value}" for name, value in _pcrs(running).items()]
+    lines += [f"  transaction logs {running.log_dir}"]
+    if plan.terminates_tls:
+        lines += ["", *_how_to_call(plan, running, url)]
+    return "\n".join([*lines, "", "Ctrl-C drains and stops it."])
+
+
+def _how_to_call(plan: RunPlan, running: Running, url: str) -> list[str]:
+    key = ""
+    if running.api_key_file is not None:
+        key = f' -H "api-key: $(cat {shlex.quote(str(running.api_key_file))})"'
+    lines = [
+        "With curl (TLS alone, nothing is attested):",
+        f"  curl --cacert {shlex.quote(str(running.ca_file))}{key} {url}/",
+        "With the SDK (attested before the first byte is sent):",
+        "  from cloister.attest import TrustAnchor",
+        "  from cloister.client import Session",
+        f"  session = Session({url!r}, {str(plan.toml)!r},",
+        f"      trust_anchor=TrustAnchor.dangerous_root({str(running.nsm_root)!r}),",
+        f"      ca_file={str(running.ca_file)!r},",
+    ]
+    if running.api_key_file is not None:
+        lines.append(f"      api_key=open({str(running.api_key_file)!r}).read().strip(),")
+    if plan.debug:
+        lines.append("      dangerous_accept_debug=True,")
+    return [*lines, "  )", f"  session.get({url + '/'!r})"]
+
+
+WAIT_SECONDS = 0.25
+MAX_PORT = 65_535
