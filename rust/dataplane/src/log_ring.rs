@@ -342,4 +342,4 @@ const WAKE_BYTES: usize = BATCH_BYTES / 2;
 const ENTRY_BYTES: usize = 64;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
