@@ -22,6 +22,8 @@ class Settings:
         platform_url: ``CLOISTER_PLATFORM_URL``, when set.
         api_key: ``CLOISTER_API_KEY``, else ``EV_API_KEY``, when set.
         app_uuid: ``EV_APP_UUID``, when set.
+        source_date_epoch: ``SOURCE_DATE_EPOCH``, seconds since the Unix epoch, as it was written
+            (https://reproducible-builds.org/specs/source-date-epoch).
         no_color: ``NO_COLOR`` is set to anything but nothing (https://no-color.org).
     """
 
@@ -30,6 +32,7 @@ class Settings:
     platform_url: str | None
     api_key: str | None = dataclasses.field(repr=False)
     app_uuid: str | None
+    source_date_epoch: str | None
     no_color: bool
 
     @property
@@ -58,5 +61,6 @@ def load() -> Settings:
         platform_url=env.get("CLOISTER_PLATFORM_URL") or None,
         api_key=env.get("CLOISTER_API_KEY") or env.get("EV_API_KEY") or None,
         app_uuid=env.get("EV_APP_UUID") or None,
+        source_date_epoch=env.get("SOURCE_DATE_EPOCH") or None,
         no_color=bool(env.get("NO_COLOR")),
     )

@@ -1,0 +1,267 @@
+"""Ramdisks: uncompressed ``newc`` cpio archives, in one spelling, and a strict reader.
+
+The same tree gives the same bytes: entries by the bytes of their path, one time for all, inode
+numbers counted from 1, device 0, padding to 512. The reader takes what it is given apart and
+refuses what a kernel or our launcher would read differently; it follows no path and writes nothing.
+
+The format is that of the kernel's ``Documentation/driver-api/early-userspace/buffer-format.rst``.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NoReturn
+
+from cloister.build.rootfs import Content, Directory, File, Node, Symlink, Tree, shown
+from cloister.errors import MalformedImage
+
+
+def size(tree: Tree) -> int:
+    """Length of the archive of a tree, in bytes."""
+    total = 0
+    for record in _records(tree):
+        total += _aligned(HEADER_BYTES + len(record.name) + 1, WORD) + _aligned(record.size, WORD)
+    total += _aligned(HEADER_BYTES + len(TRAILER) + 1, WORD)
+    return _aligned(total, BLOCK)
+
+
+def write(tree: Tree, *, mtime: int = 0) -> Iterator[bytes]:
+    """The archive of a tree, block by block.
+
+    Args:
+        tree: What is in it.
+        mtime: The one modification time, seconds since the Unix epoch.
+
+    Raises:
+        MalformedImage: A file is too large for the format, or changed while it was read.
+    """
+    written = 0
+    for record in _records(tree):
+        head = _head(record, mtime)
+        yield head
+        written += len(head) + record.size
+        if record.content is not None:
+            yield from record.content.blocks()
+        elif record.data:
+            yield record.data
+        padding = -record.size % WORD
+        written += padding
+        yield bytes(padding)
+    trailer = _head(_Record(name=TRAILER, inode=0, mode=0, links=1), 0)
+    yield trailer + bytes(-(written + len(trailer)) % BLOCK)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of an archive that was read.
+
+    Args:
+        path: Its path, relative.
+        mode: Kind and permission bits.
+        uid: Owner.
+        gid: Group.
+        mtime: Modification time, seconds since the Unix epoch.
+        inode: Device major, device minor and inode number.
+        links: Number of names.
+        data: Its bytes, or the target of a symbolic link.
+    """
+
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    inode: tuple[int, int, int]
+    links: int
+    data: memoryview
+
+
+def read(archive: memoryview | bytes, *, at: int = 0) -> list[Entry]:
+    """All entries of an archive.
+
+    Args:
+        archive: The archive; entries refer to it and copy nothing.
+        at: Where it starts in its file, for messages.
+
+    Raises:
+        MalformedImage: At an offset, for a reason: not the format, an absolute path or ``..``, a
+            name that is there twice or before its folder, a device node, pipe or socket.
+    """
+    return list(_Reader(memoryview(archive), at).entries())
+
+
+class _Reader:
+    def __init__(self, archive: memoryview, at: int) -> None:
+        self._archive = archive
+        self._base = at
+        self._at = 0
+        self._folders: dict[bytes, bool] = {b"": True}
+
+    def entries(self) -> Iterator[Entry]:
+        while True:
+            start = self._at
+            entry = self._record()
+            if entry.path == TRAILER:
+                break
+            if len(self._folders) > MAX_ENTRIES:
+                self._fail(start, f"more than {MAX_ENTRIES} entries")
+            if entry.path == b"." and entry.mode & KIND == DIRECTORY:
+                continue
+            self._check(entry, start)
+            yield entry
+        rest = self._archive[self._at :]
+        # Other writers leave a short rest; more than a block would be a second archive.
+        if len(rest) >= BLOCK or any(rest):
+            self._fail(self._at, "bytes after the trailer")
+
+    def _record(self) -> Entry:
+        start = self._at
+        head = bytes(self._take(HEADER_BYTES, start))
+        if head[:6] != MAGIC:
+            self._fail(start, "not an uncompressed `newc` header")
+        digits = head[6:]
+        if not all(byte in b"0123456789abcdefABCDEF" for byte in digits):
+            self._fail(start, "a header number is not hexadecimal")
+        numbers = [int(digits[index : index + 8], 16) for index in range(0, len(digits), 8)]
+        inode, mode, uid, gid, links, mtime, length, major, minor, _, _, name_length, _ = numbers
+        if not 1 < name_length <= MAX_NAME:
+            self._fail(start, f"a name of {name_length} bytes, expected 2 to {MAX_NAME}")
+        name = bytes(self._take(name_length, start))
+        if name[-1:] != b"\0" or b"\0" in name[:-1]:
+            self._fail(start, "a name that does not end where its length says")
+        self._align(start)
+        data = self._take(length, start)
+        self._align(start)
+        return Entry(
+            path=name[:-1],
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            mtime=mtime,
+            inode=(major, minor, inode),
+            links=links,
+            data=data,
+        )
+
+    def _check(self, entry: Entry, start: int) -> None:
+        kind = entry.mode & KIND
+        name = shown(entry.path)
+        if entry.path.startswith(b"/"):
+            self._fail(start, f"`{name}` is an absolute path")
+        parts = entry.path.split(b"/")
+        if any(part in (b"", b".", b"..") or len(part) > MAX_PART for part in parts):
+            self._fail(start, f"`{name}` has an empty, too long, `.` or `..` part")
+        if kind not in (DIRECTORY, FILE, SYMLINK):
+            self._fail(start, f"`{name}` is a device node, pipe or socket")
+        if not self._folders.get(entry.path.rpartition(b"/")[0], False):
+            self._fail(start, f"`{name}` lies in no folder that came before it")
+        if entry.path in self._folders:
+            self._fail(start, f"`{name}` is there twice")
+        if kind == DIRECTORY and len(entry.data):
+            self._fail(start, f"`{name}` is a folder with contents")
+        if kind == SYMLINK and not 0 < len(entry.data) <= MAX_NAME:
+            self._fail(start, f"`{name}` is a link without a proper target")
+        self._folders[entry.path] = kind == DIRECTORY
+
+    def _take(self, count: int, start: int) -> memoryview:
+        taken = self._archive[self._at : self._at + count]
+        if len(taken) != count:
+            self._fail(start, "the archive ends inside this entry")
+        self._at += count
+        return taken
+
+    def _align(self, start: int) -> None:
+        if any(self._take(-self._at % WORD, start)):
+            self._fail(start, "padding that is not zero")
+
+    def _fail(self, at: int, problem: str) -> NoReturn:
+        raise MalformedImage(f"ramdisk at offset {self._base + at}: {problem}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    name: bytes
+    inode: int
+    mode: int
+    links: int
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    data: bytes = b""
+    content: Content | None = None
+
+
+def _records(tree: Tree) -> Iterator[_Record]:
+    """Records in order; the first name of a hard-linked file carries the bytes."""
+    names: dict[int, int] = {}
+    for _, node in tree:
+        if isinstance(node, File):
+            names[id(node)] = names.get(id(node), 0) + 1
+    inodes: dict[int, int] = {}
+    last = 0
+    for path, node in tree:
+        first = id(node) not in inodes
+        if first:
+            last += 1
+            inodes[id(node)] = last
+        yield _record(path, node, inodes[id(node)], names.get(id(node), 1), is_first=first)
+
+
+def _record(path: bytes, node: Node, inode: int, links: int, *, is_first: bool) -> _Record:
+    kind, data, content = DIRECTORY, b"", None
+    length = 0
+    if isinstance(node, File):
+        kind = FILE
+        if is_first:
+            content, length = node.content, node.content.size
+    elif isinstance(node, Symlink):
+        kind, data, length = SYMLINK, node.target, len(node.target)
+    for what, number in (("size", length), ("owner", node.uid), ("group", node.gid)):
+        if not 0 <= number <= MAX_NUMBER:
+            raise MalformedImage(
+                f"image entry `{shown(path)}` has a {what} of {number}: the format ends at 4 GiB"
+            )
+    return _Record(
+        name=path,
+        inode=inode,
+        mode=kind | (node.mode & 0o7777),
+        links=links if isinstance(node, File) else (2 if isinstance(node, Directory) else 1),
+        uid=node.uid,
+        gid=node.gid,
+        size=length,
+        data=data,
+        content=content,
+    )
+
+
+def _head(record: _Record, mtime: int) -> bytes:
+    name = record.name + b"\0"
+    numbers = (
+        record.inode,
+        record.mode,
+        record.uid,
+        record.gid,
+        record.links,
+        mtime,
+        record.size,
+        *(0, 0, 0, 0),  # the device of the entry, and that of a device node
+        len(name),
+        0,  # no checksum in this variant
+    )
+    head = MAGIC + b"".join(b"%08X" % number for number in numbers) + name
+    return head + bytes(-len(head) % WORD)
+
+
+def _aligned(length: int, to: int) -> int:
+    return length + -length % to
+
+
+MAGIC = b"070701"
+TRAILER = b"TRAILER!!!"
+HEADER_BYTES = 110
+WORD = 4
+BLOCK = 512
+KIND, DIRECTORY, FILE, SYMLINK = 0o170_000, 0o040_000, 0o100_000, 0o120_000
+MAX_NUMBER = 0xFFFF_FFFF
+MAX_NAME = 4096
+MAX_PART = 255
+MAX_ENTRIES = 1 << 20

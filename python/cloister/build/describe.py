@@ -1,0 +1,89 @@
+"""Everything an EIF says about itself, checked or marked as unchecked."""
+
+import hashlib
+import pathlib
+from typing import Any
+
+from cloister.build import cpio
+from cloister.build.eif import Eif, Kind, measure, metadata, open_eif, signature
+from cloister.build.eif.measure import Measuring, register
+from cloister.errors import MalformedImage
+
+
+def describe(path: pathlib.Path, *, is_verified: bool = False) -> dict[str, Any]:
+    """Describes an image.
+
+    Args:
+        path: The EIF.
+        is_verified: Refuse an image that could not start: its ramdisks are read too, and a
+            signature must be right. Without it, a problem with either is part of the description.
+
+    Returns:
+        One object with stable keys, ready for JSON.
+
+    Raises:
+        MissingInput: There is no such file.
+        MalformedImage: It is not an EIF, or ``is_verified`` and something in it is wrong.
+    """
+    with open_eif(path) as image:
+        if is_verified:
+            measure(image)
+            for section in image.ramdisks:
+                cpio.read(section.payload, at=section.offset)
+        measured = Measuring.of(image).pcrs(None)
+        pcrs, signed = measured.shown(), None
+        if image.signature is not None:
+            signed = _signature(bytes(image.signature.payload), measured.pcr0)
+            if "pcr8" in signed:
+                pcrs["PCR8"] = signed.pop("pcr8")
+        return {
+            "path": str(path),
+            "version": 4,
+            "architecture": image.architecture,
+            "default_memory": image.default_memory,
+            "default_cpus": image.default_cpus,
+            "crc": f"{image.crc:08x}",
+            "has_kernel": image.one(Kind.KERNEL) is not None,
+            "sections": [
+                {
+                    "type": section.kind.name.lower(),
+                    "offset": section.offset,
+                    "size": section.size,
+                    "sha384": hashlib.sha384(section.payload).hexdigest(),
+                }
+                for section in image.sections
+            ],
+            "pcrs": pcrs,
+            "signature": signed,
+            "metadata": _metadata(image),
+            "verified": is_verified,
+        }
+
+
+def _signature(section: bytes, pcr0: bytes) -> dict[str, Any]:
+    try:
+        verified = signature.verify(section, pcr0)
+    except MalformedImage as problem:
+        return {"valid": False, "problem": problem.message}
+    certificate = verified.certificate
+    return {
+        "valid": True,
+        "algorithm": "ES384",
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "serial": f"{certificate.serial_number:x}",
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "sha256": hashlib.sha256(verified.certificate_der).hexdigest(),
+        "pcr8": register(verified.certificate_der).hex(),
+    }
+
+
+def _metadata(image: Eif) -> dict[str, Any] | None:
+    section = image.one(Kind.METADATA)
+    if section is None:
+        return None
+    try:
+        return metadata.decode(section.payload)
+    except MalformedImage as problem:
+        return {"problem": problem.message}

@@ -1,0 +1,120 @@
+"""What a Dockerfile makes: files, and the settings of what runs."""
+
+import dataclasses
+import signal
+from typing import Any
+
+from cloister.build.rootfs import Tree
+from cloister.errors import MalformedImage
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH of an image that sets none (moby/buildkit, ``util/system/path.go``)."""
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class ImageConfig:
+    """Settings of an image, as Docker keeps them.
+
+    Args:
+        env: Variables, in order.
+        entrypoint: ENTRYPOINT.
+        cmd: CMD.
+        cwd: WORKDIR, absolute.
+        user: USER as written.
+        exposed: EXPOSE: port and protocol.
+        labels: LABEL.
+        stop_signal: STOPSIGNAL as written; ``None``: SIGTERM.
+        healthcheck: HEALTHCHECK's test, as Docker keeps it.
+        volumes: VOLUME.
+    """
+
+    env: dict[str, str] = dataclasses.field(default_factory=lambda: {"PATH": DEFAULT_PATH})
+    entrypoint: list[str] = dataclasses.field(default_factory=list)
+    cmd: list[str] = dataclasses.field(default_factory=list)
+    cwd: str = "/"
+    user: str = ""
+    exposed: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    stop_signal: str | None = None
+    healthcheck: list[str] | None = None
+    volumes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def argv(self) -> list[str]:
+        """What runs: ENTRYPOINT and CMD joined as Docker joins them."""
+        return [*self.entrypoint, *self.cmd]
+
+    def process(self) -> dict[str, Any]:
+        """``/cloister/process.json``, as `rust/wire` reads it.
+
+        Raises:
+            MalformedImage: Nothing runs: neither ENTRYPOINT nor CMD is set.
+        """
+        if not self.argv:
+            raise MalformedImage(
+                "the image runs nothing: it has neither ENTRYPOINT nor CMD",
+                hint='add `ENTRYPOINT ["/your-program"]` to the Dockerfile',
+            )
+        return {
+            "argv": self.argv,
+            "env": [[name, value] for name, value in self.env.items()],
+            "cwd": self.cwd,
+            "user": self.user,
+            "groups": [],
+            "stop_signal": signal_number(self.stop_signal or "SIGTERM"),
+        }
+
+    def inspected(self) -> dict[str, Any]:
+        """The settings as ``docker image inspect`` names them, for the image's metadata."""
+        config: dict[str, Any] = {
+            "Cmd": self.cmd or None,
+            "Entrypoint": self.entrypoint or None,
+            "Env": [f"{name}={value}" for name, value in self.env.items()],
+            "ExposedPorts": {f"{port}/{protocol}": {} for port, protocol in sorted(self.exposed)},
+            "Healthcheck": {"Test": self.healthcheck} if self.healthcheck else None,
+            "Labels": dict(sorted(self.labels.items())) or None,
+            "StopSignal": self.stop_signal,
+            "User": self.user,
+            "Volumes": {path: {} for path in sorted(self.volumes)} or None,
+            "WorkingDir": self.cwd,
+        }
+        return {"Config": {key: value for key, value in config.items() if value is not None}}
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class BuiltImage:
+    """What a builder hands over.
+
+    Args:
+        tree: The files.
+        config: The settings.
+        record: How it was built: the text of ``enclave.Dockerfile``.
+        warnings: What the user should know.
+        left_out: Files of the context that are never copied and were asked for.
+    """
+
+    tree: Tree
+    config: ImageConfig
+    record: str = ""
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    left_out: list[str] = dataclasses.field(default_factory=list)
+
+
+def signal_number(name: str) -> int:
+    """The number of a signal by its name, with or without ``SIG``, or by its number.
+
+    Raises:
+        MalformedImage: There is no such signal.
+    """
+    if name.isascii() and name.isdecimal() and 1 <= int(name) <= signal.SIGRTMAX:
+        return int(name)
+    upper = "SIG" + name.upper().removeprefix("SIG")
+    base, plus, offset = upper.partition("+")
+    if plus and base == "SIGRTMIN" and offset.isdecimal():
+        number = signal.SIGRTMIN + int(offset)
+        if number <= signal.SIGRTMAX:
+            return number
+    found = {item.name: item.value for item in signal.Signals}.get(upper)
+    if found is None:
+        raise MalformedImage(f"there is no signal {name[:40]!r}")
+    return found

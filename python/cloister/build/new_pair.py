@@ -1,0 +1,62 @@
+"""Makes a signing pair: a P-384 key and a certificate that it signed itself."""
+
+import datetime as dt
+import os
+import pathlib
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cloister.errors import OutputError
+
+
+def make_signing_pair(
+    certificate: pathlib.Path, key: pathlib.Path, *, name: str, now: dt.datetime
+) -> None:
+    """Makes the pair; a file that is there is never replaced.
+
+    Args:
+        certificate: Path of the certificate, PEM; readable by everybody.
+        key: Path of the key, PEM, mode 0600.
+        name: Common name of the certificate.
+        now: The certificate is valid from a day before it, for :data:`LIFETIME`.
+
+    Raises:
+        OutputError: A file is there already, or cannot be written.
+    """
+    private = ec.generate_private_key(ec.SECP384R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + LIFETIME)
+        .sign(private, hashes.SHA384())
+    )
+    pem = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    _write(key, pem, 0o600)
+    _write(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+
+
+def _write(path: pathlib.Path, content: bytes, mode: int) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fsync(file.fileno())
+    except OSError as problem:
+        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from problem
+
+
+LIFETIME = dt.timedelta(days=5 * 365)
+"""An image cannot be started after its certificate's end, and a new one changes PCR8."""

@@ -1,0 +1,223 @@
+"""A file tree as an image holds it: what is in it, who owns it, nothing of where it came from.
+
+Paths are bytes, relative, without a slash at either end. A parent is always a directory of the
+tree, so no entry can be reached through a link or lie outside. File contents stay where they are
+until they are read, block by block.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from cloister.errors import MalformedImage
+
+
+class Content(Protocol):
+    """The bytes of a file."""
+
+    @property
+    def size(self) -> int:
+        """How many, in bytes."""
+
+    def blocks(self) -> Iterator[bytes]:
+        """All of them, in order; exactly :attr:`size`.
+
+        Raises:
+            MalformedImage: There are more or fewer, or they cannot be read.
+        """
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bytes:
+    """Bytes in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        return len(self.data)
+
+    def blocks(self) -> Iterator[bytes]:
+        """All of them."""
+        if self.data:
+            yield self.data
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileBytes:
+    """Bytes of a file on this machine.
+
+    Args:
+        path: The file.
+        size: Its length when it was found.
+    """
+
+    path: pathlib.Path
+    size: int
+
+    def blocks(self) -> Iterator[bytes]:
+        """All of them.
+
+        Raises:
+            MalformedImage: The file changed since it was found, or cannot be read.
+        """
+        left = self.size
+        try:
+            with self.path.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    left -= len(block)
+                    if left < 0:
+                        break
+                    yield block
+        except OSError as problem:
+            raise MalformedImage(f"`{self.path}` cannot be read: {problem.strerror}") from problem
+        if left:
+            raise MalformedImage(
+                f"`{self.path}` changed while it was read: it had {self.size} bytes",
+                hint="build again when nothing writes to the context",
+            )
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Node:
+    """What every entry has.
+
+    Args:
+        mode: Permission bits, set-id and sticky bits included.
+        uid: Owner.
+        gid: Group.
+    """
+
+    mode: int
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Directory(Node):
+    """A directory."""
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class File(Node):
+    """A regular file; two names that hold the same object are hard links of each other."""
+
+    content: Content
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Symlink(Node):
+    """A symbolic link; its target is never followed outside of the tree."""
+
+    target: bytes
+
+
+class Tree:
+    """Entries by path."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[bytes, Node] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[tuple[bytes, Node]]:
+        """Paths and entries, by the bytes of the path: a directory comes before what is in it."""
+        return iter(sorted(self._nodes.items()))
+
+    def node(self, path: bytes) -> Node | None:
+        """The entry at a path, links not followed; the root is a directory."""
+        return Directory(mode=0o755) if path == b"" else self._nodes.get(path)
+
+    def put(self, path: bytes, node: Node) -> None:
+        """Adds an entry, or replaces one of the same kind or another that is no directory.
+
+        Raises:
+            MalformedImage: The path is wrong, its parent is not a directory, or a directory would
+                be replaced by something else or the reverse.
+        """
+        problem = _path_problem(path)
+        if problem is not None:
+            raise MalformedImage(f"image entry `{shown(path)}` {problem}")
+        parent = path.rpartition(b"/")[0]
+        if not isinstance(self.node(parent), Directory):
+            raise MalformedImage(f"image entry `{shown(path)}` lies in something that is no folder")
+        before = self._nodes.get(path)
+        if before is not None and isinstance(before, Directory) != isinstance(node, Directory):
+            kind = "a folder" if isinstance(before, Directory) else "not a folder"
+            raise MalformedImage(f"image entry `{shown(path)}` is {kind} already")
+        self._nodes[path] = node
+
+    def resolve(self, path: bytes) -> bytes:
+        """Where a path leads, with every link on it followed inside the tree, as after chroot.
+
+        What does not exist is taken as it is written, ``..`` goes up and stops at the root.
+
+        Raises:
+            MalformedImage: More than :data:`MAX_LINKS` links.
+        """
+        todo = path.split(b"/")[::-1]
+        done: list[bytes] = []
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                del done[-1:]
+                continue
+            node = self._nodes.get(b"/".join([*done, part]))
+            if not isinstance(node, Symlink):
+                done.append(part)
+                continue
+            links += 1
+            if links > MAX_LINKS:
+                raise MalformedImage(f"`/{shown(path)}` leads through too many links")
+            if node.target.startswith(b"/"):
+                done = []
+            todo.extend(node.target.split(b"/")[::-1])
+        return b"/".join(done)
+
+    def make_directories(
+        self, path: bytes, *, mode: int = 0o755, uid: int = 0, gid: int = 0
+    ) -> None:
+        """Makes a directory and those above it, where they are not there; links not followed.
+
+        Raises:
+            MalformedImage: Something on the way is there and is no directory.
+        """
+        parts = path.split(b"/") if path else []
+        for length in range(1, len(parts) + 1):
+            at = b"/".join(parts[:length])
+            if not isinstance(self._nodes.get(at), Directory):
+                self.put(at, Directory(mode=mode, uid=uid, gid=gid))
+
+
+def shown(path: bytes) -> str:
+    """A path for a message: printable, whatever its bytes are."""
+    text = path[:MAX_SHOWN].decode("utf-8", errors="backslashreplace")
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def _path_problem(path: bytes) -> str | None:
+    if not path:
+        return "has no name"
+    if len(path) >= MAX_PATH_BYTES:
+        return f"has a name of more than {MAX_PATH_BYTES - 1} bytes"
+    for part in path.split(b"/"):
+        if part in (b"", b".", b".."):
+            return "has an empty part, `.` or `..` in its name"
+        if len(part) > MAX_PART_BYTES or b"\0" in part:
+            return f"has a part of more than {MAX_PART_BYTES} bytes, or a zero byte, in its name"
+    return None
+
+
+BLOCK_BYTES = 1 << 20
+MAX_LINKS = 40
+"""As the kernel follows (path_resolution(7))."""
+MAX_PATH_BYTES = 4096 - len(b"rootfs/")
+"""PATH_MAX with its final zero, less the folder that an image's root lies in."""
+MAX_PART_BYTES = 255
+MAX_SHOWN = 200
