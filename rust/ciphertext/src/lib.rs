@@ -28,7 +28,7 @@ pub use open::{OpenError, OpenPolicy, OpenSession, Opened, open_header_value};
 pub use place::{Place, place_for};
 pub use random::{Random, RandomError};
 pub use scan::{ScanError, ScanLimits, ScanSummary, Scanner, may_contain_token};
-pub use seal::{SealError, SealOptions, seal};
+pub use seal::{SealError, SealOptions, seal, seal_values};
 pub use seal_json::{MAX_DEPTH, seal_json};
 pub use token::Token;
 pub use version::{ValueType, Version};

@@ -86,6 +86,24 @@ pub fn seal(
     Sealer::new(key, options, random)?.seal(clear, kind, random)
 }
 
+/// Encrypts several values under one ephemeral key, each with an IV of its own.
+///
+/// # Errors
+///
+/// As [`seal`].
+pub fn seal_values(
+    values: &[(ValueType, Vec<u8>)],
+    key: &AppPublicKey,
+    options: &SealOptions,
+    random: &mut dyn Random,
+) -> Result<Vec<String>, SealError> {
+    let sealer = Sealer::new(key, options, random)?;
+    values
+        .iter()
+        .map(|(kind, clear)| sealer.seal(clear, *kind, random))
+        .collect()
+}
+
 /// One ephemeral key, for as many values as one document has.
 pub(crate) struct Sealer<'o> {
     options: &'o SealOptions,

@@ -1,4 +1,118 @@
-//! `cloister._native.crypto`.
+//! `cloister._native.crypto`: encryption for an app, with its public key alone.
+//!
+//! Documented in `python/cloister/_native/crypto.pyi`, where Python readers look.
 
-#[pyo3::pymodule(gil_used = false)]
-pub(crate) mod crypto {}
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use cloister_ciphertext::{
+    AppPublicKey, Random, RandomError, SealError, SealOptions, ValueType, Version, seal_json,
+    seal_values,
+};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::errors::cloister_error;
+
+/// Origin of what Python encrypts (ciphertext specification §2).
+const ORIGIN_PYTHON: u8 = 7;
+
+#[pyfunction]
+#[pyo3(signature = (values, public_key, *, version, role, unix_seconds))]
+fn encrypt_values(
+    py: Python<'_>,
+    values: Vec<(String, Vec<u8>)>,
+    public_key: &[u8],
+    version: &str,
+    role: Option<String>,
+    unix_seconds: u32,
+) -> PyResult<Vec<String>> {
+    let key = app_key(py, public_key)?;
+    let options = options(py, version, role, unix_seconds)?;
+    let values = values
+        .into_iter()
+        .map(|(kind, clear)| Ok((kind_of(py, &kind)?, clear)))
+        .collect::<PyResult<Vec<_>>>()?;
+    py.detach(|| seal_values(&values, &key, &options, &mut System))
+        .map_err(|error| refused(py, error))
+}
+
+#[pyfunction]
+#[pyo3(signature = (document, public_key, *, version, role, unix_seconds))]
+fn encrypt_json<'py>(
+    py: Python<'py>,
+    document: &[u8],
+    public_key: &[u8],
+    version: &str,
+    role: Option<String>,
+    unix_seconds: u32,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let key = app_key(py, public_key)?;
+    let options = options(py, version, role, unix_seconds)?;
+    py.detach(|| seal_json(document, &key, &options, &mut System))
+        .map(|sealed| PyBytes::new(py, &sealed))
+        .map_err(|error| refused(py, error))
+}
+
+fn app_key(py: Python<'_>, public_key: &[u8]) -> PyResult<AppPublicKey> {
+    AppPublicKey::from_compressed(public_key)
+        .map_err(|error| cloister_error(py, "KeyFileError", &error.to_string()))
+}
+
+fn options(
+    py: Python<'_>,
+    version: &str,
+    role: Option<String>,
+    unix_seconds: u32,
+) -> PyResult<SealOptions> {
+    let version = match version {
+        "QkTC" => Version::QkTC,
+        "Tk9D" => Version::Tk9D,
+        _ => {
+            let message = "the version is neither `QkTC` nor `Tk9D`";
+            return Err(cloister_error(py, "UsageError", message));
+        }
+    };
+    Ok(SealOptions {
+        version,
+        role,
+        origin: ORIGIN_PYTHON,
+        unix_seconds,
+    })
+}
+
+fn kind_of(py: Python<'_>, kind: &str) -> PyResult<ValueType> {
+    match kind {
+        "boolean" => Ok(ValueType::Boolean),
+        "number" => Ok(ValueType::Number),
+        "string" => Ok(ValueType::String),
+        _ => Err(cloister_error(
+            py,
+            "UsageError",
+            "a value is a string, a number or a boolean",
+        )),
+    }
+}
+
+fn refused(py: Python<'_>, error: SealError) -> PyErr {
+    let class = match error {
+        SealError::Role => "UsageError",
+        _ => "InputError",
+    };
+    cloister_error(py, class, &error.to_string())
+}
+
+/// The system's random source.
+struct System;
+
+impl Random for System {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), RandomError> {
+        SystemRandom::new()
+            .fill(bytes)
+            .map_err(|_unspecified| RandomError)
+    }
+}
+
+#[pymodule(gil_used = false)]
+pub(crate) mod crypto {
+    #[pymodule_export]
+    use super::{encrypt_json, encrypt_values};
+}

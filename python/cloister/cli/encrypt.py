@@ -1,0 +1,99 @@
+"""``cloister encrypt``: make ciphertexts for an app, with its public key alone."""
+
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+from cloister import crypto
+from cloister.cli import output
+from cloister.errors import InputError, KeyFileError, MissingInput
+
+_MAX_KEY_FILE_BYTES = 4096
+
+
+def encrypt(
+    value: Annotated[
+        str | None, typer.Argument(help="The value; `-` or nothing reads standard input.")
+    ] = None,
+    *,
+    as_document: Annotated[
+        bool, typer.Option("--document", help="The input is JSON: encrypt the values in it.")
+    ] = False,
+    kind: Annotated[
+        str, typer.Option("--type", help="Type of a single value: string, number or boolean.")
+    ] = "string",
+    public_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|BASE64", help="The app's public key; else that of the local store."
+        ),
+    ] = None,
+    role: Annotated[str | None, typer.Option(help="Data role: 1 to 20 of a-z, 0-9, -.")] = None,
+    config: Annotated[
+        pathlib.Path, typer.Option(help="enclave.toml, whose local store has the key.")
+    ] = pathlib.Path("enclave.toml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Encrypt a value, or the values of a JSON document, for an app.
+
+    Only the public key is needed, and nothing leaves this machine. A value on the command line can
+    be seen by other users of the machine and stays in the shell's history: use standard input for
+    secrets.
+
+    Example:
+        cloister encrypt < secret.txt
+        echo '{"card": 4242424242424242}' | cloister encrypt --document
+    """
+    clear = sys.stdin.buffer.read() if value in (None, "-") else str(value).encode()
+    key = _public_key(public_key, config)
+    if as_document:
+        sealed = crypto.encrypt_json(clear, key, role=role).decode()
+    else:
+        sealed = str(crypto.encrypt(_typed(clear, kind), key, role=role))
+    output.show({"ciphertext": sealed}, as_json=as_json, text=sealed)
+
+
+def _typed(clear: bytes, kind: str) -> bytes | int | float | bool:
+    """A single value as the type it is said to be; one line feed at the end of input is dropped."""
+    if kind == "string":
+        return clear.removesuffix(b"\n")
+    text = clear.strip()
+    if kind == "boolean":
+        if text not in (b"true", b"false"):
+            raise InputError("a boolean is true or false")
+        return text == b"true"
+    if kind != "number":
+        raise typer.BadParameter("a type is string, number or boolean", param_hint="--type")
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError("the value is not a number") from None
+
+
+def _public_key(given: str | None, config: pathlib.Path) -> bytes:
+    """From a file, from the command line, or from the local store beside enclave.toml."""
+    if given is None:
+        from cloister.platform import local  # noqa: PLC0415 - the store costs 200 ms to import
+
+        store = config.resolve().parent / ".cloister" / "dev"
+        if not store.is_dir():
+            raise MissingInput(
+                f"there is no local store beside `{config}`",
+                hint="run `cloister init`, or give --public-key",
+            )
+        return local.app_public_key(store)
+    path = pathlib.Path(given)
+    if not path.is_file():
+        return crypto.read_public_key(given)
+    content = path.read_bytes()
+    if len(content) > _MAX_KEY_FILE_BYTES:
+        raise KeyFileError(f"`{path}` is too long to be a public key")
+    if len(content) == crypto.PUBLIC_KEY_BYTES:
+        return content
+    return crypto.read_public_key(content.decode("ascii", "replace"))
