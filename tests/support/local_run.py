@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterator
 from typing import Any, Self
 
+from tests.support.for_everybody import usable
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "hello-enclave"
 START_SECONDS = 90
 STOP_SECONDS = 60
 NOBODY = 65534  # no subordinate ids, no home, no rights
-NOT_IMPORTED = shutil.ignore_patterns("__pycache__", "tests", "pip", "*.dist-info/licenses")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,20 +29,20 @@ class Somebody:
     Args:
         home: ``HOME`` and ``CLOISTER_HOME`` are below it.
         uid: User and group id; ``None``: this user.
-        python: Interpreter, and the folders it imports from.
+        python: Interpreter.
+        paths: Folders it imports from.
+        libraries: Folder of its shared library, when it is not in the usual one.
     """
 
     home: pathlib.Path
     uid: int | None = None
     python: str = sys.executable
     paths: tuple[str, ...] = tuple(path for path in sys.path if path)
+    libraries: str | None = None
 
     @classmethod
     def unprivileged(cls, folder: pathlib.Path) -> Self:
         """Another user than root, with a home of its own below ``folder``.
-
-        What this process imports from is copied when that user cannot read it, as in a checkout
-        below root's own home.
 
         Args:
             folder: An empty folder that everybody can enter.
@@ -49,27 +50,19 @@ class Somebody:
         home = folder / "home"
         home.mkdir(mode=0o700)
         os.chown(home, NOBODY, NOBODY)
-        paths = []
-        for number, path in enumerate(pathlib.Path(path) for path in sys.path if path):
-            if not path.is_dir() or is_open_to_all(path):
-                paths.append(str(path))
-                continue
-            copy = folder / f"import-{number}"
-            if (path / "cloister").is_dir():
-                shutil.copytree(path / "cloister", copy / "cloister", ignore=NOT_IMPORTED)
-            else:
-                shutil.copytree(path, copy, ignore=NOT_IMPORTED)
-            paths.append(str(copy))
-        python = sys.executable
-        if not is_open_to_all(pathlib.Path(python).resolve()):
-            raise AssertionError(f"`{python}` is not for other users: install Python for all")
-        base = getattr(sys, "_base_executable", python)
-        usable = python if is_open_to_all(pathlib.Path(python)) else base
-        return cls(home=home, uid=NOBODY, python=usable, paths=tuple(paths))
+        found = usable(folder)
+        return cls(
+            home=home,
+            uid=NOBODY,
+            python=found.python,
+            paths=found.paths,
+            libraries=found.libraries,
+        )
 
     def environment(self) -> dict[str, str]:
         """What a fresh login would have, and where the package is."""
-        return {
+        libraries = {"LD_LIBRARY_PATH": self.libraries} if self.libraries else {}
+        return libraries | {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": str(self.home),
             "CLOISTER_HOME": str(self.home / "cloister"),
@@ -105,14 +98,6 @@ class Somebody:
     def json(self, *words: str, folder: pathlib.Path, status: int = 0) -> Any:
         """The one JSON object that a command prints."""
         return json.loads(self.run(*words, "--json", folder=folder, status=status)[0])
-
-
-def is_open_to_all(path: pathlib.Path) -> bool:
-    """Whether other users can read this file or folder, and enter every folder above it."""
-    folders = [path, *path.parents] if path.is_dir() else list(path.parents)
-    return all(folder.stat().st_mode & 0o001 for folder in folders) and bool(
-        path.stat().st_mode & 0o004
-    )
 
 
 def make_project(folder: pathlib.Path, who: Somebody) -> pathlib.Path:

@@ -11,7 +11,7 @@ from tests.support.platform_world import PCRS, World, make_world
 
 from cloister.cli import _local_key, _run_dir
 from cloister.cli._run_plan import check_image
-from cloister.cli.run import Stop, _address
+from cloister.cli.run import Stop, _address, _line
 from cloister.errors import ConfigError, OutputError, UsageError
 
 REGISTERS = {index: PCRS[index] for index in (0, 1, 2, 8)}
@@ -93,6 +93,11 @@ def test_a_listen_address_that_is_none_is_a_usage_error(text: str) -> None:
         _address(text)
     assert _address("[::1]:0") == "tcp:[::1]:0"
     assert _address("tcp:127.0.0.1:8443") == "tcp:127.0.0.1:8443"
+
+
+def test_a_log_line_is_one_line_without_control_characters() -> None:
+    record = {"ts": 1, "uri": "/\x1b[31m\r\nfaked", "requestMethod": "GET", "responseCode": 200}
+    assert _line(record) == "1 - GET /\ufffd[31m\ufffd\ufffdfaked 200 - -"
 
 
 def test_the_first_signal_drains_the_second_ends_and_more_do_nothing() -> None:
