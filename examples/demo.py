@@ -148,7 +148,7 @@ def session(enclave: Enclave, measurements: dict[str, str], **changes: Any) -> S
     """A client that accepts these measurements only."""
     settings: dict[str, Any] = {
         "enclave": enclave.said["url"],
-        "measurements": measurements,
+        "policy": measurements,
         "trust_anchor": TrustAnchor.dangerous_root(pathlib.Path(enclave.said["nsm_root"])),
         "ca_file": enclave.said["ca_file"],
         "api_key": enclave.said["api_key"],
@@ -169,8 +169,8 @@ def talk(project: pathlib.Path, enclave: Enclave, image: dict[str, str]) -> str:
             answer = client.post(f"{enclave.said['url']}/hello", json=sealed, timeout=20)
         check(answer.status_code == 200, f"answer {answer.status_code}: {answer.text[:200]}")
         seen = answer.json()
-        print(f"    the application saw: {json.dumps(seen['body'])}")
-        check(seen["body"] == clear, "the application saw every field in clear, with its type")
+        print(f"    the application saw: {json.dumps(seen['saw'])}")
+        check(seen["saw"] == clear, "the application saw every field in clear, with its type")
         context: str = answer.headers["x-evervault-ctx"]
         print(f"    x-evervault-ctx: {context}")
     return context
