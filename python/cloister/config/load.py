@@ -131,13 +131,15 @@ class _Reader:
     def _unknown(self, key: str, table: type[Table], at: position.Path) -> NoReturn:
         names = [setting.key for setting in settings(table)]
         where = f"in `[{'.'.join(at)}]`" if at else "at the top"
+        home = _elsewhere(key, table)
         near = difflib.get_close_matches(key.lower(), [name.lower() for name in names], n=1)
-        if near:
+        if home:
+            hint = home
+        elif near:
             nearest = next(name for name in names if name.lower() == near[0])
             hint = f"did you mean `{nearest}`?"
         else:
-            home = _elsewhere(key, table)
-            hint = home or f"known {where}: {', '.join(names)}"
+            hint = f"known {where}: {', '.join(names)}"
         self._fail((*at, key), f"unknown setting {key[:80]!r} {where}", hint)
 
     def _fail(self, at: position.Path, message: str, hint: str | None) -> NoReturn:

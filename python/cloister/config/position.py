@@ -92,7 +92,6 @@ class _Scanner:
         column = at - (self._text.rfind("\n", 0, at) + 1) + 1
         for length in range(1, len(path) + 1):
             self._found.setdefault(path[:length], (line, column))
-        self._found[path] = (line, column)
 
     def _line_end(self) -> int:
         end = self._text.find("\n", self._at)
