@@ -29,6 +29,7 @@ from tests.support.local_run import (
 from cloister import crypto
 from cloister.attest import TrustAnchor
 from cloister.client import Session
+from cloister.errors import DebugEnclave
 
 
 @pytest.fixture(scope="module")
@@ -317,3 +318,31 @@ def test_no_secret_is_in_any_argument_or_environment(enclave: LocalRun) -> None:
                 looked_at += b"cloister" in content
                 assert secret not in content, process
     assert looked_at > 2
+
+
+def test_a_debug_enclave_serves_and_only_a_client_that_asks_for_it_believes_it(
+    project: pathlib.Path, who: Somebody
+) -> None:
+    toml = project / "enclave.toml"
+    toml.write_text("debug = true\n" + toml.read_text().replace("debug = false\n", ""))
+    who.run("build", folder=project)
+    with running(who, project) as run:
+        assert run.said["debug"] is True
+        assert run.said["pcrs"]["PCR0"] == "0" * 96
+        common = {
+            "trust_anchor": TrustAnchor.dangerous_root(run.said["nsm_root"]),
+            "ca_file": run.said["ca_file"],
+            "api_key": run.said["api_key"],
+        }
+        zero = {"PCR0": "0" * 96}
+        with Session(run.said["url"], zero, dangerous_accept_debug=True, **common) as client:
+            assert client.get("/", timeout=20).status_code == 200
+        for policy in (zero, toml):
+            with (
+                Session(run.said["url"], policy, **common) as client,
+                pytest.raises(DebugEnclave),
+            ):
+                client.get("/", timeout=20)
+        status, _, err = run.interrupt()
+    assert status == 0, err
+    assert "a debug enclave" in err

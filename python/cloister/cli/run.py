@@ -25,7 +25,7 @@ class RunnerName(enum.StrEnum):
     NITRO = "nitro"
 
 
-def run(  # noqa: PLR0913 - the options of the command
+def run(
     *,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0: any free one.")
@@ -233,13 +233,15 @@ def _how_to_call(plan: RunPlan, running: Running, url: str) -> list[str]:
     key = ""
     if running.api_key_file is not None:
         key = f' -H "api-key: $(cat {shlex.quote(str(running.api_key_file))})"'
+    # A debug enclave has none of the registers that enclave.toml names.
+    accepted = "{'PCR0': '0' * 96}" if plan.debug else repr(str(plan.toml))
     lines = [
         "With curl (TLS alone, nothing is attested):",
         f"  curl --cacert {shlex.quote(str(running.ca_file))}{key} {url}/",
         "With the SDK (attested before the first byte is sent):",
         "  from cloister.attest import TrustAnchor",
         "  from cloister.client import Session",
-        f"  session = Session({url!r}, {str(plan.toml)!r},",
+        f"  session = Session({url!r}, {accepted},",
         f"      trust_anchor=TrustAnchor.dangerous_root({str(running.nsm_root)!r}),",
         f"      ca_file={str(running.ca_file)!r},",
     ]
