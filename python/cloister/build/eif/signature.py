@@ -9,9 +9,10 @@ Whether the certificate is anyone's to trust is not asked: PCR8 is its hash, and
 import dataclasses
 import datetime as dt
 import pathlib
+import warnings
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import (
@@ -54,8 +55,7 @@ class SigningPair:
         """
         text = _read(certificate, "signing certificate")
         try:
-            parsed = x509.load_pem_x509_certificate(text)
-            public = parsed.public_key()
+            parsed, public = _certificate(text)
         except ValueError:
             raise KeyFileError(
                 f"`{certificate}` is not a certificate in PEM",
@@ -68,7 +68,7 @@ class SigningPair:
                 f"`{key}` is encrypted with a password",
                 hint="`openssl pkey -in KEY -out NEW` writes it without",
             ) from None
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             raise KeyFileError(
                 f"`{key}` is not a private key in PEM", hint="`cloister init` makes a pair"
             ) from None
@@ -151,8 +151,7 @@ def verify(section: bytes, pcr0: bytes) -> VerifiedSignature:
         raise MalformedImage(f"{WHAT}: {len(section)} bytes, the limit is {MAX_SECTION_BYTES}")
     pem, message = _read_section(section)
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        public = certificate.public_key()
+        certificate, public = _certificate(pem)
     except ValueError:
         raise MalformedImage(f"{WHAT}: `signing_certificate` is not a certificate in PEM") from None
     if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != CURVE:
@@ -176,6 +175,25 @@ def verify(section: bytes, pcr0: bytes) -> VerifiedSignature:
             "the image's signature was not made by its signing certificate"
         ) from None
     return VerifiedSignature(certificate=certificate)
+
+
+def _certificate(pem: bytes) -> tuple[x509.Certificate, object]:
+    """A certificate and its key, once all that is shown of it could be read.
+
+    Raises:
+        ValueError: A part of it cannot be read.
+    """
+    try:
+        # A serial number that is not positive is worth a warning to a CA, not to us.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            certificate = x509.load_pem_x509_certificate(pem)
+            certificate.subject.rfc4514_string()
+            certificate.issuer.rfc4514_string()
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+            return certificate, certificate.public_key()
+    except (UnsupportedAlgorithm, x509.InvalidVersion) as problem:
+        raise ValueError(str(problem)) from problem
 
 
 def _read_section(section: bytes) -> tuple[bytes, bytes]:
