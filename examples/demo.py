@@ -1,8 +1,9 @@
 """The main job, once, step by step: an image becomes an enclave that a client attests and talks to.
 
-Run it by ``make demo``. Everything happens in a temporary folder and on loopback; the enclave runs in
-the sandbox, under the development root. Each line says what was done and how long it took; a check
-that does not hold ends the demo with exit status 1. Ctrl-C at any point stops the enclave and cleans up.
+Run it by ``make demo``. Everything happens in a temporary folder and on loopback; the enclave runs
+in the sandbox, under the development root. Each line says what was done and how long it took; a
+check that does not hold ends the demo with exit status 1. Ctrl-C at any point stops the enclave and
+cleans up.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloister import crypto
-from cloister.attest import Policy, TrustAnchor
+from cloister.attest import TrustAnchor
 from cloister.client import Session
 from cloister.errors import CloisterError, MeasurementMismatch, UntrustedChain
 
@@ -49,8 +50,8 @@ def main() -> int:
         image = build_twice(project, environment)
         with running(project, environment) as enclave:
             isolation(enclave)
-            context = talk(project, enclave, image)
-            refusals(project, enclave, image)
+            context = talk(enclave, image)
+            refusals(enclave, image)
             show_log(enclave, context)
             with step("stopped by Ctrl-C: drained, then ended"):
                 enclave.interrupt()
@@ -137,7 +138,9 @@ def isolation(enclave: Enclave) -> None:
     with step("own namespaces, no network but lo"):
         kinds = ("user", "mnt", "pid", "ipc", "uts", "net")
         for kind in kinds:
-            ours, theirs = (os.readlink(f"/proc/{who}/ns/{kind}") for who in ("self", pid))
+            ours, theirs = (
+                pathlib.Path(f"/proc/{who}/ns/{kind}").readlink() for who in ("self", pid)
+            )
             check(ours != theirs, f"{kind} namespace is its own")
         devices = pathlib.Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
         names = [device.split(":")[0].strip() for device in devices]
@@ -156,7 +159,7 @@ def session(enclave: Enclave, measurements: dict[str, str], **changes: Any) -> S
     return Session(**(settings | changes))
 
 
-def talk(project: pathlib.Path, enclave: Enclave, image: dict[str, str]) -> str:
+def talk(enclave: Enclave, image: dict[str, str]) -> str:
     """Attest, then post encrypted fields; the application answers with what it saw in clear."""
     with step("fields encrypted with the app's public key"):
         public = bytes.fromhex(enclave.said["app_public_key"])
@@ -176,7 +179,7 @@ def talk(project: pathlib.Path, enclave: Enclave, image: dict[str, str]) -> str:
     return context
 
 
-def refusals(project: pathlib.Path, enclave: Enclave, image: dict[str, str]) -> None:
+def refusals(enclave: Enclave, image: dict[str, str]) -> None:
     """Three ways to be turned away, each before the application sees anything."""
     wrong = image | {"PCR0": "ab" * 48}
     url = f"{enclave.said['url']}/hello"
@@ -202,7 +205,7 @@ def must_refuse(kind: type[CloisterError], call: Any) -> None:
     except kind as refusal:
         print(f"    {type(refusal).__name__}: {refusal.message.splitlines()[0]}")
         return
-    check(False, f"{kind.__name__} was expected and nothing was raised")
+    sys.exit(f"demo: failed: {kind.__name__} was expected and nothing was raised")
 
 
 def show_log(enclave: Enclave, context: str) -> None:
@@ -277,7 +280,7 @@ def line(label: str, seconds: float) -> None:
     print(f"[{seconds:7.2f} s] {label}", flush=True)
 
 
-def check(holds: bool, what: str) -> None:
+def check(holds: object, what: str) -> None:
     """Ends the demo when something does not hold."""
     if not holds:
         sys.exit(f"demo: failed: {what}")

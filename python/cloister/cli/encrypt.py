@@ -13,7 +13,7 @@ from cloister.errors import InputError, KeyFileError, MissingInput
 _MAX_KEY_FILE_BYTES = 4096
 
 
-def encrypt(
+def encrypt(  # noqa: PLR0913 - an option is an argument
     value: Annotated[
         str | None, typer.Argument(help="The value; `-` or nothing reads standard input.")
     ] = None,
