@@ -25,7 +25,7 @@ class RunnerName(enum.StrEnum):
     NITRO = "nitro"
 
 
-def run(
+def run(  # noqa: PLR0913 - one parameter an option
     *,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0: any free one.")
