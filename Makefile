@@ -22,8 +22,9 @@ include mk/static.mk
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: $(EXTENSION) static hello ## set up, then run the main job once, step by step
-	$(PYTHON) examples/demo.py
+demo: ## set up, then do the main job once, each step with its time
+	@start=$$SECONDS; $(MAKE) --no-print-directory $(EXTENSION) static hello >&2; \
+	$(PYTHON) examples/demo.py --set-up-seconds $$((SECONDS - start))
 
 test: test-rust test-python ## set up, then run every test
 
