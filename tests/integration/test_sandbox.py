@@ -267,16 +267,26 @@ def test_an_image_that_does_not_fit_is_refused_with_the_setting(folder: pathlib.
     assert "[resources]" in str(failed["hint"])
 
 
-def test_without_a_range_other_users_are_refused_with_a_hint(folder: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"rootfs": [Entry(name="rootfs/owned", owner=1000)]}, "user 1000"),
+        ({"rootfs": accounts(), "user": "app"}, "`app`"),
+    ],
+    ids=["owner", "user"],
+)
+def test_without_a_range_other_users_are_refused_with_a_hint(
+    folder: pathlib.Path, settings: dict[str, object], named: str
+) -> None:
     uid = static_binaries.user_for_tests()
     if uid is None:
         pytest.skip("whether this user has a range is not ours to say")
-    owned = Entry(name="rootfs/owned", owner=1000)
-    contents = probe_image("describe", rootfs=[owned])
+    contents = probe_image("describe", **settings)  # type: ignore[arg-type]
     with launched(folder / "launcher", contents, folder, uid=uid) as running:
         failed = running.event("failed")
-    assert "user 1000" in str(failed["message"])
+    assert named in str(failed["message"])
     assert "/etc/subuid" in str(failed["hint"])
+    assert failed["kind"] == "image"
 
 
 def test_with_a_range_an_ordinary_user_runs_any_image(folder: pathlib.Path) -> None:

@@ -63,7 +63,7 @@ def test_the_user_process_reaches_nothing_of_ours(
     folder: pathlib.Path, user: str, *, as_root: bool
 ) -> None:
     uid = uid_for(as_root=as_root)
-    if uid is not None and user:
+    if user and not as_root:
         pytest.skip("without a range of ids only root exists inside; test_sandbox.py has that")
     secret = folder / "host-file"
     secret.write_text("readable by everybody on the host")

@@ -7,9 +7,11 @@
 
 use std::ffi::{CString, c_int};
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use cloister_wire::config::MAX_CONFIG_BYTES;
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -81,12 +83,23 @@ fn prepare(enclosure: &Enclosure<'_>) -> Result<(), SandboxError> {
     fill(&sockets)?;
     leave_host()?;
     unpack::unpack(enclosure.ramdisks, Path::new("/"), enclosure.ids)?;
+    unpack::check_user(&process_json(), enclosure.ids)?;
     if !fs::symlink_metadata("/init").is_ok_and(|init| init.is_file()) {
         return Err(SandboxError::new(
             "the image has no `/init` in its ramdisks",
         ));
     }
     last_settings(enclosure)
+}
+
+/// Empty when there is none, or none that init would read.
+fn process_json() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = fs::File::open("/cloister/process.json") {
+        let limit = u64::try_from(MAX_CONFIG_BYTES).unwrap_or(u64::MAX);
+        let _ = file.take(limit).read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 /// The user and group of root inside. With one id only, the groups of the caller stay: the kernel

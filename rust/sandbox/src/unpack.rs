@@ -58,6 +58,31 @@ fn check(entry: &Entry<'_>, ids: u32) -> Result<(), SandboxError> {
     Err(error.hint(HINT_IDS))
 }
 
+/// Refuses an image whose process is another user than root where no other user exists. `process` is
+/// the image's `process.json`; what it says otherwise is init's to judge.
+///
+/// # Errors
+///
+/// USER is not root.
+pub fn check_user(process: &[u8], ids: u32) -> Result<(), SandboxError> {
+    let process: serde_json::Value = serde_json::from_slice(process).unwrap_or_default();
+    let user = process
+        .get("user")
+        .and_then(|user| user.as_str())
+        .unwrap_or_default();
+    let is_root = user
+        .split(':')
+        .all(|part| matches!(part, "" | "0" | "root"));
+    if ids > 1 || is_root {
+        return Ok(());
+    }
+    Err(SandboxError::image(format!(
+        "USER of the image is `{}`, and only root exists here",
+        user.escape_debug()
+    ))
+    .hint(HINT_IDS))
+}
+
 /// What to do when an image needs more users than there are.
 pub const HINT_IDS: &str = "run as root, or give this user a range in /etc/subuid and /etc/subgid \
      (for example `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`) and \
@@ -165,6 +190,22 @@ mod tests {
         let target = fs::read_link(root.join("rootfs/away")).unwrap();
         assert_eq!(target, Path::new("/etc/hostname"));
         fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn another_user_is_refused_where_only_root_exists() {
+        let said = |user: &str| format!(r#"{{"user":"{user}"}}"#).into_bytes();
+        for user in ["", "root", "0", "0:0", "root:root"] {
+            check_user(&said(user), 1).unwrap();
+        }
+        for user in ["app", "1000", "0:1000"] {
+            let error = check_user(&said(user), 1).unwrap_err();
+            assert!(
+                error.message.contains(user) && error.hint.is_some(),
+                "{error}"
+            );
+            check_user(&said(user), 2).unwrap();
+        }
     }
 
     #[test]
