@@ -158,4 +158,4 @@ def _measure(path: pathlib.Path) -> list[tuple[int, bytes]]:
         raise MissingInput(f"`{params.printable(str(path))}` does not exist")
     from cloister.build import eif  # noqa: PLC0415 - nothing else here needs the builder
 
-    return sorted(eif.measure_file(path).items())
+    return sorted(eif.measure(path).registers().items())

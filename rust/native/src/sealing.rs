@@ -104,6 +104,10 @@ impl PyBootKey {
         PyBytes::new(py, self.0.public())
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword-only: what an enclave checks a bundle against"
+    )]
     #[pyo3(signature = (sealed, *, service_keys, enclave, challenge, pcr0, minimum_version, now_ms))]
     fn open_bundle<'py>(
         &self,
@@ -221,8 +225,10 @@ fn uuid(text: &str) -> PyResult<Uuid> {
     Uuid::parse_str(text).map_err(|_| PyValueError::new_err("`enclave` is not a uuid"))
 }
 
+/// A copy of fixed length; what it was copied from is wiped, for it may be a secret.
 fn fixed<const N: usize>(name: &str, value: Vec<u8>) -> PyResult<[u8; N]> {
-    value.try_into().map_err(|value: Vec<u8>| {
+    let value = Zeroizing::new(value);
+    <[u8; N]>::try_from(value.as_slice()).map_err(|_| {
         PyValueError::new_err(format!(
             "`{name}` is {} bytes long, expected {N}",
             value.len()
