@@ -5,3 +5,5 @@ from cloister._native import crypto as crypto
 from cloister._native import devplane as devplane
 from cloister._native import hostplane as hostplane
 from cloister._native import sealing as sealing
+
+__all__ = ["attest", "crypto", "devplane", "hostplane", "sealing"]

@@ -4,8 +4,11 @@ Times are milliseconds since the Unix epoch. Every call leaves the interpreter w
 """
 
 from os import PathLike
-from typing import TypedDict, final
+from typing import TypedDict, final, type_check_only
 
+__all__ = ["Policy", "SimulatedNsm", "decode", "subject_public_key_info", "verify"]
+
+@type_check_only
 class ClaimsDict(TypedDict):
     """What a document proved."""
 
@@ -18,6 +21,7 @@ class ClaimsDict(TypedDict):
     is_debug: bool
     certificate_not_after_ms: int
 
+@type_check_only
 class DecodedDict(TypedDict):
     """What a document says; nothing of it is checked but its form."""
 

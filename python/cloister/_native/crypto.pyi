@@ -1,5 +1,7 @@
 """Encryption for an app, in Rust. Every call leaves the interpreter while it computes."""
 
+__all__ = ["encrypt_json", "encrypt_values"]
+
 def encrypt_values(
     values: list[tuple[str, bytes]],
     public_key: bytes,

@@ -3,6 +3,8 @@
 import datetime as dt
 from typing import final
 
+__all__ = ["DevPlane"]
+
 @final
 class DevPlane:
     """A data plane that runs in this process, from its construction on.

@@ -2,6 +2,8 @@
 
 from typing import Any, final
 
+__all__ = ["BootKey", "seal_bundle"]
+
 def seal_bundle(
     *,
     service_seed: bytes,

@@ -13,6 +13,8 @@ mod sealing;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::attest::attest;
     #[pymodule_export]
@@ -23,4 +25,14 @@ mod _native {
     use crate::hostplane::hostplane;
     #[pymodule_export]
     use crate::sealing::sealing;
+
+    /// Makes `import cloister._native.attest` work, as its stub says: an extension is no package.
+    #[pymodule_init]
+    fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let known = module.py().import("sys")?.getattr("modules")?;
+        for name in ["attest", "crypto", "devplane", "hostplane", "sealing"] {
+            known.set_item(format!("cloister._native.{name}"), module.getattr(name)?)?;
+        }
+        Ok(())
+    }
 }
