@@ -207,6 +207,8 @@ def _records(tree: Tree) -> Iterator[_Record]:
 
 
 def _record(path: bytes, node: Node, inode: int, links: int, *, is_first: bool) -> _Record:
+    if path == TRAILER:
+        raise MalformedImage(f"image entry `{shown(path)}` has the name that ends an archive")
     kind, data, content = DIRECTORY, b"", None
     length = 0
     if isinstance(node, File):

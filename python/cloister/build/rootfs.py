@@ -147,7 +147,7 @@ class Tree:
         before = self._nodes.get(path)
         if before is not None and isinstance(before, Directory) != isinstance(node, Directory):
             kind = "a folder" if isinstance(before, Directory) else "not a folder"
-            raise MalformedImage(f"image entry `{shown(path)}` is {kind} already")
+            raise MalformedImage(f"image entry `{shown(path)}` is there already, and is {kind}")
         self._nodes[path] = node
 
     def resolve(self, path: bytes) -> bytes:

@@ -14,7 +14,7 @@ from cloister.build.rootfs import Bytes, Directory, File, Node, Symlink, Tree
 from cloister.errors import MalformedImage
 
 NAMES = st.binary(min_size=1, max_size=12).filter(
-    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..", b"TRAILER!!!")
 )
 MODES = st.integers(0, 0o7777)
 IDS = st.integers(0, 0xFFFF_FFFE)
@@ -175,7 +175,18 @@ def test_a_proper_archive_by_hand_is_read() -> None:
     assert [entry.path for entry in cpio.read(archive + bytes(100))] == [b"a", b"a/b"]
 
 
-def test_a_device_number_and_a_size_that_does_not_fit_are_refused() -> None:
+def test_the_name_that_ends_an_archive_is_refused_at_the_top_alone() -> None:
+    """The reader would take it for the end, and drop what follows."""
+    tree = Tree()
+    tree.put(b"d", Directory(mode=0o755))
+    tree.put(b"d/TRAILER!!!", File(mode=0o644, content=Bytes(b"x")))
+    assert [entry.path for entry in cpio.read(written(tree))] == [b"d", b"d/TRAILER!!!"]
+    tree.put(b"TRAILER!!!", File(mode=0o644, content=Bytes(b"x")))
+    with pytest.raises(MalformedImage, match="ends an archive"):
+        written(tree)
+
+
+def test_a_size_that_does_not_fit_are_refused() -> None:
     class Huge(Bytes):
         @property
         def size(self) -> int:

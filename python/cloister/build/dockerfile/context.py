@@ -93,7 +93,9 @@ class Context:
             entry = Found(path=path, relative=relative, status=path.lstat())
             is_out = self._is_out(entry)
             if entry.is_directory:
-                inner = list(self.below(entry, place)) if self._may_enter(entry, is_out) else []
+                inner = (
+                    list(self.below(entry, place)) if self._may_enter(entry, is_out=is_out) else []
+                )
                 if not is_out or inner:
                     yield entry
                 yield from inner
@@ -130,12 +132,10 @@ class Context:
         except (FileNotFoundError, NotADirectoryError):
             return None
         entry = Found(path=path, relative=os.fsencode("/".join(names)), status=status)
-        if (
-            names
-            and self._is_out(entry)
-            and not (entry.is_directory and self._ignore.may_take_back)
-        ):
-            return None
+        if names and self._is_out(entry):
+            is_entered = entry.is_directory and self._may_enter(entry, is_out=True)
+            if not is_entered:
+                return None
         if not entry.is_directory:
             self._check_kind(entry, place)
         return entry
@@ -166,15 +166,18 @@ class Context:
         return at
 
     def _is_out(self, entry: Found) -> bool:
-        if any(entry.path == path or path in entry.path.parents for path in self._private):
+        if self._is_private(entry):
             self.left_out.add(shown(entry.relative))
             return True
         name = os.fsdecode(entry.relative)
         return self._ignore.leaves_out(name)
 
-    def _may_enter(self, entry: Found, is_out: bool) -> bool:  # noqa: FBT001 - of this class
-        is_private = any(entry.path == path or path in entry.path.parents for path in self._private)
-        return not is_private and (not is_out or self._ignore.may_take_back)
+    def _is_private(self, entry: Found) -> bool:
+        return any(entry.path == path or path in entry.path.parents for path in self._private)
+
+    def _may_enter(self, entry: Found, *, is_out: bool) -> bool:
+        """Whether something in a folder may be there, though the folder itself may not."""
+        return not self._is_private(entry) and (not is_out or self._ignore.may_take_back)
 
     def _check_kind(self, entry: Found, place: Place) -> None:
         mode = entry.status.st_mode
