@@ -346,3 +346,15 @@ def test_a_debug_enclave_serves_and_only_a_client_that_asks_for_it_believes_it(
         status, _, err = run.interrupt()
     assert status == 0, err
     assert "a debug enclave" in err
+
+
+def test_what_was_built_counts_and_not_what_was_edited_since(
+    project: pathlib.Path, who: Somebody
+) -> None:
+    toml = project / "enclave.toml"
+    toml.write_text(toml.read_text().replace("api_key_auth = true", "api_key_auth = false"))
+    with running(who, project) as run:
+        assert run.curl("/", key=None)[0] == 401
+        assert run.curl("/")[0] == 200
+        _, _, err = run.interrupt()
+    assert "enclave.toml was changed since the build (api_key_auth)" in err

@@ -5,15 +5,18 @@ known before is checked before, and each failure says what to do.
 """
 
 import base64
+import contextlib
 import dataclasses
 import datetime as dt
+import json
 import pathlib
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from cloister import config
-from cloister.build import eif
-from cloister.errors import ConfigError
+from cloister.build import cpio, eif
+from cloister.errors import ConfigError, MalformedImage
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,8 @@ class RunPlan:
         terminates_tls: TLS ends in the enclave.
         drain_ms: How long the enclave may take to finish what is in flight.
         service_keys: Ed25519 keys that the image trusts bundles of.
+        changed: Settings of the toml that differ from what was built into the image; the image's
+            are the ones that count.
         listen: Address clients connect to, ``tcp:HOST:PORT``.
         dev_ca: Folder of the development roots.
         runtime: Folder for the run directory.
@@ -53,6 +58,7 @@ class RunPlan:
     terminates_tls: bool
     drain_ms: int
     service_keys: tuple[bytes, ...]
+    changed: tuple[str, ...]
     listen: str
     dev_ca: pathlib.Path
     runtime: pathlib.Path
@@ -73,6 +79,8 @@ def make(  # noqa: PLR0913 - the options of the command
     Args:
         path: The ``enclave.toml``.
         image: The EIF; ``enclave.eif`` beside the toml when absent.
+        changed: Settings of the toml that differ from what was built into the image; the image's
+            are the ones that count.
         listen: Address clients connect to.
         dev_ca: Folder of the development roots.
         runtime: Folder for the run directory.
@@ -93,9 +101,18 @@ def make(  # noqa: PLR0913 - the options of the command
             hint="`cloister init NAME` writes it",
         )
     image = (path.parent / IMAGE if image is None else image).absolute()
-    measured = eif.measure(image).registers()
+    with eif.open_eif(image) as opened:
+        measured = eif.measure(opened).registers()
+        built = attested_of(opened, image_path=image)
     check_image(measured, toml.attestation.registers(), image=image)
-    zeros = dict.fromkeys((0, 1, 2), bytes(48)) if toml.debug else {}
+    now = toml.attested(service_port=built["service"]["port"])
+    changed = tuple(sorted(key for key in now if now[key] != built.get(key)))
+    if "uuid" in changed or "app_uuid" in changed:
+        raise ConfigError(
+            f"`{image}` was built for another identity than `{path}` has",
+            hint="`cloister build` makes it again",
+        )
+    zeros = dict.fromkeys((0, 1, 2), bytes(48)) if built["debug"] else {}
     return RunPlan(
         toml=path,
         image=image,
@@ -103,18 +120,53 @@ def make(  # noqa: PLR0913 - the options of the command
         name=toml.name,
         enclave=toml.uuid,
         app=toml.app_uuid,
-        debug=toml.debug,
+        debug=built["debug"],
         cpus=toml.resources.cpus,
         memory_bytes=toml.resources.memory,
-        needs_api_key=toml.api_key_auth,
-        terminates_tls=toml.tls_termination,
-        drain_ms=toml.limits.drain_timeout,
-        service_keys=tuple(base64.b64decode(key) for key in toml.trust.service_keys),
+        needs_api_key=built["api_key_auth"],
+        terminates_tls=built["tls"]["termination"],
+        drain_ms=built["limits"]["drain_timeout"],
+        service_keys=tuple(base64.b64decode(key) for key in built["trust"]["service_keys"]),
+        changed=changed,
         listen=listen,
         dev_ca=dev_ca,
         runtime=runtime,
         start_timeout=start_timeout,
     )
+
+
+def attested_of(image: eif.Eif, *, image_path: pathlib.Path) -> dict[str, Any]:
+    """The configuration that was built into an image.
+
+    Raises:
+        MalformedImage: It has none, or one that the enclave would refuse.
+    """
+    for ramdisk in image.ramdisks[1:]:
+        for entry in cpio.read(ramdisk.payload, at=ramdisk.offset):
+            if entry.path == CONFIG:
+                with contextlib.suppress(KeyError, RecursionError, TypeError, ValueError):
+                    return _needed(json.loads(bytes(entry.data)))
+    raise MalformedImage(
+        f"`{image_path}` has no configuration in it that an enclave would start with",
+        hint="`cloister build` makes it again",
+    )
+
+
+def _needed(found: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+    """The configuration, when it has what is used of it here, in its type.
+
+    Raises:
+        KeyError, TypeError, ValueError: It has not.
+    """
+    used = {
+        bool: (found["debug"], found["api_key_auth"], found["tls"]["termination"]),
+        int: (found["service"]["port"], found["limits"]["drain_timeout"]),
+    }
+    if not all(isinstance(value, kind) for kind, values in used.items() for value in values):
+        raise TypeError("a setting has another type")
+    for key in found["trust"]["service_keys"]:
+        base64.b64decode(key, validate=True)
+    return dict(found)
 
 
 def check_image(
@@ -153,4 +205,5 @@ def _shown(register: bytes | None) -> str:
 
 
 IMAGE = "enclave.eif"
+CONFIG = b"cloister/config.json"
 REGISTERS = (0, 1, 2, 8)

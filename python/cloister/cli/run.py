@@ -75,6 +75,11 @@ def run(  # noqa: PLR0913 - one parameter an option
         runtime=env.runtime,
         start_timeout=params.duration(start_timeout),
     )
+    if plan.changed:
+        output.warn(
+            f"enclave.toml was changed since the build ({', '.join(plan.changed)}): the image runs"
+            " as it was built; `cloister build` applies the changes"
+        )
     if plan.debug:
         output.warn("a debug enclave: its PCRs are zero, its console is open, nothing is proved")
     say = output.note if console else output.detail

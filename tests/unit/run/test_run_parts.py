@@ -1,5 +1,6 @@
 """What `cloister run` checks and keeps before anything is started."""
 
+import json
 import os
 import pathlib
 import signal
@@ -7,12 +8,14 @@ import stat
 import tempfile
 
 import pytest
+from tests.support import sandbox_image
 from tests.support.platform_world import PCRS, World, make_world
 
+from cloister.build import eif
 from cloister.cli import _local_key, _run_dir
-from cloister.cli._run_plan import check_image
+from cloister.cli._run_plan import attested_of, check_image
 from cloister.cli.run import Stop, _address, _line
-from cloister.errors import ConfigError, OutputError, UsageError
+from cloister.errors import ConfigError, MalformedImage, OutputError, UsageError
 
 REGISTERS = {index: PCRS[index] for index in (0, 1, 2, 8)}
 IMAGE = pathlib.Path("enclave.eif")
@@ -117,3 +120,40 @@ def test_a_signal_during_the_start_ends_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert not stop.is_asked
+
+
+def image_with(folder: pathlib.Path, config: bytes) -> pathlib.Path:
+    """An image whose second ramdisk has this configuration."""
+    path = folder / "enclave.eif"
+    application = [
+        sandbox_image.Entry(name="cloister", mode=sandbox_image.DIRECTORY | 0o755),
+        sandbox_image.Entry(name="cloister/config.json", data=config),
+    ]
+    ramdisks = [sandbox_image.cpio([]), sandbox_image.cpio(application)]
+    sections = [(2, b"console=ttyS0"), (5, b"{}"), *((3, ramdisk) for ramdisk in ramdisks)]
+    path.write_bytes(sandbox_image.eif(sections))
+    return path
+
+
+def test_the_configuration_is_read_out_of_the_image(tmp_path: pathlib.Path) -> None:
+    path = image_with(tmp_path, sandbox_image.CONFIG.read_bytes())
+    with eif.open_eif(path) as image:
+        found = attested_of(image, image_path=path)
+    assert found == json.loads(sandbox_image.CONFIG.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"debug": "no"}, {"limits": {}}, {"tls": []}, {"trust": {"service_keys": ["?"]}}, None],
+)
+def test_a_configuration_that_no_enclave_starts_with_is_refused(
+    tmp_path: pathlib.Path, change: dict[str, object] | None
+) -> None:
+    whole = json.loads(sandbox_image.CONFIG.read_bytes())
+    text = b"[]" if change is None else json.dumps(whole | change).encode()
+    path = image_with(tmp_path, text)
+    with (
+        eif.open_eif(path) as image,
+        pytest.raises(MalformedImage, match="no configuration in it"),
+    ):
+        attested_of(image, image_path=path)
