@@ -1,5 +1,6 @@
 """The data plane as a Python object, with real clients: requests, curl, openssl."""
 
+import contextlib
 import datetime as dt
 import json
 import pathlib
@@ -280,7 +281,5 @@ def _is_refused(address: str) -> bool:
 
 
 def _swallow(plane: DataPlane) -> None:
-    try:
+    with contextlib.suppress(requests.RequestException):
         call(plane, "/slow")
-    except requests.RequestException:
-        pass

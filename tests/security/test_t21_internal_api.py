@@ -1,4 +1,4 @@
-"""T-21: no document that an application has made passes for a TLS binding or a provisioning request.
+"""T-21: no document of an application passes for a TLS binding or a provisioning request.
 
 The internal API of a running data plane is asked, as an application or a request forged through it
 would; what it gives is genuine and is refused where it must be.

@@ -18,6 +18,7 @@ class Seen:
     body: bytes
 
     def header(self, name: str) -> str | None:
+        """The first header of this name, in any case."""
         found = [value for key, value in self.headers if key.lower() == name.lower()]
         return found[0] if found else None
 
@@ -37,7 +38,7 @@ class Application:
             def do_GET(self) -> None:
                 application._answer(self)
 
-            do_POST = do_GET
+            do_POST = do_GET  # noqa: N815 - named by http.server
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -49,9 +50,11 @@ class Application:
 
     @property
     def address(self) -> str:
+        """``HOST:PORT``."""
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     def stop(self) -> None:
+        """Lets go of what waits and ends."""
         self.released.set()
         self._server.shutdown()
         self._server.server_close()

@@ -26,7 +26,8 @@ impl Paused {
 
 impl Clock for Paused {
     fn now_ms(&self) -> u64 {
-        START_MS + u64::try_from(self.start.elapsed().as_millis()).unwrap()
+        let passed_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap();
+        START_MS.saturating_add(passed_ms)
     }
 }
 

@@ -167,7 +167,7 @@ fn an_address_in_use_is_named() {
     let (plane, _idle) = start(options());
     let mut second = options();
     second.listen = plane.address().clone();
-    let error = DevPlane::start_with(second, Box::new(|_| unreachable!())).unwrap_err();
+    let error = DevPlane::start(second).unwrap_err();
     assert!(
         error.to_string().contains(&plane.address().to_string()),
         "{error}"
@@ -180,6 +180,32 @@ fn a_drain_ends_it_and_a_second_one_is_harmless() {
     plane.drain(Duration::from_secs(1)).unwrap();
     plane.stop().unwrap();
     assert_eq!(plane.stats().requests, 7);
+}
+
+/// T-08, T-19: when a bundle ends without a renewal its app keys are wiped, also by workers that
+/// serve nobody and so never look at what is true.
+#[test]
+fn the_app_keys_of_a_bundle_that_ended_are_held_by_nobody() {
+    let captured = Arc::new(Mutex::new(None));
+    let live = Arc::clone(&captured);
+    let traffic: StartTraffic = Box::new(move |parts| {
+        *live.lock().unwrap() = Some(Arc::clone(&parts.live));
+        engine()(parts)
+    });
+    let mut options = options();
+    options.workers = 2;
+    options.bundle_life = Duration::from_secs(2);
+    let plane = DevPlane::start_with(options, traffic).unwrap();
+    let live = captured.lock().unwrap().take().unwrap();
+    let keyring = Arc::downgrade(live.load().keyring.as_ref().unwrap());
+    assert!(keyring.upgrade().is_some());
+    plane.hold_back_bundles(true);
+    let begun = Instant::now();
+    while keyring.upgrade().is_some() {
+        assert!(begun.elapsed() < Duration::from_secs(8));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(live.load().keyring.is_none());
 }
 
 /// T-21, end to end: the documents an application can have made are genuine, and none of them is a

@@ -132,6 +132,7 @@ impl Worker {
         ));
         let handshakes = Rc::new(Semaphore::new(self.settings.max_handshakes));
         let site = Rc::new(Site::new(self));
+        tokio::task::spawn_local(let_go_of_ended_keys(Rc::clone(&site)));
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -158,6 +159,18 @@ impl Worker {
         }
     }
 }
+
+/// A worker keeps a copy of what is true until it looks again. One that serves nobody looks too, so
+/// that app keys are wiped when their bundle ends. Ends with the worker's runtime.
+async fn let_go_of_ended_keys(site: Rc<Site>) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        drop(site.live());
+    }
+}
+
+/// How often an idle worker looks at what is true.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Gives a connection's place back, however it ends.
 struct End {

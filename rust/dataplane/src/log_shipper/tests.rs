@@ -1,5 +1,10 @@
 //! Nothing is lost while it fits the ring, whatever the host does.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "numbers of a test are small"
+)]
+
 use std::sync::Mutex;
 
 use cloister_wire::agent::{Event, OrderState};

@@ -132,7 +132,7 @@ impl Host {
         }
     }
 
-    fn seal(&self, bundle: &Bundle, signer: &ServiceKey, recipient: &[u8; 32]) -> Vec<u8> {
+    fn seal(bundle: &Bundle, signer: &ServiceKey, recipient: &[u8; 32]) -> Vec<u8> {
         seal_bundle(bundle, signer, recipient, &mut SystemRandom::new()).unwrap()
     }
 
@@ -143,7 +143,7 @@ impl Host {
             (state.boots.last().unwrap().clone(), state.life)
         };
         let bundle = self.bundle(&boot, version, life);
-        self.seal(&bundle, &self.signer, &boot.public_key)
+        Self::seal(&bundle, &self.signer, &boot.public_key)
     }
 
     fn tricked(&self, boot: &Boot) -> Vec<u8> {
@@ -168,7 +168,7 @@ impl Host {
             Trick::ReplayedFromAnEarlierBoot => return first.unwrap(),
             Trick::SealedToAnother => recipient = *other_boot.public(),
         }
-        let mut sealed = self.seal(&bundle, signer, &recipient);
+        let mut sealed = Self::seal(&bundle, signer, &recipient);
         match trick {
             Trick::Broken => *sealed.last_mut().unwrap() ^= 1,
             Trick::Oversized => sealed.resize(cloister_sealing::MAX_SEALED_BYTES + 1, 0),
