@@ -333,14 +333,18 @@ def test_init_does_not_overwrite_unless_told(project: Project) -> None:
     assert "--force" in project.error("init", "other", status=73)["hint"]
     assert project.files() == before
     old = load(project.toml)
-    said = project.json("init", "other", "--force", "--port", "80")
+    said = project.json("init", "hello", "--force", "--port", "80")
     new = load(project.toml)
-    assert (new.name, new.service.port) == ("other", 80)
+    assert (new.name, new.service.port) == ("hello", 80)
     assert new.uuid == old.uuid
     assert said["uuid"] == str(old.uuid)
     assert new.trust == old.trust
     key = ".cloister/signing/key.pem"
     assert project.files()[key] == before[key]
+    # Another name is another enclave, of the same app.
+    other = project.json("init", "other", "--force")
+    assert other["uuid"] != said["uuid"]
+    assert other["app_uuid"] == said["app_uuid"]
 
 
 @pytest.mark.parametrize(

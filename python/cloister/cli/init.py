@@ -84,9 +84,7 @@ def init(  # noqa: PLR0913 - the options of the command
     config: Annotated[
         pathlib.Path, typer.Option("--config", metavar="FILE", help="The file to write.")
     ] = pathlib.Path("enclave.toml"),
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite it; keys and the uuid are kept.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite it; keys are kept.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write enclave.toml, a signing pair and app keys, and register the enclave.
@@ -123,7 +121,7 @@ def init(  # noqa: PLR0913 - the options of the command
     absent |= set() if egress or destinations else {"egress"}
     now = dt.datetime.now(dt.UTC)
     toml = _checked(asked, {key: value for key, value in tables.items() if key not in absent})
-    before = _existing(config, is_forced=force)
+    before = _existing(config, toml, is_forced=force)
     pair = _pair(config, signing_cert, private_key, now)
     uuid = before or fresh_uuid()
     store = local.init_store(config.parent, name=name, uuid=uuid, debug=debug)
@@ -156,18 +154,22 @@ def _checked(values: dict[str, Any], tables: dict[str, tuple[Any, dict[str, Any]
     return toml
 
 
-def _existing(config: pathlib.Path, *, is_forced: bool) -> UUID | None:
-    """The uuid of the enclave that is there already, when it is overwritten."""
+def _existing(config: pathlib.Path, toml: EnclaveToml, *, is_forced: bool) -> UUID | None:
+    """The uuid of the enclave that is there already, when it is overwritten by the same one.
+
+    Another name is another enclave, and so is a debug enclave: their uuids differ.
+    """
     if not config.parent.is_dir():
         raise OutputError(f"cannot write `{config}`: `{config.parent}` is not a folder")
     if not config.exists():
         return None
     if not is_forced:
-        raise OutputError(f"`{config}` exists", hint="--force overwrites it, and keeps its uuid")
+        raise OutputError(f"`{config}` exists", hint="--force overwrites it; keys are kept")
     try:
-        return load(config).uuid
+        found = load(config)
     except CloisterError:
         return None
+    return found.uuid if (found.name, found.debug) == (toml.name, toml.debug) else None
 
 
 def _pair(
