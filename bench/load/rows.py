@@ -259,7 +259,7 @@ def _start_ours(
     command = [sys.executable, "-m", "cloister.cli.main", "dev"]
     command += ["--listen", f"127.0.0.1:{OURS}", "--upstream", f"127.0.0.1:{BACKEND}"]
     command += ["--cert", certificate, "--key", key, "--workers", "1"]
-    command += ["--api-key-file", str(folder / "api-key"), "--log-file", str(folder / "trx.ndjson")]
+    command += ["--api-key-file", str(folder / "api-key"), "--logs", str(folder / "trx.ndjson")]
     proxy = _start(stack, "cloister", OURS, command)
     return dataclasses.replace(proxy, headers=(f"api-key: {api_key}",))
 
