@@ -32,6 +32,8 @@ struct Conversation<'s> {
     head_bytes: Vec<u8>,
     /// What is being written: kept for its memory.
     out: Vec<u8>,
+    /// Whether an answer broke off.
+    is_broken: bool,
 }
 
 enum Next {
@@ -49,6 +51,7 @@ pub(super) async fn serve(site: &Site, client: Client) {
         head: RequestHead::default(),
         head_bytes: Vec::new(),
         out: Vec::new(),
+        is_broken: false,
     };
     loop {
         let is_kept = match conversation.next_head().await {
@@ -63,7 +66,11 @@ pub(super) async fn serve(site: &Site, client: Client) {
             break;
         }
     }
-    conversation.close().await;
+    // Without a close-notify the end does not look meant: to a client of HTTP/1.0 nothing else tells
+    // an answer that broke off from a whole one.
+    if !conversation.is_broken {
+        conversation.close().await;
+    }
 }
 
 impl Conversation<'_> {
@@ -171,7 +178,10 @@ impl Conversation<'_> {
                 totals.status = refusal.status;
                 self.refuse(&refusal, &context).await
             }
-            Err(Fault::Broken) => false,
+            Err(Fault::Broken) => {
+                self.is_broken = true;
+                false
+            }
         };
         add(&site.counters.bytes_in, totals.bytes_in);
         add(&site.counters.bytes_out, totals.bytes_out);

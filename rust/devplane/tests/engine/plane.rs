@@ -1,0 +1,118 @@
+//! A data plane between a client and a scripted user process.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use cloister_devplane::{DevOptions, DevPlane};
+use cloister_transport::Address;
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::process::Process;
+
+const CONFIG: &str = include_str!("../../../../tests/vectors/config/enclave.json");
+
+/// A data plane that runs, and the process behind it.
+pub(crate) struct Site {
+    pub(crate) plane: DevPlane,
+    pub(crate) process: Process,
+}
+
+/// What a test changes.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// Merged into the configuration, objects key by key.
+    pub(crate) config: Value,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) logs: Option<std::path::PathBuf>,
+    pub(crate) bundle_life: Option<Duration>,
+}
+
+impl Site {
+    /// A site as `init` configures it, without API keys, before `process`.
+    pub(crate) fn open(process: Process) -> Self {
+        Self::with(process, json!({ "api_key_auth": false }))
+    }
+
+    pub(crate) fn with(process: Process, config: Value) -> Self {
+        Self::changed(
+            process,
+            Changes {
+                config,
+                ..Changes::default()
+            },
+        )
+    }
+
+    pub(crate) fn changed(process: Process, changes: Changes) -> Self {
+        let mut config: Value = serde_json::from_str(CONFIG).unwrap();
+        merge(&mut config, changes.config);
+        let upstream = tcp(process.address);
+        let mut options = DevOptions::new(config.to_string().into_bytes(), local(), upstream);
+        options.proxy_protocol = changes.proxy_protocol;
+        if let Some(life) = changes.bundle_life {
+            options.bundle_life = life;
+        }
+        if let Some(path) = changes.logs {
+            options.logs = cloister_devplane::LogOutput::File(path);
+        }
+        Self {
+            plane: DevPlane::start(options).unwrap(),
+            process,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        let Address::Tcp { host, port } = self.plane.address() else {
+            panic!("not TCP")
+        };
+        SocketAddr::new(host.parse().unwrap(), *port)
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self, b"")
+    }
+
+    /// The API key that lets in.
+    pub(crate) fn key(&self) -> &str {
+        &self.plane.api_keys()[0]
+    }
+}
+
+/// Waits until `is_so`; a state that never comes is a failure.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (_, Value::Null) => {}
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(
+                    into.get_mut(&key).expect("a key of the configuration"),
+                    value,
+                );
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+fn local() -> Address {
+    Address::Tcp {
+        host: "127.0.0.1".to_owned(),
+        port: 0,
+    }
+}
+
+fn tcp(address: SocketAddr) -> Address {
+    Address::Tcp {
+        host: address.ip().to_string(),
+        port: address.port(),
+    }
+}
