@@ -116,11 +116,12 @@ pub struct ProvisionWatch {
 }
 
 /// Why a session is over.
+#[derive(Clone, Copy, Debug)]
 enum Over {
     /// The bundle in use has ended.
     Ended,
-    /// The platform does not know this boot any more, or renewals fail for long: prove it anew,
-    /// while the bundle in use still counts.
+    /// Host or platform refuse this boot (a host that was restarted does): prove it anew, while the
+    /// bundle in use still counts.
     Forgotten,
 }
 
@@ -157,10 +158,14 @@ impl Provisioner {
         loop {
             match self.begin().await {
                 Ok(session) => {
-                    backoff.reset();
-                    match self.follow(session).await {
-                        Over::Ended => tracing::warn!("the bundle ended; provisioning again"),
-                        Over::Forgotten => tracing::warn!("renewal failed; provisioning again"),
+                    let begun = Instant::now();
+                    let over = self.follow(session).await;
+                    tracing::warn!(?over, "provisioning again");
+                    // A host that provisions and then forgets is not asked without end.
+                    if begun.elapsed() >= SETTLED {
+                        backoff.reset();
+                    } else {
+                        sleep(backoff.wait()).await;
                     }
                 }
                 Err(error) => {
@@ -197,7 +202,6 @@ impl Provisioner {
                     answer = poll => answer,
                 }
             };
-            let now_ms = self.options.clock.now_ms();
             let outcome = match answer {
                 Ok(Some(sealed)) => self.adopt(&mut session, &sealed),
                 Ok(None) => {
@@ -216,7 +220,7 @@ impl Provisioner {
                         matches!(error, ProvisionError::Agent(AgentError::Refused { .. }));
                     tracing::warn!(%error, "the bundle was not renewed");
                     self.problem.send_replace(Some(error.to_string()));
-                    if session.is_past_half_life(now_ms) && is_refusal {
+                    if is_refusal {
                         return Over::Forgotten;
                     }
                     sleep(backoff.wait()).await;
@@ -237,7 +241,7 @@ impl Provisioner {
         )?;
         let version = bundle.version;
         let Adopted { live, variables } = adopt::adopt(bundle, now_ms)?;
-        session.renewed(version, now_ms, live.not_after_ms);
+        session.renewed(version, live.not_after_ms);
         self.newest_version = version;
         self.options.live.store(Arc::new(live));
         self.options.stats.accepted.fetch_add(1, Ordering::Relaxed);
@@ -318,6 +322,8 @@ impl fmt::Debug for ProvisionOptions {
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 /// Longest wait between attempts to begin.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A session that lasted this long was no accident.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Longest wait between attempts to renew: a revocation should arrive soon after the host is back.
 const LONGEST_POLL_RETRY: Duration = Duration::from_secs(5);
 /// Shortest time between two polls that gave nothing.

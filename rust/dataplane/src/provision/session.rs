@@ -18,7 +18,6 @@ pub(super) struct Session {
     pcr0: [u8; 48],
     document: Vec<u8>,
     version: u64,
-    begun_ms: u64,
     end_ms: u64,
 }
 
@@ -55,7 +54,6 @@ impl Session {
             pcr0,
             document,
             version: 0,
-            begun_ms: 0,
             end_ms: 0,
         })
     }
@@ -90,10 +88,9 @@ impl Session {
         Ok(bundle)
     }
 
-    /// Takes note of the bundle in use: its version, and its life from `now_ms` to `end_ms`.
-    pub(super) fn renewed(&mut self, version: u64, now_ms: u64, end_ms: u64) {
+    /// Takes note of the bundle in use: its version, and its end.
+    pub(super) fn renewed(&mut self, version: u64, end_ms: u64) {
         self.version = version;
-        self.begun_ms = now_ms;
         self.end_ms = end_ms;
     }
 
@@ -105,10 +102,5 @@ impl Session {
     /// End of the bundle in use, milliseconds since the Unix epoch.
     pub(super) fn end_ms(&self) -> u64 {
         self.end_ms
-    }
-
-    /// Whether more than half of the life of the bundle in use is over.
-    pub(super) fn is_past_half_life(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.begun_ms) >= self.end_ms.saturating_sub(now_ms)
     }
 }

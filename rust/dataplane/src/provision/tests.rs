@@ -51,6 +51,8 @@ struct Host {
 struct State {
     trick: Trick,
     is_withheld: bool,
+    /// It was restarted, and knows no boot until the next one is provisioned.
+    has_forgotten: bool,
     version: u64,
     life: Duration,
     boots: Vec<Boot>,
@@ -79,6 +81,7 @@ impl Host {
             state: Mutex::new(State {
                 trick: Trick::None,
                 is_withheld: false,
+                has_forgotten: false,
                 version: 1,
                 life: 15 * MINUTE,
                 boots: Vec::new(),
@@ -206,7 +209,10 @@ impl AgentApi for Host {
                     .unwrap(),
                 issued_ms: self.clock.now_ms(),
             };
-            self.set(|state| state.boots.push(boot.clone()));
+            self.set(|state| {
+                state.boots.push(boot.clone());
+                state.has_forgotten = false;
+            });
             let sealed = self.tricked(&boot);
             self.set(|state| state.given.push(sealed.clone()));
             Ok(sealed)
@@ -223,6 +229,12 @@ impl AgentApi for Host {
                     let mut state = self.state.lock().unwrap();
                     if let Some(sealed) = state.next_poll.take() {
                         return Ok(Some(sealed));
+                    }
+                    if state.has_forgotten {
+                        return Err(AgentError::Refused {
+                            call: "bundle",
+                            status: 409,
+                        });
                     }
                     if state.is_withheld {
                         continue;
@@ -492,6 +504,33 @@ async fn withheld_updates_end_the_service_after_15_minutes() {
     let boots = world.host.state.lock().unwrap().boots.clone();
     assert_eq!(boots.len(), 2);
     assert_ne!(boots[0].public_key, boots[1].public_key);
+}
+
+/// A host that was restarted does not know this boot: it is proved anew, and meanwhile served on.
+#[tokio::test(start_paused = true)]
+async fn a_restarted_host_is_provisioned_from_again_without_a_gap() {
+    let world = World::start();
+    world.pass(2 * MINUTE).await;
+    world.host.set(|state| state.has_forgotten = true);
+    for _ in 0..100 {
+        world.pass(Duration::from_millis(100)).await;
+        assert!(world.is_ready());
+    }
+    assert_eq!(world.host.state.lock().unwrap().boots.len(), 2);
+}
+
+/// A host that provisions and forgets at once, again and again, is asked less and less often.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_keeps_forgetting_is_not_asked_without_end() {
+    let world = World::start();
+    world.pass(Duration::from_secs(1)).await;
+    for _ in 0..600 {
+        world.host.set(|state| state.has_forgotten = true);
+        world.pass(Duration::from_secs(1)).await;
+    }
+    assert!(world.is_ready());
+    let boots = world.host.state.lock().unwrap().boots.len();
+    assert!((10..40).contains(&boots), "{boots}");
 }
 
 /// A platform that signs for longer is held to the same 15 minutes.
