@@ -314,3 +314,6 @@ impl fmt::Debug for DataPlaneOptions {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use cloister_attestation::UnixMillis;
+use cloister_nsm::NsmProvider;
 use cloister_nsm_sim::{DevelopmentRoot, LocalNsm, Simulator};
 use tokio::time::Instant;
 
@@ -33,13 +34,16 @@ impl Clock for Paused {
 
 /// A simulated NSM with this PCR0, asked on the caller's thread.
 pub(crate) fn nsm(pcr0: [u8; 48], clock: &Paused) -> NsmThread {
+    NsmThread::on_caller(provider(pcr0, clock))
+}
+
+/// A simulated NSM with this PCR0.
+pub(crate) fn provider(pcr0: [u8; 48], clock: &Paused) -> Arc<dyn NsmProvider> {
     let now = UnixMillis(clock.now_ms());
     let root = DevelopmentRoot::generate(now).unwrap();
     let simulator = Simulator::new(&root, [(0, pcr0)], "i-test", now).unwrap();
     let clock = clock.clone();
-    NsmThread::on_caller(Arc::new(LocalNsm::new(simulator, move || {
-        UnixMillis(clock.now_ms())
-    })))
+    Arc::new(LocalNsm::new(simulator, move || UnixMillis(clock.now_ms())))
 }
 
 /// 2026-01-01T00:00:00Z.

@@ -162,3 +162,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(600);
 /// A certificate that ends at once is not ordered again at once.
 const SOONEST_RENEWAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

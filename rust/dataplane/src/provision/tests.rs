@@ -20,8 +20,8 @@ use crate::agent::AgentFuture;
 use crate::log_ring::Batch;
 use crate::test_support::{Paused, nsm};
 
-const ENCLAVE: Uuid = Uuid::from_u128(0xE1);
-const PCR0: [u8; 48] = [0xAA; 48];
+pub(crate) const ENCLAVE: Uuid = Uuid::from_u128(0xE1);
+pub(crate) const PCR0: [u8; 48] = [0xAA; 48];
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What the hostile host, or the platform behind it, does to a bundle.
@@ -41,7 +41,7 @@ enum Trick {
 }
 
 /// The host and the platform behind it.
-struct Host {
+pub(crate) struct Host {
     clock: Paused,
     signer: ServiceKey,
     app_key: AppPrivateKey,
@@ -54,6 +54,7 @@ struct State {
     /// It was restarted, and knows no boot until the next one is provisioned.
     has_forgotten: bool,
     version: u64,
+    secret: String,
     life: Duration,
     boots: Vec<Boot>,
     /// What it gave before, as it was sent.
@@ -72,7 +73,7 @@ struct Boot {
 }
 
 impl Host {
-    fn new(clock: &Paused) -> Arc<Self> {
+    pub(crate) fn new(clock: &Paused) -> Arc<Self> {
         let mut random = SystemRandom::new();
         Arc::new(Self {
             clock: clock.clone(),
@@ -83,6 +84,7 @@ impl Host {
                 is_withheld: false,
                 has_forgotten: false,
                 version: 1,
+                secret: "value".to_owned(),
                 life: 15 * MINUTE,
                 boots: Vec::new(),
                 given: Vec::new(),
@@ -90,6 +92,19 @@ impl Host {
                 challenges: 0,
             }),
         })
+    }
+
+    /// Public half of the key that signs.
+    pub(crate) fn service_key(&self) -> [u8; 32] {
+        self.signer.public()
+    }
+
+    /// The next version, with this value of the one variable.
+    pub(crate) fn change_variable(&self, value: &str) {
+        self.set(|state| {
+            state.version += 1;
+            state.secret = value.to_owned();
+        });
     }
 
     fn set(&self, change: impl FnOnce(&mut State)) {
@@ -126,7 +141,7 @@ impl Host {
             }],
             env: vec![EnvVar {
                 name: "SECRET".to_owned(),
-                value: Zeroizing::new(b"value".to_vec()),
+                value: Zeroizing::new(self.state.lock().unwrap().secret.clone().into_bytes()),
                 secret: true,
             }],
             objects: BTreeMap::new(),
