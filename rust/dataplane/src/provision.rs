@@ -332,4 +332,4 @@ const SHORTEST_POLL: Duration = Duration::from_secs(1);
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
