@@ -51,8 +51,8 @@ impl PyDevPlane {
         start_timeout: Duration,
     ) -> PyResult<Self> {
         let mut options = DevOptions::new(config, address(listen)?, address(upstream)?);
-        for file in &app_key_files {
-            let key = cloister_devplane::read_app_key(file)
+        for file in app_key_files {
+            let key = cloister_devplane::read_app_key(&file)
                 .map_err(|error| cloister_error(py, "KeyFileError", &error.to_string()))?;
             options.app_keys.push(key);
         }
