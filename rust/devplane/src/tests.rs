@@ -363,7 +363,7 @@ fn mistakes_of_a_caller_are_never_500() {
         assert_eq!(call(&plane, line, b"").0, expected, "{line}");
     }
     assert_eq!(
-        call(&plane, "POST /attestation-doc", &[b' '; 17 * 1024]).0,
+        call(&plane, "POST /attestation-doc", &vec![b' '; 17 * 1024]).0,
         413
     );
 }
