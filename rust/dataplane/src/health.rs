@@ -53,6 +53,7 @@ pub struct Board {
     /// `None`: not known yet.
     pub(crate) process_healthy: watch::Sender<Option<bool>>,
     pub(crate) process_restarts: AtomicU64,
+    pub(crate) process_started: Notify,
     pub(crate) drain: Notify,
     pub(crate) traffic: Slot,
 }

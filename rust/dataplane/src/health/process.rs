@@ -11,8 +11,8 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,14 +94,27 @@ impl Verdict {
     }
 }
 
-/// Probes every second until it is dropped.
-pub async fn watch_process(probe: &Probe, verdict: &watch::Sender<Option<bool>>) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Probes every second until it is dropped, and more often for a while after `started`, so that a
+/// process that is up is not kept waiting. A failure of that while counts for nothing.
+pub async fn watch_process(probe: &Probe, verdict: &watch::Sender<Option<bool>>, started: &Notify) {
     let mut state = Verdict::unknown();
+    let mut pause = Duration::ZERO;
+    let mut starting_until = Instant::now();
     loop {
-        ticks.tick().await;
-        let next = state.observe(probe.ask().await);
+        tokio::select! {
+            biased;
+            () = started.notified() => {
+                starting_until = Instant::now().checked_add(START).unwrap_or(starting_until);
+            }
+            () = sleep(pause) => {}
+        }
+        let is_well = probe.ask().await;
+        let is_starting = !is_well && Instant::now() < starting_until;
+        pause = if is_starting { SHORT_PERIOD } else { PERIOD };
+        if is_starting {
+            continue;
+        }
+        let next = state.observe(is_well);
         verdict.send_if_modified(|known| {
             let is_news = *known != next;
             *known = next;
@@ -132,6 +145,10 @@ async fn get(stream: Stream, path: &str) -> Result<bool, Box<dyn std::error::Err
 pub const AGENT: &str = "Evervault-Healthcheck-Agent";
 /// Time between probes.
 pub const PERIOD: Duration = Duration::from_secs(1);
+/// How long after its start a process is probed more often.
+const START: Duration = Duration::from_secs(10);
+/// Time between probes then.
+const SHORT_PERIOD: Duration = Duration::from_millis(20);
 /// Longest wait for one probe.
 pub const DEADLINE: Duration = Duration::from_secs(1);
 /// Failures in a row that make a process unhealthy.

@@ -70,8 +70,10 @@ pub(super) async fn run(
         is_ordered
     });
     let probe = Probe::of(options.config.healthcheck.as_ref(), &options.upstream);
-    let verdict = board.process_healthy.clone();
-    tasks.spawn(async move { watch_process(&probe, &verdict).await });
+    let watched = Arc::clone(&board);
+    tasks.spawn(async move {
+        watch_process(&probe, &watched.process_healthy, &watched.process_started).await;
+    });
     // Nobody waits for the board of a data plane that was dropped while it started.
     drop(started.send(Arc::clone(&board)));
 
@@ -247,6 +249,7 @@ async fn hear(mut from_init: FromInitReader, board: Arc<Board>, drain: watch::Se
             Ok(Some(FromInit::ProcessStarted { pid, restarts })) => {
                 tracing::info!(pid, restarts, "the user process runs");
                 board.process_restarts.store(restarts, Ordering::Relaxed);
+                board.process_started.notify_one();
             }
             Ok(Some(FromInit::ProcessExited {
                 code,

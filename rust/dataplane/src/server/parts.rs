@@ -76,6 +76,7 @@ impl Parts {
             phase: watch::channel(Phase::Starting).0,
             process_healthy: watch::channel(None).0,
             process_restarts: AtomicU64::new(0),
+            process_started: Notify::new(),
             drain: Notify::new(),
             traffic: Slot::default(),
         });

@@ -144,6 +144,27 @@ fn the_process_starts_with_its_secrets_and_traffic_is_accepted_when_it_is_up() {
     assert_eq!(enclave.handle.health().process_healthy, Some(true));
 }
 
+/// The time from a process that listens to traffic is part of every start.
+#[test]
+fn a_process_that_comes_up_is_noticed_at_once() {
+    let mut enclave = enclave(Reload::None);
+    enclave.told();
+    std::thread::sleep(Duration::from_millis(100));
+    enclave.says(r#"{"type":"process_started","pid":9,"restarts":0}"#);
+    std::thread::sleep(Duration::from_millis(100));
+    let begun = std::time::Instant::now();
+    let _listening = enclave.listen();
+    enclave
+        .handle
+        .wait_until_accepting(Duration::from_secs(5))
+        .unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 #[test]
 fn a_drain_of_init_ends_it_and_init_is_told() {
     let mut enclave = enclave(Reload::None);
