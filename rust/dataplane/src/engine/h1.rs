@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::connection::Client;
 use super::counters::{Gauge, add};
 use super::site::Site;
+pub(super) use download::Scratches;
 use exchange::{Fault, Totals};
 use inbox::Inbox;
 use refusal::Refusal;
@@ -136,14 +137,23 @@ impl Conversation<'_> {
         if self.site.is_draining() {
             return false;
         }
-        self.inbox.shrink();
         let mut draining = self.site.draining.clone();
         let limit = self.site.settings.keepalive_idle;
+        let stream = &mut self.client.stream;
+        let inbox = &mut self.inbox;
+        let filled = async {
+            // A busy connection keeps its buffer, one that waits longer gives it back.
+            let soon = limit.min(BUSY);
+            if let Ok(filled) = timeout(soon, inbox.fill(stream)).await {
+                return filled.is_ok_and(|count| count > 0);
+            }
+            inbox.release();
+            let filled = timeout(limit.saturating_sub(soon), inbox.fill_small(stream)).await;
+            matches!(filled, Ok(Ok(count)) if count > 0)
+        };
         tokio::select! {
             biased;
-            filled = timeout(limit, self.inbox.fill(&mut self.client.stream)) => {
-                matches!(filled, Ok(Ok(count)) if count > 0)
-            }
+            has_bytes = filled => has_bytes,
             _ = draining.wait_for(|is_draining| *is_draining) => false,
         }
     }
@@ -265,6 +275,9 @@ impl Conversation<'_> {
         let _ended = timeout(LINGER, farewell).await;
     }
 }
+
+/// How long a connection is busy after a request.
+const BUSY: Duration = Duration::from_millis(500);
 
 /// How long and how much a closed connection is still read.
 const LINGER: Duration = Duration::from_secs(1);

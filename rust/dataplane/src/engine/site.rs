@@ -11,6 +11,7 @@ use cloister_wire::config::EnclaveConfig;
 use tokio::sync::watch;
 
 use super::counters::Counters;
+use super::h1::Scratches;
 use super::h1::log::Mask;
 use super::pool::Pool;
 use super::settings::Settings;
@@ -33,6 +34,7 @@ pub(super) struct Site {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Pool,
+    pub(super) scratches: Scratches,
     pub(super) draining: watch::Receiver<bool>,
     held: Arc<AtomicU64>,
     live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
@@ -53,6 +55,7 @@ impl Site {
             clock: worker.clock,
             counters: worker.counters,
             pool: Pool::new(worker.upstream, connect),
+            scratches: Scratches::default(),
             draining: worker.draining,
             held: worker.held,
             live: RefCell::new(Cache::new(worker.live)),

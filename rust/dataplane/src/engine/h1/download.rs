@@ -1,6 +1,6 @@
 //! A response on its way to the client.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloister_http::chunked::{write_chunk, write_end};
@@ -57,15 +57,29 @@ impl Download<'_> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut inbox = Inbox::default();
-        let mut head = ResponseHead::default();
-        let mut out = Vec::new();
+        let mut scratch = self.site.scratches.take();
+        let returned = self.run_in(&mut scratch, process, client).await;
+        self.site.scratches.put(scratch);
+        returned
+    }
+
+    async fn run_in<R, W>(
+        &mut self,
+        scratch: &mut Scratch,
+        process: &mut R,
+        client: &mut W,
+    ) -> Result<Returned, Fault>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let Scratch { inbox, head, out } = scratch;
         for _ in 0..MAX_INTERIM {
-            if !self.head(&mut head, &mut inbox, process).await? {
+            if !self.head(head, inbox, process).await? {
                 return Ok(Returned::Stale);
             }
             if head.status >= 200 {
-                return self.pass(&head, inbox, out, process, client).await;
+                return self.pass(head, inbox, out, process, client).await;
             }
             // Nothing was upgraded, and our own 100 was sent already.
             if head.status == 101 {
@@ -73,9 +87,9 @@ impl Download<'_> {
             }
             if head.status != 100 && takes_chunks(self.client_version) {
                 out.clear();
-                self.write_start(&head, inbox.rest(), &mut out);
+                self.write_start(head, inbox.rest(), out);
                 out.extend_from_slice(b"\r\n");
-                self.write(&out, client).await?;
+                self.write(out, client).await?;
             }
             inbox.consume(head.length);
         }
@@ -132,8 +146,8 @@ impl Download<'_> {
     async fn pass<R, W>(
         &mut self,
         head: &ResponseHead,
-        mut inbox: Inbox,
-        mut out: Vec<u8>,
+        inbox: &mut Inbox,
+        out: &mut Vec<u8>,
         process: &mut R,
         client: &mut W,
     ) -> Result<Returned, Fault>
@@ -156,7 +170,7 @@ impl Download<'_> {
             entry.answered(self.site, head, inbox.rest());
         }
         out.clear();
-        self.write_start(head, inbox.rest(), &mut out);
+        self.write_start(head, inbox.rest(), out);
         match head.framing {
             ResponseFraming::Chunked | ResponseFraming::UntilClose if chunks => {
                 out.extend_from_slice(b"transfer-encoding: chunked\r\n");
@@ -165,11 +179,7 @@ impl Download<'_> {
             ResponseFraming::Length(_) | ResponseFraming::None => {
                 if let Some(length) = head.content_length {
                     let mut digits = itoa::Buffer::new();
-                    write_field(
-                        b"content-length",
-                        digits.format(length).as_bytes(),
-                        &mut out,
-                    );
+                    write_field(b"content-length", digits.format(length).as_bytes(), out);
                 }
             }
         }
@@ -182,14 +192,13 @@ impl Download<'_> {
         inbox.consume(head.length);
         let body = BodyOut { out, chunks };
         match head.framing {
-            ResponseFraming::None => self.write(&body.out, client).await?,
+            ResponseFraming::None => self.write(body.out, client).await?,
             ResponseFraming::Length(length) => {
-                self.by_length(length, body, &mut inbox, process, client)
-                    .await?;
+                self.by_length(length, body, inbox, process, client).await?;
             }
-            ResponseFraming::Chunked => self.by_chunks(body, &mut inbox, process, client).await?,
+            ResponseFraming::Chunked => self.by_chunks(body, inbox, process, client).await?,
             ResponseFraming::UntilClose => {
-                self.until_close(body, &mut inbox, process, client).await?;
+                self.until_close(body, inbox, process, client).await?;
             }
         }
         // Bytes behind the response are nobody's: such a connection is not used again (T-02).
@@ -203,7 +212,7 @@ impl Download<'_> {
     async fn by_length<R, W>(
         &mut self,
         mut left: u64,
-        mut body: BodyOut,
+        body: BodyOut<'_>,
         inbox: &mut Inbox,
         process: &mut R,
         client: &mut W,
@@ -222,7 +231,7 @@ impl Download<'_> {
             left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
             body.out.extend_from_slice(data);
             inbox.consume(count);
-            self.write(&body.out, client).await?;
+            self.write(body.out, client).await?;
             body.out.clear();
             if left == 0 {
                 return Ok(());
@@ -235,7 +244,7 @@ impl Download<'_> {
 
     async fn by_chunks<R, W>(
         &mut self,
-        mut body: BodyOut,
+        mut body: BodyOut<'_>,
         inbox: &mut Inbox,
         process: &mut R,
         client: &mut W,
@@ -258,13 +267,13 @@ impl Download<'_> {
                 ChunkEvent::End => {
                     inbox.consume(consumed);
                     if body.chunks {
-                        write_end(&decoder.trailers(), &mut body.out);
+                        write_end(&decoder.trailers(), body.out);
                     }
-                    return self.write(&body.out, client).await;
+                    return self.write(body.out, client).await;
                 }
                 ChunkEvent::More => {
                     inbox.consume(consumed);
-                    self.write(&body.out, client).await?;
+                    self.write(body.out, client).await?;
                     body.out.clear();
                     if self.fill(inbox, process).await? == 0 {
                         return Err(Fault::Broken);
@@ -276,7 +285,7 @@ impl Download<'_> {
 
     async fn until_close<R, W>(
         &mut self,
-        mut body: BodyOut,
+        mut body: BodyOut<'_>,
         inbox: &mut Inbox,
         process: &mut R,
         client: &mut W,
@@ -288,16 +297,16 @@ impl Download<'_> {
         loop {
             body.push(inbox.rest());
             inbox.clear();
-            self.write(&body.out, client).await?;
+            self.write(body.out, client).await?;
             body.out.clear();
             if self.fill(inbox, process).await? == 0 {
                 break;
             }
         }
         if body.chunks {
-            write_end(b"", &mut body.out);
+            write_end(b"", body.out);
         }
-        self.write(&body.out, client).await
+        self.write(body.out, client).await
     }
 
     /// Status line and the headers that go on, without framing and without the empty line.
@@ -356,16 +365,49 @@ impl Download<'_> {
     }
 }
 
-/// What is to be written, and whether in chunks.
-struct BodyOut {
+/// Memory of one response, kept by the worker from one to the next.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Scratch {
+    inbox: Inbox,
+    head: ResponseHead,
     out: Vec<u8>,
+}
+
+/// Scratches that nobody uses at the moment.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Scratches(RefCell<Vec<Scratch>>);
+
+impl Scratches {
+    fn take(&self) -> Scratch {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn put(&self, mut scratch: Scratch) {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < MAX_SCRATCHES {
+            scratch.inbox.clear();
+            scratch.inbox.shrink_to(SCRATCH_BYTES);
+            scratch.out.clear();
+            scratch.out.shrink_to(SCRATCH_BYTES);
+            kept.push(scratch);
+        }
+    }
+}
+
+/// Scratches kept by one worker, and the memory each keeps.
+const MAX_SCRATCHES: usize = 64;
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// What is to be written, and whether in chunks.
+struct BodyOut<'o> {
+    out: &'o mut Vec<u8>,
     chunks: bool,
 }
 
-impl BodyOut {
+impl BodyOut<'_> {
     fn push(&mut self, data: &[u8]) {
         if self.chunks {
-            write_chunk(data, &mut self.out);
+            write_chunk(data, self.out);
         } else {
             self.out.extend_from_slice(data);
         }

@@ -6,10 +6,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Room made for one read.
 const READ_BYTES: usize = 16 * 1024;
+/// Room held by a connection that waits for a request.
+const WAITING_BYTES: usize = 1024;
 /// Room made for one read of a body.
 const BULK_BYTES: usize = 64 * 1024;
-/// Memory kept by a connection that waits.
-const IDLE_BYTES: usize = 4 * 1024;
 
 /// A buffer that is filled at its end and used from its start.
 #[derive(Debug, Default)]
@@ -41,17 +41,29 @@ impl Inbox {
         self.start = 0;
     }
 
-    /// Gives memory back that a waiting connection does not need.
-    pub(super) fn shrink(&mut self) {
-        if self.bytes.capacity() > IDLE_BYTES && self.is_empty() {
-            self.bytes = Vec::new();
-            self.start = 0;
+    /// Gives all memory back: a connection that has waited for a while costs its socket.
+    pub(super) fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
         }
+    }
+
+    /// Keeps no more memory than so many bytes.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        self.bytes.shrink_to(bytes);
     }
 
     /// Reads once; 0 at the end of the stream.
     pub(super) async fn fill<R: AsyncRead + Unpin>(&mut self, from: &mut R) -> io::Result<usize> {
         self.fill_with(from, READ_BYTES).await
+    }
+
+    /// Reads once, into as little room as a connection that waits should cost.
+    pub(super) async fn fill_small<R: AsyncRead + Unpin>(
+        &mut self,
+        from: &mut R,
+    ) -> io::Result<usize> {
+        self.fill_with(from, WAITING_BYTES).await
     }
 
     /// Reads once, with the room that a body wants.

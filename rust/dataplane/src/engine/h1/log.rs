@@ -98,7 +98,8 @@ impl Mask {
     fn headers(&self, fields: &Fields, bytes: &[u8]) -> BTreeMap<String, String> {
         let mut shown: BTreeMap<String, String> = BTreeMap::new();
         for field in fields.iter() {
-            let name = text(field.name.of(bytes)).to_ascii_lowercase();
+            let mut name = text(field.name.of(bytes));
+            name.make_ascii_lowercase();
             let value = if self.shows(&name) {
                 text(field.value.of(bytes))
             } else {

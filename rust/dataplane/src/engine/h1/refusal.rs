@@ -118,7 +118,7 @@ mod tests {
             .write(&[b'A'; 32], false, false, &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
-        assert!(text.contains("\r\ncontent-length: 25\r\n"), "{text}");
+        assert!(text.contains("\r\ncontent-length: 26\r\n"), "{text}");
         assert!(
             text.contains("\r\nretry-after: 1\r\nconnection: close\r\n\r\n"),
             "{text}"
