@@ -28,7 +28,7 @@ def app() -> Iterator[Application]:
 def running(
     app: Application, *arguments: str, folder: pathlib.Path
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """The process and the JSON object it prints; killed when the block ends before it does."""
+    """The process and the JSON object it prints; ended when the block ends before it does."""
     process = subprocess.Popen(
         [*COMMAND, "--upstream", app.address, "--listen", "127.0.0.1:0", "--json", *arguments],
         stdout=subprocess.PIPE,
@@ -43,8 +43,10 @@ def running(
             pytest.fail(process.communicate()[1])
         yield process, json.loads(line)
     finally:
-        if process.poll() is None:
-            process.kill()
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        process.kill()
         process.communicate()
 
 
