@@ -32,7 +32,7 @@ test-rust: tools
 	cargo test --locked --workspace --exclude cloister-native --all-targets
 	cargo test --locked --workspace --exclude cloister-native --doc
 
-test-python: tools $(EXTENSION) static hello
+test-python: tools $(EXTENSION) static hello wheel
 	$(PYTHON) -m pytest
 
 lint: $(EXTENSION) static ## formatting, lints, types, stubs
