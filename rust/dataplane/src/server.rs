@@ -5,6 +5,7 @@
 //! chooses what an enclave needs; `cloister dev` chooses differently.
 
 pub mod enclave;
+mod events;
 mod lifecycle;
 mod parts;
 pub mod traffic;

@@ -62,6 +62,7 @@ struct State {
     /// The next answer to a poll, instead of an honest one.
     next_poll: Option<Vec<u8>>,
     challenges: u64,
+    events: Vec<Event>,
 }
 
 #[derive(Clone)]
@@ -90,6 +91,7 @@ impl Host {
                 given: Vec::new(),
                 next_poll: None,
                 challenges: 0,
+                events: Vec::new(),
             }),
         })
     }
@@ -105,6 +107,13 @@ impl Host {
             state.version += 1;
             state.secret = value.to_owned();
         });
+    }
+
+    /// What it was told, as `kind: message`.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let text = |event: &Event| format!("{}: {}", event.kind, event.message);
+        state.events.iter().map(text).collect()
     }
 
     fn set(&self, change: impl FnOnce(&mut State)) {
@@ -283,8 +292,11 @@ impl AgentApi for Host {
         Box::pin(async { Self::refuse("logs") })
     }
 
-    fn event(&self, _event: Event) -> AgentFuture<'_, ()> {
-        Box::pin(async { Self::refuse("event") })
+    fn event(&self, event: Event) -> AgentFuture<'_, ()> {
+        Box::pin(async {
+            self.set(|state| state.events.push(event));
+            Ok(())
+        })
     }
 }
 

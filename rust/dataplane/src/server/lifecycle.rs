@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::events::{self, Events};
 use super::parts::Parts;
 use super::traffic::TrafficParts;
 use super::{DataPlaneOptions, Ingress, ServerError, Shared};
@@ -49,11 +50,17 @@ pub(super) async fn run(
         &parts.internal_api,
         &shared.internal_api,
     )?;
+    let (events, waiting) = Events::new();
+    tasks.spawn(events::deliver(waiting, Arc::clone(&options.agent)));
+    tasks.spawn(events::report_states(
+        board.phase.subscribe(),
+        events.clone(),
+    ));
     let (to_init, drain_asked) = match options.control.take() {
         Some(stream) => {
             let (from_init, to_init) = control::open(stream).map_err(ServerError::Control)?;
             let (drain, drain_asked) = watch::channel(false);
-            tasks.spawn(hear(from_init, Arc::clone(&board), drain));
+            tasks.spawn(hear(from_init, Arc::clone(&board), drain, events));
             (Some(to_init), drain_asked)
         }
         None => (None, watch::channel(false).1),
@@ -240,7 +247,12 @@ impl Stop {
 }
 
 /// Takes note of what init says, until it says no more.
-async fn hear(mut from_init: FromInitReader, board: Arc<Board>, drain: watch::Sender<bool>) {
+async fn hear(
+    mut from_init: FromInitReader,
+    board: Arc<Board>,
+    drain: watch::Sender<bool>,
+    events: Events,
+) {
     loop {
         match from_init.next().await {
             Ok(Some(FromInit::Drain)) => {
@@ -258,6 +270,13 @@ async fn hear(mut from_init: FromInitReader, board: Arc<Board>, drain: watch::Se
             })) => {
                 tracing::warn!(?code, ?signal, backoff_ms, "the user process ended");
                 board.process_healthy.send_replace(Some(false));
+                let how = match (code, signal) {
+                    (Some(code), _) => format!("exit code {code}"),
+                    (None, Some(signal)) => format!("signal {signal}"),
+                    (None, None) => "an unknown way".to_owned(),
+                };
+                let message = format!("the user process ended by {how}; again in {backoff_ms} ms");
+                events.report("process-exit", message);
             }
             Ok(None) => {
                 // Without init there is nothing to serve.

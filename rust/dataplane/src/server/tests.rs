@@ -219,6 +219,14 @@ fn what_init_says_of_the_process_is_shown() {
         assert!(begun.elapsed() < Duration::from_secs(5));
         std::thread::sleep(Duration::from_millis(10));
     }
+    let events = enclave.host.events();
+    for expected in [
+        "state: waiting for the user process",
+        "state: accepting traffic",
+        "process-exit: the user process ended by exit code 1; again in 100 ms",
+    ] {
+        assert!(events.iter().any(|event| event == expected), "{events:?}");
+    }
 }
 
 #[test]
