@@ -10,6 +10,7 @@
 mod connection;
 mod counters;
 mod h1;
+mod peer;
 mod pool;
 mod settings;
 mod site;

@@ -1,8 +1,8 @@
 //! Transaction logs inside the enclave, until the host has them on its disk.
 //!
 //! Each worker has a [`LogSink`] of its own, whose lock it shares with the collector alone, which
-//! takes it about once a second. The [`LogRing`] numbers records, turns them into JSON lines and
-//! keeps them until they are acknowledged. Both are bounded in bytes: what does not fit pushes the
+//! takes it about once a second. A record arrives as the text of a JSON object; the [`LogRing`] numbers
+//! records and keeps them until they are acknowledged. Both are bounded in bytes: what does not fit pushes the
 //! oldest out, and that is counted. Sending is [`crate::log_shipper`]'s.
 
 use std::collections::VecDeque;
@@ -47,10 +47,17 @@ pub struct LogStats {
     pub acked: u64,
 }
 
-/// One record, as it is sent.
+/// One record: the members of a JSON object without `sequence` and without braces.
+struct Record {
+    /// Start, milliseconds since the Unix epoch.
+    ts: u64,
+    members: Vec<u8>,
+}
+
+/// One record with its number.
 struct Line {
     sequence: u64,
-    json: Box<[u8]>,
+    members: Vec<u8>,
 }
 
 /// What a batch holds.
@@ -79,7 +86,7 @@ struct Own {
 
 #[derive(Default)]
 struct Queue {
-    records: VecDeque<(usize, TransactionLog)>,
+    records: VecDeque<Record>,
     bytes: usize,
 }
 
@@ -127,18 +134,32 @@ impl LogSinks {
 impl LogSink {
     /// Takes a record; its `sequence` is given later. When there is no room the oldest of this
     /// worker goes.
-    pub fn record(&self, log: TransactionLog) {
-        let size = weight(&log);
+    pub fn record(&self, log: &TransactionLog) {
+        let mut members = Vec::new();
+        // A map of strings always has a JSON form.
+        if serde_json::to_writer(&mut members, log).is_ok() {
+            // `sequence` comes first and is 0, the last byte is the closing brace.
+            let inside = members.strip_prefix(b"{\"sequence\":0,".as_slice());
+            let inside = inside.and_then(|inside| inside.strip_suffix(b"}"));
+            self.record_members(log.ts, inside.unwrap_or_default().to_vec());
+        }
+    }
+
+    /// As [`Self::record`], for a record that is text already: `members` are those of its JSON
+    /// object but for `sequence`, without braces and without control characters; `ts` is its start,
+    /// milliseconds since the Unix epoch.
+    pub fn record_members(&self, ts: u64, members: Vec<u8>) {
+        let record = Record { ts, members };
         let mut queue = lock(&self.own.queue);
         let before = queue.bytes;
-        queue.records.push_back((size, log));
-        queue.bytes = queue.bytes.saturating_add(size);
+        queue.bytes = queue.bytes.saturating_add(weight(&record.members));
+        queue.records.push_back(record);
         let mut dropped = 0_u64;
         while queue.bytes > self.shared.sink_limit {
-            let Some((size, _log)) = queue.records.pop_front() else {
+            let Some(record) = queue.records.pop_front() else {
                 break;
             };
-            queue.bytes = queue.bytes.saturating_sub(size);
+            queue.bytes = queue.bytes.saturating_sub(weight(&record.members));
             dropped = dropped.saturating_add(1);
         }
         let after = queue.bytes;
@@ -161,21 +182,21 @@ impl LogRing {
     /// Takes over what the sinks hold, in the order of their records' start.
     pub(crate) fn collect(&mut self) {
         let sinks = lock(&self.shared.sinks).clone();
-        let mut taken: Vec<TransactionLog> = Vec::new();
+        let mut taken: Vec<Record> = Vec::new();
         for own in &sinks {
             let mut queue = lock(&own.queue);
             let records = std::mem::take(&mut queue.records);
             queue.bytes = 0;
             drop(queue);
-            taken.extend(records.into_iter().map(|(_, log)| log));
+            taken.extend(records);
         }
         drop(sinks);
         // A sink whose worker has ended is held by this list alone.
         lock(&self.shared.sinks)
             .retain(|own| Arc::strong_count(own) > 1 || !lock(&own.queue).records.is_empty());
-        taken.sort_by_key(|log| log.ts);
-        for log in taken {
-            self.push(log);
+        taken.sort_by_key(|record| record.ts);
+        for record in taken {
+            self.push(record.members);
         }
         self.publish();
     }
@@ -185,11 +206,15 @@ impl LogRing {
         let mut ndjson = Vec::new();
         let mut last_sequence = self.lines.front()?.sequence;
         for line in &self.lines {
-            let size = ndjson.len().saturating_add(line.json.len());
+            let size = ndjson.len().saturating_add(length(&line.members));
             if !ndjson.is_empty() && size > BATCH_BYTES {
                 break;
             }
-            ndjson.extend_from_slice(&line.json);
+            ndjson.extend_from_slice(b"{\"sequence\":");
+            ndjson.extend_from_slice(itoa::Buffer::new().format(line.sequence).as_bytes());
+            ndjson.push(b',');
+            ndjson.extend_from_slice(&line.members);
+            ndjson.extend_from_slice(b"}\n");
             last_sequence = line.sequence;
         }
         Some(Batch {
@@ -209,7 +234,7 @@ impl LogRing {
             let Some(line) = self.lines.pop_front() else {
                 break;
             };
-            self.bytes = self.bytes.saturating_sub(held(&line));
+            self.bytes = self.bytes.saturating_sub(weight(&line.members));
             acked = acked.saturating_add(1);
         }
         self.shared.acked.fetch_add(acked, Ordering::Relaxed);
@@ -217,30 +242,21 @@ impl LogRing {
         acked
     }
 
-    fn push(&mut self, mut log: TransactionLog) {
-        log.sequence = self.next_sequence;
+    fn push(&mut self, members: Vec<u8>) {
+        let sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.saturating_add(1);
-        let Ok(mut json) = serde_json::to_vec(&log) else {
-            // A map of strings always has a JSON form.
-            self.drop_one();
-            return;
-        };
-        json.push(b'\n');
-        if json.len() > MAX_LINE_BYTES {
+        if length(&members) > MAX_LINE_BYTES {
             self.drop_one();
             return;
         }
-        let line = Line {
-            sequence: log.sequence,
-            json: json.into_boxed_slice(),
-        };
-        self.bytes = self.bytes.saturating_add(held(&line));
+        let line = Line { sequence, members };
+        self.bytes = self.bytes.saturating_add(weight(&line.members));
         self.lines.push_back(line);
         while self.bytes > self.limit {
             let Some(line) = self.lines.pop_front() else {
                 break;
             };
-            self.bytes = self.bytes.saturating_sub(held(&line));
+            self.bytes = self.bytes.saturating_sub(weight(&line.members));
             self.drop_one();
         }
     }
@@ -268,45 +284,14 @@ impl Shared {
     }
 }
 
-/// Size of a record in memory, about.
-fn weight(log: &TransactionLog) -> usize {
-    let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let headers = log
-        .request_headers
-        .iter()
-        .chain(&log.response_headers)
-        .map(|(name, value)| {
-            name.len()
-                .saturating_add(value.len())
-                .saturating_add(ENTRY_BYTES)
-        })
-        .fold(0, usize::saturating_add);
-    [
-        size_of::<TransactionLog>(),
-        log.txid.len(),
-        log.kind.len(),
-        log.request_type.len(),
-        log.request_method.len(),
-        log.uri.len(),
-        optional(&log.remote_ip),
-        optional(&log.user_agent),
-        headers,
-        log.status_group.len(),
-        optional(&log.content_type),
-        optional(&log.response_content_type),
-        log.resource_name.len(),
-        log.resource_uuid.len(),
-        log.app_uuid.len(),
-        log.team_uuid.len(),
-        optional(&log.api_key_id),
-    ]
-    .into_iter()
-    .fold(0, usize::saturating_add)
+/// What a record costs in memory, bytes.
+fn weight(members: &Vec<u8>) -> usize {
+    members.capacity().saturating_add(size_of::<Line>())
 }
 
-/// Size of a line in the ring, bytes.
-fn held(line: &Line) -> usize {
-    line.json.len().saturating_add(size_of::<Line>())
+/// Longest a record can be as a line, bytes.
+fn length(members: &[u8]) -> usize {
+    members.len().saturating_add(LINE_BYTES)
 }
 
 /// The lists are whole after every statement, so a panic elsewhere leaves nothing half done.
@@ -338,8 +323,8 @@ pub const BATCH_BYTES: usize = 512 * 1024;
 pub const MAX_LINE_BYTES: usize = 512 * 1024;
 /// Bytes in one sink at which the collector is woken before its second is over.
 const WAKE_BYTES: usize = BATCH_BYTES / 2;
-/// What a map entry costs beside its text, about.
-const ENTRY_BYTES: usize = 64;
+/// What a line has around the members of its record: braces, the number and its name.
+const LINE_BYTES: usize = 36;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::counters::add;
 use super::h1;
+use super::peer::Peer;
 use super::site::Site;
 use super::worker::Place;
 use crate::certificate::Current;
@@ -24,7 +25,7 @@ use crate::certificate::Current;
 pub(super) struct Client {
     pub(super) stream: TlsStream<Opened>,
     /// Who connected: the host's word.
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: Option<Peer>,
     /// The certificate this connection was shown.
     pub(super) certificate: std::sync::Arc<Current>,
 }
@@ -74,7 +75,7 @@ async fn open(
         .await?;
     Ok(Client {
         stream,
-        peer,
+        peer: peer.map(Peer::new),
         certificate: std::sync::Arc::clone(&config.certificate),
     })
 }

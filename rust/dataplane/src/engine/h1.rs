@@ -174,7 +174,7 @@ impl Conversation<'_> {
                 &self.head,
                 &self.head_bytes,
                 &context,
-                self.client.peer,
+                self.client.peer.as_ref(),
             )
         });
         let mut totals = Totals::default();
@@ -183,7 +183,7 @@ impl Conversation<'_> {
             Ok(is_kept) => is_kept,
             Err(Fault::Refused(refusal)) => {
                 if let Some(entry) = &mut entry {
-                    entry.answered_here(refusal.status);
+                    entry.answered_here();
                 }
                 totals.status = refusal.status;
                 self.refuse(&refusal, &context).await
@@ -197,7 +197,7 @@ impl Conversation<'_> {
         add(&site.counters.bytes_out, totals.bytes_out);
         add(&site.counters.fields_opened, totals.fields_opened);
         if let (Some(sink), Some(entry)) = (&site.sink, entry) {
-            sink.record(entry.end(&totals, begun.elapsed()));
+            entry.end(&totals, begun.elapsed(), sink);
         }
         is_kept
     }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::counters::Counters;
 use super::h1::Scratches;
-use super::h1::log::Mask;
+use super::h1::log::{self, Mask};
 use super::pool::Pool;
 use super::settings::Settings;
 use super::tls::TlsConfigs;
@@ -31,6 +31,8 @@ pub(super) struct Site {
     pub(super) documents: Arc<Documents>,
     pub(super) sink: Option<LogSink>,
     pub(super) mask: Mask,
+    /// What every log record says.
+    pub(super) log_constants: Vec<u8>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Pool,
@@ -46,6 +48,7 @@ impl Site {
         let connect = worker.settings.upstream_connect;
         Self {
             mask: Mask::new(&worker.config.logs),
+            log_constants: log::constants(&worker.config),
             config: worker.config,
             settings: worker.settings,
             proxy_protocol: worker.proxy_protocol,

@@ -42,9 +42,9 @@ fn txids(batch: &Batch) -> Vec<String> {
 fn records_of_all_workers_are_numbered_in_the_order_of_their_start() {
     let (mut ring, sinks) = ring(1 << 20, 2);
     let (first, second) = (sinks.sink(), sinks.sink());
-    first.record(log("c", 3));
-    first.record(log("a", 1));
-    second.record(log("b", 2));
+    first.record(&log("c", 3));
+    first.record(&log("a", 1));
+    second.record(&log("b", 2));
     ring.collect();
     let batch = ring.batch().unwrap();
     assert_eq!(txids(&batch), ["a", "b", "c"]);
@@ -55,7 +55,7 @@ fn records_of_all_workers_are_numbered_in_the_order_of_their_start() {
 #[test]
 fn control_characters_never_reach_a_line_unescaped() {
     let (mut ring, sinks) = ring(1 << 20, 1);
-    sinks.sink().record(log("a\nb", 1));
+    sinks.sink().record(&log("a\nb", 1));
     ring.collect();
     let ndjson = ring.batch().unwrap().ndjson;
     let controls = ndjson.iter().filter(|byte| **byte < 0x20);
@@ -67,7 +67,7 @@ fn a_record_leaves_only_when_it_is_acknowledged() {
     let (mut ring, sinks) = ring(1 << 20, 1);
     let sink = sinks.sink();
     for ts in 1..=3 {
-        sink.record(log(&ts.to_string(), ts));
+        sink.record(&log(&ts.to_string(), ts));
     }
     ring.collect();
     assert_eq!(ring.batch(), ring.batch());
@@ -87,7 +87,7 @@ fn overflow_drops_the_oldest_and_counts_them() {
     let (mut ring, sinks) = ring(limit, 1);
     let sink = sinks.sink();
     for ts in 1..=1_000 {
-        sink.record(log(&format!("{ts}"), ts));
+        sink.record(&log(&format!("{ts}"), ts));
         if ts % 10 == 0 {
             ring.collect();
         }
@@ -107,7 +107,7 @@ fn a_sink_that_nobody_empties_is_bounded_too() {
     let (mut ring, sinks) = ring(256 * 1024, 2);
     let sink = sinks.sink();
     for ts in 1..=1_000 {
-        sink.record(log("x", ts));
+        sink.record(&log("x", ts));
     }
     let held = lock(&sink.own.queue).bytes;
     assert!(held <= 32 * 1024, "{held}");
@@ -123,7 +123,7 @@ fn a_batch_stays_under_its_size() {
     for ts in 1..=20 {
         let mut record = log("x", ts);
         record.uri = "y".repeat(60_000);
-        sink.record(record);
+        sink.record(&record);
     }
     ring.collect();
     let batch = ring.batch().unwrap();
@@ -135,7 +135,7 @@ fn a_batch_stays_under_its_size() {
 fn the_sink_of_a_worker_that_ended_is_emptied_and_forgotten() {
     let (mut ring, sinks) = ring(1 << 20, 1);
     let sink = sinks.sink();
-    sink.record(log("last", 1));
+    sink.record(&log("last", 1));
     drop(sink);
     ring.collect();
     assert_eq!(txids(&ring.batch().unwrap()), ["last"]);

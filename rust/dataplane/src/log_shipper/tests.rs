@@ -115,7 +115,7 @@ impl World {
     fn record(&self, count: u64) {
         let sink = self.sinks.sink();
         for ts in 0..count {
-            sink.record(crate::log_ring::tests::log("x", ts));
+            sink.record(&crate::log_ring::tests::log("x", ts));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use cloister_wire::logs::TransactionLog;
 use serde_json::{Value, json};
 
 use crate::client::End;
@@ -66,7 +67,10 @@ fn a_transaction_is_logged_with_secrets_masked() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(!text.contains("s3cret") && !text.contains(&key), "{text}");
     assert!(!text.contains("well-known"), "{text}");
-    let log: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(!text.contains(char::is_control) || text.matches(char::is_control).all(|c| c == "\n"));
+    let line = text.lines().last().unwrap();
+    serde_json::from_str::<TransactionLog>(line).expect("every field of a record");
+    let log: Value = serde_json::from_str(line).unwrap();
     assert_eq!(
         log["txid"].as_str(),
         answer.header("x-evervault-ctx").as_deref()

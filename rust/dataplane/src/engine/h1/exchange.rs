@@ -19,7 +19,7 @@ use super::refusal::Refusal;
 use super::upload::{Source, Upload};
 use crate::engine::pool::Upstream;
 use crate::engine::site::Held;
-use crate::live::{AuthFailure, Live, Serving};
+use crate::live::{ApiKeyId, AuthFailure, Live, Serving};
 
 /// What a request came to, for logs and counters.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Conversation<'_> {
         let site = self.site;
         let live = site.live();
         let id = self.authenticate(&live)?;
-        if let (Some(entry), Some(id)) = (entry.as_deref_mut(), &id) {
+        if let (Some(entry), Some(id)) = (entry.as_deref_mut(), id) {
             entry.authenticated(id);
         }
         let none = Keyring::default();
@@ -90,7 +90,7 @@ impl Conversation<'_> {
         };
         let additions = Additions {
             context,
-            peer: self.client.peer,
+            peer: self.client.peer.as_ref(),
             framing,
             forward_api_key: site.config.forward_api_key,
         };
@@ -122,7 +122,7 @@ impl Conversation<'_> {
     }
 
     /// Whether the request is let in, and by which key.
-    fn authenticate(&self, live: &Live) -> Result<Option<String>, Fault> {
+    fn authenticate(&self, live: &Live) -> Result<Option<ApiKeyId>, Fault> {
         let now_ms = self.site.clock.now_ms();
         if let Serving::NotReady { reason } = live.serving_at(now_ms) {
             return Err(Refusal::new(503, reason).retry_after(1).kept().into());
@@ -145,16 +145,14 @@ impl Conversation<'_> {
             live.api_keys
                 .check(presented, self.site.config.uuid, now_ms)
         };
-        checked
-            .map(|id| Some(id.as_str().to_owned()))
-            .map_err(|failure| {
-                let status = if failure == AuthFailure::Forbidden {
-                    403
-                } else {
-                    401
-                };
-                Refusal::new(status, failure.to_string()).kept().into()
-            })
+        checked.map(|id| Some(id.clone())).map_err(|failure| {
+            let status = if failure == AuthFailure::Forbidden {
+                403
+            } else {
+                401
+            };
+            Refusal::new(status, failure.to_string()).kept().into()
+        })
     }
 
     /// Decides how the body is treated, and opens it when it is held whole.

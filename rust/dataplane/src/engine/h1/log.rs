@@ -1,18 +1,19 @@
 //! Transaction logs (data-plane specification §4): one record a request, values masked.
+//!
+//! A record is written once, as the JSON it is sent as: it costs one allocation.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+mod text;
+
 use std::time::Duration;
 
-use cloister_http::{Fields, Known, RequestHead, ResponseHead};
-use cloister_wire::config::Logs;
-use cloister_wire::logs::TransactionLog;
+use cloister_http::{Field, Fields, Known, RequestHead, ResponseHead};
+use cloister_wire::config::{EnclaveConfig, Logs};
 
 use super::exchange::Totals;
+use crate::engine::peer::Peer;
 use crate::engine::site::Site;
-
-/// Longest value, path or name that is written, in bytes.
-const MAX_VALUE_BYTES: usize = 1024;
+use crate::live::ApiKeyId;
+use crate::log_ring::LogSink;
 
 /// Standard names whose values say nothing of a person or a secret.
 const SHOWN: [&str; 34] = [
@@ -82,47 +83,93 @@ impl Mask {
         }
     }
 
-    /// Whether values of this header are shown; `name` is lower case.
-    fn shows(&self, name: &str) -> bool {
-        if NEVER.contains(&name) {
+    /// Whether values of this header are shown.
+    fn shows(&self, name: &[u8]) -> bool {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        if NEVER.iter().any(|never| is(never)) {
             return false;
         }
-        SHOWN.binary_search(&name).is_ok()
-            || self.exact.iter().any(|trusted| trusted == name)
-            || self
-                .prefixes
-                .iter()
-                .any(|prefix| name.starts_with(prefix.as_str()))
+        let starts = |prefix: &String| {
+            let start = name.get(..prefix.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        };
+        is_standard(name)
+            || self.exact.iter().any(|trusted| is(trusted))
+            || self.prefixes.iter().any(starts)
     }
 
-    fn headers(&self, fields: &Fields, bytes: &[u8]) -> BTreeMap<String, String> {
-        let mut shown: BTreeMap<String, String> = BTreeMap::new();
-        for field in fields.iter() {
-            let mut name = text(field.name.of(bytes));
-            name.make_ascii_lowercase();
-            let value = if self.shows(&name) {
-                text(field.value.of(bytes))
-            } else {
-                "***".to_owned()
-            };
-            shown
-                .entry(name)
-                .and_modify(|earlier| {
-                    if earlier.len() < MAX_VALUE_BYTES && value != "***" {
-                        earlier.push_str(", ");
-                        earlier.push_str(&value);
+    /// Appends a JSON object of all headers; the shown values of one name are joined.
+    fn headers(&self, fields: &Fields, head: &[u8], out: &mut Vec<u8>) {
+        out.push(b'{');
+        for (position, field) in fields.iter().enumerate() {
+            let name = field.name.of(head);
+            let is_same = |other: &&Field| other.name.of(head).eq_ignore_ascii_case(name);
+            if fields.iter().take(position).any(|other| is_same(&other)) {
+                continue;
+            }
+            if position > 0 {
+                out.push(b',');
+            }
+            out.push(b'"');
+            text::write_name(name, out);
+            out.extend_from_slice(b"\":\"");
+            if self.shows(name) {
+                let start = out.len();
+                for same in fields.iter().skip(position).filter(is_same) {
+                    if out.len() > start {
+                        out.extend_from_slice(b", ");
                     }
-                })
-                .or_insert(value);
+                    if out.len().saturating_sub(start) < text::MAX_BYTES {
+                        text::write_inside(same.value.of(head), out);
+                    }
+                }
+            } else {
+                out.extend_from_slice(b"***");
+            }
+            out.push(b'"');
         }
-        shown
+        out.push(b'}');
     }
+}
+
+/// Whether a name is one of [`SHOWN`].
+fn is_standard(name: &[u8]) -> bool {
+    let mut lower = [0; 32];
+    let Some(lower) = lower.get_mut(..name.len()) else {
+        return false;
+    };
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    SHOWN
+        .binary_search_by(|shown| shown.as_bytes().cmp(lower))
+        .is_ok()
+}
+
+/// What every record of an enclave says: members of its JSON object, each with a comma behind.
+pub(in crate::engine) fn constants(config: &EnclaveConfig) -> Vec<u8> {
+    let mut out = br#""type":"enclave","requestType":"HTTP""#.to_vec();
+    for (name, value) in [
+        ("resourceName", config.name.clone()),
+        ("resourceUuid", config.uuid.to_string()),
+        ("appUuid", config.app_uuid.to_string()),
+        ("teamUuid", config.team_uuid.to_string()),
+    ] {
+        member(name, &mut out);
+        text::write(value.as_bytes(), &mut out);
+    }
+    out.push(b',');
+    out
 }
 
 /// A record that is being made.
 #[derive(Debug)]
 pub(super) struct Entry {
-    log: TransactionLog,
+    ts: u64,
+    /// Members of its JSON object.
+    members: Vec<u8>,
+    /// What is not known, or not in order, before the end.
+    api_key_id: Option<ApiKeyId>,
+    is_answered: bool,
 }
 
 impl Entry {
@@ -132,95 +179,137 @@ impl Entry {
         head: &RequestHead,
         bytes: &[u8],
         context: &[u8; 32],
-        peer: Option<SocketAddr>,
+        peer: Option<&Peer>,
     ) -> Self {
-        let first = |known| {
-            head.fields
-                .first(known)
-                .map(|field| text(field.value.of(bytes)))
-        };
-        let config = &site.config;
+        let ts = site.clock.now_ms();
+        let mut out = Vec::with_capacity(RECORD_BYTES);
+        out.extend_from_slice(&site.log_constants);
+        out.extend_from_slice(b"\"txid\":\"");
+        out.extend_from_slice(context);
+        out.extend_from_slice(b"\",\"ts\":");
+        number(ts, &mut out);
+        member("requestMethod", &mut out);
+        text::write(head.method.of(bytes), &mut out);
+        member("uri", &mut out);
+        uri(
+            head.raw_target.of(bytes),
+            site.config.logs.trx_log_query,
+            &mut out,
+        );
+        member("remoteIp", &mut out);
+        optional(peer.map(|peer| peer.ip.as_bytes()), &mut out);
+        let first = |known| head.fields.first(known).map(|field| field.value.of(bytes));
+        member("userAgent", &mut out);
+        optional(first(Known::UserAgent), &mut out);
+        member("contentType", &mut out);
+        optional(first(Known::ContentType), &mut out);
+        member("requestHeaders", &mut out);
+        site.mask.headers(&head.fields, bytes, &mut out);
         Self {
-            log: TransactionLog {
-                sequence: 0,
-                txid: text(context),
-                ts: site.clock.now_ms(),
-                kind: "enclave".to_owned(),
-                request_type: "HTTP".to_owned(),
-                request_method: text(head.method.of(bytes)),
-                uri: uri(head.raw_target.of(bytes), config.logs.trx_log_query),
-                remote_ip: peer.map(|peer| peer.ip().to_string()),
-                user_agent: first(Known::UserAgent),
-                request_headers: site.mask.headers(&head.fields, bytes),
-                response_headers: BTreeMap::new(),
-                response_code: 0,
-                status_group: String::new(),
-                content_type: first(Known::ContentType),
-                response_content_type: None,
-                elapsed: 0.0,
-                bytes_in: 0,
-                bytes_out: 0,
-                n_decrypted_fields: 0,
-                resource_name: config.name.clone(),
-                resource_uuid: config.uuid.to_string(),
-                app_uuid: config.app_uuid.to_string(),
-                team_uuid: config.team_uuid.to_string(),
-                api_key_id: None,
-            },
+            ts,
+            members: out,
+            api_key_id: None,
+            is_answered: false,
         }
     }
 
     /// Which API key let the request in.
-    pub(super) fn authenticated(&mut self, id: &str) {
-        self.log.api_key_id = Some(id.to_owned());
+    pub(super) fn authenticated(&mut self, id: ApiKeyId) {
+        self.api_key_id = Some(id);
     }
 
-    /// The response head of the user process.
+    /// The final response head of the user process.
     pub(super) fn answered(&mut self, site: &Site, head: &ResponseHead, bytes: &[u8]) {
+        if std::mem::replace(&mut self.is_answered, true) {
+            return;
+        }
         let content_type = head.fields.first(Known::ContentType);
-        self.log.response_content_type = content_type.map(|field| text(field.value.of(bytes)));
-        self.log.response_headers = site.mask.headers(&head.fields, bytes);
+        let out = &mut self.members;
+        member("responseContentType", out);
+        optional(content_type.map(|field| field.value.of(bytes)), out);
+        member("responseHeaders", out);
+        site.mask.headers(&head.fields, bytes, out);
     }
 
     /// The data plane's own answer.
-    pub(super) fn answered_here(&mut self, _status: u16) {
-        self.log.response_content_type = Some("application/json".to_owned());
-        self.log.response_headers.clear();
+    pub(super) fn answered_here(&mut self) {
+        if std::mem::replace(&mut self.is_answered, true) {
+            return;
+        }
+        let rest = br#","responseContentType":"application/json","responseHeaders":{}"#;
+        self.members.extend_from_slice(rest);
     }
 
-    /// The finished record. A status of 0 says that the client had no answer.
-    pub(super) fn end(mut self, totals: &Totals, elapsed: Duration) -> TransactionLog {
-        let log = &mut self.log;
-        log.response_code = totals.status;
-        log.status_group = format!("{}XX", totals.status / 100);
-        log.elapsed = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
-        log.bytes_in = totals.bytes_in;
-        log.bytes_out = totals.bytes_out;
-        log.n_decrypted_fields = totals.fields_opened;
-        self.log
+    /// Hands the finished record over. A status of 0 says that the client had no answer.
+    pub(super) fn end(mut self, totals: &Totals, elapsed: Duration, sink: &LogSink) {
+        let out = &mut self.members;
+        if !self.is_answered {
+            out.extend_from_slice(br#","responseContentType":null,"responseHeaders":{}"#);
+        }
+        member("apiKeyId", out);
+        optional(
+            self.api_key_id.as_ref().map(|id| id.as_str().as_bytes()),
+            out,
+        );
+        member("statusGroup", out);
+        out.push(b'"');
+        number(u64::from(totals.status / 100), out);
+        out.extend_from_slice(b"XX\"");
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        member("elapsed", out);
+        number(micros / 1000, out);
+        out.push(b'.');
+        for unit in [100_u64, 10, 1] {
+            number(micros.checked_div(unit).unwrap_or(0) % 10, out);
+        }
+        for (name, value) in [
+            ("responseCode", u64::from(totals.status)),
+            ("bytesIn", totals.bytes_in),
+            ("bytesOut", totals.bytes_out),
+            ("nDecryptedFields", totals.fields_opened),
+        ] {
+            member(name, out);
+            number(value, out);
+        }
+        sink.record_members(self.ts, self.members);
     }
 }
 
-/// A target, with its query masked unless the configuration shows it.
-fn uri(target: &[u8], shows_query: bool) -> String {
-    let cut = target
-        .iter()
-        .position(|byte| *byte == b'?')
-        .filter(|_| !shows_query);
-    match cut {
-        None => text(target),
-        Some(at) => text(target.get(..at).unwrap_or_default()) + "?***",
+/// Room for an ordinary record, bytes.
+const RECORD_BYTES: usize = 1024;
+
+/// Appends the name of a member that is not the first.
+fn member(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn number(value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn optional(value: Option<&[u8]>, out: &mut Vec<u8>) {
+    match value {
+        None => out.extend_from_slice(b"null"),
+        Some(value) => text::write(value, out),
     }
 }
 
-/// Text of a peer for a JSON record: bounded, and UTF-8 by replacement. JSON escapes the rest.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(
-        bytes
-            .get(..bytes.len().min(MAX_VALUE_BYTES))
+/// Appends a target, with its query masked unless the configuration shows it.
+fn uri(target: &[u8], shows_query: bool, out: &mut Vec<u8>) {
+    let cut = memchr::memchr(b'?', target).filter(|_| !shows_query);
+    out.push(b'"');
+    text::write_inside(
+        target
+            .get(..cut.unwrap_or(target.len()))
             .unwrap_or_default(),
-    )
-    .into_owned()
+        out,
+    );
+    if cut.is_some() {
+        out.extend_from_slice(b"?***");
+    }
+    out.push(b'"');
 }
 
 #[cfg(test)]
@@ -245,16 +334,38 @@ mod tests {
     fn t20_a_secret_header_is_not_shown_even_when_it_is_trusted() {
         let mask = mask(&["API-Key", "cookie", "X-Mine", "x-request-*", "auth*"]);
         for name in NEVER {
-            assert!(!mask.shows(name), "{name}");
+            assert!(!mask.shows(name.as_bytes()), "{name}");
         }
-        assert!(mask.shows("x-mine") && mask.shows("x-request-id") && mask.shows("content-type"));
-        assert!(!mask.shows("x-other") && !mask.shows("x-requested"));
+        assert!(
+            mask.shows(b"x-mine") && mask.shows(b"x-request-id") && mask.shows(b"content-type")
+        );
+        assert!(!mask.shows(b"x-other") && !mask.shows(b"x-requested"));
     }
 
     #[test]
     fn a_query_is_masked_unless_it_is_asked_for() {
-        assert_eq!(uri(b"/a?secret=1", false), "/a?***");
-        assert_eq!(uri(b"/a?secret=1", true), "/a?secret=1");
-        assert_eq!(uri(b"/a", false), "/a");
+        let written = |target: &[u8], shows| {
+            let mut out = Vec::new();
+            uri(target, shows, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(b"/a?secret=1", false), "\"/a?***\"");
+        assert_eq!(written(b"/a?secret=1", true), "\"/a?secret=1\"");
+        assert_eq!(written(b"/a", false), "\"/a\"");
+    }
+
+    #[test]
+    fn headers_of_one_name_are_one_member() {
+        let text = b"GET / HTTP/1.1\r\nHost: h\r\nX-Mine: a\r\nCookie: c\r\nx-mine: b\xFF\r\ncookie: d\r\n\r\n";
+        let mut head = RequestHead::default();
+        let limits = cloister_http::HeadLimits::default();
+        head.parse(text, &limits, &mut cloister_http::HeadSearch::default())
+            .unwrap();
+        let mut out = Vec::new();
+        mask(&["x-mine"]).headers(&head.fields, text, &mut out);
+        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let expected =
+            serde_json::json!({ "host": "h", "x-mine": "a, b\u{fffd}", "cookie": "***" });
+        assert_eq!(json, expected);
     }
 }

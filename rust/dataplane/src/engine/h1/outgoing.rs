@@ -1,12 +1,11 @@
 //! The request head as the user process gets it: written again from what was parsed.
 
-use std::net::SocketAddr;
-
 use cloister_ciphertext::{OpenSession, open_header_value};
 use cloister_http::forward::{connection_options, may_forward, write_field};
 use cloister_http::{Known, RequestHead, Target};
 
 use super::refusal::Refusal;
+use crate::engine::peer::Peer;
 
 /// How the body goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub(super) enum OutgoingFraming {
 /// What is added to a head.
 pub(super) struct Additions<'a> {
     pub(super) context: &'a [u8; 32],
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: Option<&'a Peer>,
     pub(super) framing: OutgoingFraming,
     pub(super) forward_api_key: bool,
 }
@@ -116,30 +115,31 @@ fn write_target<'b>(head: &RequestHead, bytes: &'b [u8], out: &mut Vec<u8>) -> O
 
 /// `X-Forwarded-For`, `X-Forwarded-Proto` and `Forwarded` (RFC 7239): the client's own values stay
 /// to the left of the host's word.
-fn write_forwarded(head: &RequestHead, bytes: &[u8], peer: Option<SocketAddr>, out: &mut Vec<u8>) {
+fn write_forwarded(head: &RequestHead, bytes: &[u8], peer: Option<&Peer>, out: &mut Vec<u8>) {
     let mut list = |name: &[u8], known: Known, ours: Option<&str>| {
         let earlier = head.fields.iter().filter(|field| field.known == known);
-        let values: Vec<&[u8]> = earlier
+        let values = earlier
             .map(|field| field.value.of(bytes))
-            .chain(ours.map(str::as_bytes))
-            .filter(|value| !value.is_empty())
-            .collect();
-        if !values.is_empty() {
-            write_field(name, &values.join(&b", "[..]), out);
+            .chain(ours.map(str::as_bytes));
+        let mut is_first = true;
+        for value in values.filter(|value| !value.is_empty()) {
+            out.extend_from_slice(if is_first { name } else { b", " });
+            out.extend_from_slice(value);
+            is_first = false;
+        }
+        if !is_first {
+            out.extend_from_slice(b"\r\n");
         }
     };
-    let ip = peer.map(|peer| peer.ip().to_canonical().to_string());
-    // RFC 7239 §6: an IPv6 address is bracketed and quoted.
-    let forwarded = ip.as_ref().map(|ip| {
-        if ip.contains(':') {
-            format!("for=\"[{ip}]\";proto=https")
-        } else {
-            format!("for={ip};proto=https")
-        }
-    });
-    list(b"X-Forwarded-For", Known::XForwardedFor, ip.as_deref());
-    list(b"X-Forwarded-Proto", Known::XForwardedProto, Some("https"));
-    list(b"Forwarded", Known::Forwarded, forwarded.as_deref());
+    let ip = peer.map(|peer| peer.ip.as_str());
+    let forwarded = peer.map(|peer| peer.forwarded.as_str());
+    list(b"X-Forwarded-For: ", Known::XForwardedFor, ip);
+    list(
+        b"X-Forwarded-Proto: ",
+        Known::XForwardedProto,
+        Some("https"),
+    );
+    list(b"Forwarded: ", Known::Forwarded, forwarded);
 }
 
 /// Ours, behind the client's when that is short and plain.
@@ -181,9 +181,10 @@ mod tests {
             distinct_keys: 10,
         };
         let mut session = OpenSession::new(&keyring, policy);
+        let peer = peer.map(|peer| Peer::new(peer.parse().unwrap()));
         let additions = Additions {
             context: &[b'C'; 32],
-            peer: peer.map(|peer| peer.parse().unwrap()),
+            peer: peer.as_ref(),
             framing,
             forward_api_key: false,
         };
