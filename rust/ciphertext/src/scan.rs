@@ -13,6 +13,7 @@ use crate::place::Place;
 use crate::token::{Matcher, START, Step, Token};
 
 mod json;
+mod string;
 mod write;
 
 use json::JsonState;
@@ -111,6 +112,9 @@ impl Scanner {
         out: &mut Vec<u8>,
         session: &mut OpenSession<'_>,
     ) -> Result<(), ScanError> {
+        if input.is_empty() {
+            return Ok(());
+        }
         if self.held.is_empty() {
             let decided = self.run(input, false, out, session)?;
             self.hold(input.get(decided..).unwrap_or_default());
@@ -171,6 +175,7 @@ impl Scanner {
             bytes,
             at: 0,
             is_last,
+            next: Next::Unknown,
         };
         let progress = match &self.mode {
             Mode::Text => self.text(&mut piece, out, session)?,
@@ -287,11 +292,32 @@ struct Piece<'b> {
     bytes: &'b [u8],
     at: usize,
     is_last: bool,
+    next: Next,
+}
+
+/// Where the next `ev:` of a piece is, once it was searched for.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    At(usize),
+    Nowhere,
+    Unknown,
 }
 
 impl<'b> Piece<'b> {
     fn rest(&self) -> &'b [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Where the next `ev:` is. Each byte is searched once, however often this is asked.
+    fn next_start(&mut self) -> Option<usize> {
+        match self.next {
+            Next::Nowhere => return None,
+            Next::At(at) if at >= self.at => return Some(at),
+            Next::At(_) | Next::Unknown => {}
+        }
+        let found = memmem::find(self.rest(), START).map(|from| self.at.saturating_add(from));
+        self.next = found.map_or(Next::Nowhere, Next::At);
+        found
     }
 
     /// Passes `count` bytes on as they are.

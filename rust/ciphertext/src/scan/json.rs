@@ -1,16 +1,17 @@
 //! Tokens in JSON: only inside strings, never in keys, with one level of escaping.
 //!
 //! The scanner follows strings and containers, nothing else: it accepts what is not JSON and passes
-//! it on. A string is a key when it stands in an object after `{` or `,`. Inside a string it follows
-//! escaped quotes level by level, so that it knows when it is inside JSON that was itself written
-//! into a string: a token there passes unchanged, because a clear text escaped once could end the
-//! inner string and add fields to the inner document.
+//! it on. A string is a key when it stands in an object after `{` or `,`. Inside a string
+//! [`StringState`] tells when it is inside JSON that was itself written into a string: a token there
+//! passes unchanged, because a clear text escaped once could end the inner string and add fields to
+//! the inner document.
 
-use memchr::memchr3;
+use memchr::memchr2;
 
+use super::string::StringState;
 use super::{Candidate, OpenSession, Piece, Progress, ScanError, Scanner, partial_start, write};
 use crate::open::OpenError;
-use crate::token::START;
+use crate::token::{START, Token};
 use crate::version::ValueType;
 
 /// Deepest nesting that is followed: one bit a level, 128 KiB in all. Beyond it the body is refused.
@@ -25,16 +26,6 @@ pub(super) struct JsonState {
     /// The next string in this container is a key.
     is_key_next: bool,
     string: Option<StringState>,
-}
-
-/// Where in a string the scanner is.
-#[derive(Debug, Default)]
-struct StringState {
-    is_key: bool,
-    /// Reverse solidi directly before this byte.
-    backslashes: u32,
-    /// One bit a level of escaped quotes, set while inside.
-    inner: u32,
 }
 
 impl JsonState {
@@ -66,21 +57,6 @@ impl JsonState {
         self.objects
             .get(last / 64)
             .is_some_and(|word| word & (1 << (last % 64)) != 0)
-    }
-}
-
-impl StringState {
-    /// A quote after so many reverse solidi: true when it ends the string.
-    fn quote(&mut self) -> bool {
-        let run = std::mem::take(&mut self.backslashes);
-        if run.is_multiple_of(2) {
-            return true;
-        }
-        // 1, 3, 7, 15 … solidi are the quotes of level 0, 1, 2, 3 … inside this string. Any other
-        // count is no writer's; it counts as the level below and errs on the side of passing.
-        let level = (run.saturating_add(1)).ilog2().saturating_sub(1).min(31);
-        self.inner ^= 1 << level;
-        false
     }
 }
 
@@ -160,10 +136,7 @@ impl Scanner {
     ) -> Result<Progress, ScanError> {
         let is_key = self.state().is_key_next;
         let inside = piece.rest().get(1..).unwrap_or_default();
-        let string = StringState {
-            is_key,
-            ..StringState::default()
-        };
+        let string = StringState::new(is_key);
         let may_start = START.starts_with(inside.get(..3).unwrap_or(inside));
         let is_short = inside.len() < START.len();
         if is_key || !may_start || (is_short && piece.is_last) {
@@ -217,76 +190,95 @@ impl Scanner {
         session: &mut OpenSession<'_>,
     ) -> Result<Progress, ScanError> {
         while piece.at < piece.bytes.len() {
-            let rest = piece.rest();
+            let start = piece.next_start();
             let Some(string) = &mut self.state().string else {
                 return Ok(Progress::Done);
             };
-            let Some(found) = memchr3(b'"', b'\\', b'e', rest) else {
-                string.backslashes = 0;
-                piece.copy(rest.len(), out);
-                return Ok(Progress::Done);
+            let rest = piece.rest();
+            let before = start.map_or(rest.len(), |start| start.saturating_sub(piece.at));
+            let plain = rest.get(..before).unwrap_or_default();
+            let special = if string.is_in_escape() {
+                Some(0)
+            } else {
+                memchr2(b'"', b'\\', plain)
             };
-            if found > 0 {
-                string.backslashes = 0;
-                piece.copy(found, out);
+            if let Some(found) = special {
+                if found > 0 {
+                    string.other();
+                }
+                let is_end = rest.get(found).is_some_and(|byte| string.feed(*byte));
+                piece.copy(found.saturating_add(1), out);
+                if is_end {
+                    self.state().string = None;
+                    return Ok(Progress::Done);
+                }
+                continue;
             }
-            match piece.rest().first() {
-                Some(b'\\') => {
-                    string.backslashes = string.backslashes.saturating_add(1);
-                    piece.copy(1, out);
-                }
-                Some(b'"') => {
-                    let is_end = string.quote();
-                    piece.copy(1, out);
-                    if is_end {
-                        self.state().string = None;
-                        return Ok(Progress::Done);
-                    }
-                }
-                _ => {
-                    if matches!(self.embedded(piece, out, session)?, Progress::Hold) {
-                        return Ok(Progress::Hold);
-                    }
-                }
+            // The last bytes may be the start of a start.
+            let keep = if start.is_some() || piece.is_last {
+                0
+            } else {
+                partial_start(plain)
+            };
+            let decided = plain.len().saturating_sub(keep);
+            if decided > 0 {
+                string.other();
+                piece.copy(decided, out);
+            }
+            if keep > 0 {
+                return Ok(Progress::Hold);
+            }
+            if start.is_some() && matches!(self.embedded(piece, out, session)?, Progress::Hold) {
+                return Ok(Progress::Hold);
             }
         }
         Ok(Progress::Done)
     }
 
-    /// The piece stands on an `e` inside a string.
+    /// The piece stands on an `ev:` inside a string.
     fn embedded(
         &mut self,
         piece: &mut Piece<'_>,
         out: &mut Vec<u8>,
         session: &mut OpenSession<'_>,
     ) -> Result<Progress, ScanError> {
-        let Some(string) = &mut self.state().string else {
+        let Some(string) = &self.state().string else {
             return Ok(Progress::Done);
         };
-        // After an odd number of reverse solidi the `e` is part of an escape.
-        let is_escape = string.backslashes % 2 == 1;
-        let stays = string.is_key || is_escape || string.inner != 0;
-        let rest = piece.rest();
-        if stays || !rest.starts_with(START) {
-            if !stays && !piece.is_last && partial_start(rest) == rest.len() {
-                return Ok(Progress::Hold);
-            }
-            string.backslashes = 0;
-            piece.copy(1, out);
-            return Ok(Progress::Done);
-        }
-        match self.candidate(piece, true)? {
-            Candidate::Hold => return Ok(Progress::Hold),
-            Candidate::No => piece.copy(START.len(), out),
-            Candidate::Token(token) => {
-                let opened = self.open(piece, &token, session)?;
-                write::escaped(&opened.clear, out);
-                piece.at = piece.at.saturating_add(token.length);
+        let is_after_quote = string.is_after_quote();
+        if string.keeps_tokens() {
+            piece.copy(START.len(), out);
+        } else {
+            match self.candidate(piece, true)? {
+                Candidate::Hold => return Ok(Progress::Hold),
+                Candidate::No => piece.copy(START.len(), out),
+                Candidate::Token(token) if is_after_quote => {
+                    // Between two quotes of the text it is JSON in JSON, whatever came before.
+                    match piece.rest().get(token.length) {
+                        None if !piece.is_last => return Ok(Progress::Hold),
+                        Some(b'\\') => piece.copy(token.length, out),
+                        _ => self.replace(piece, &token, out, session)?,
+                    }
+                }
+                Candidate::Token(token) => self.replace(piece, &token, out, session)?,
             }
         }
         if let Some(string) = &mut self.state().string {
-            string.backslashes = 0;
+            string.other();
         }
         Ok(Progress::Done)
+    }
+
+    fn replace(
+        &mut self,
+        piece: &mut Piece<'_>,
+        token: &Token,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<(), ScanError> {
+        let opened = self.open(piece, token, session)?;
+        write::escaped(&opened.clear, out);
+        piece.at = piece.at.saturating_add(token.length);
+        Ok(())
     }
 }

@@ -215,6 +215,9 @@ fn fragment() -> impl Strategy<Value = String> {
         Just("\\".to_owned()),
         Just("\\\"".to_owned()),
         Just("\\\\\\\"".to_owned()),
+        Just("\\u0022".to_owned()),
+        Just("\\u005c".to_owned()),
+        Just("\\u00".to_owned()),
         Just("{".to_owned()),
         Just("}".to_owned()),
         Just("[".to_owned()),
@@ -279,5 +282,107 @@ fn a_document_cut_at_every_position_gives_the_same_result() {
             whole,
             "cut at {at}"
         );
+    }
+}
+
+/// Some writers spell a quote in a string `\u0022` (.NET by default, PHP with `JSON_HEX_QUOT`).
+#[test]
+fn t05_a_quote_spelled_by_its_number_is_a_quote() {
+    let made = text("\",\"admin\":true,\"x\":\"");
+    for body in [
+        format!(r#"{{"a":"{{\u0022b\u0022:\u0022{made}\u0022}}"}}"#),
+        format!(r#"{{"a":"{{\u0022b\u0022:\u0022some {made} more\u0022}}"}}"#),
+        format!(r#"{{"a":"{{\"b\":\"\u005c\u005c\",\"c\":\"{made}\"}}"}}"#),
+        format!(r#"{{"a":"{{\"b\":\"\u005C\"\",\"c\":\"some {made} more\"}}"}}"#),
+    ] {
+        assert_eq!(json(&body), body);
+    }
+    let quoted = format!(r#"{{"a":"\u0022hi\u0022 and {}"}}"#, text("left"));
+    assert_eq!(json(&quoted), r#"{"a":"\u0022hi\u0022 and left"}"#);
+}
+
+/// Five reverse solidi before a quote are what a writer makes of an inner string that ends in one.
+#[test]
+fn t05_inner_strings_that_end_in_a_reverse_solidus_end() {
+    let made = text("\",\"admin\":true,\"x\":\"");
+    let body = format!(r#"{{"a":"{{\"p\":\"C:\\\\\",\"b\":\"{made}\"}}"}}"#);
+    assert_eq!(json(&body), body);
+    let after = format!(r#"{{"a":"{{\"p\":\"C:\\\\\"}} and {}"}}"#, text("left"));
+    assert_eq!(json(&after), r#"{"a":"{\"p\":\"C:\\\\\"} and left"}"#);
+}
+
+/// One quote too many before the inner document must not turn inside into outside.
+#[test]
+fn t05_a_token_between_quotes_of_the_text_stays_whatever_came_before() {
+    let made = text("\",\"admin\":true,\"x\":\"");
+    for quote in [r#"\""#, r"\u0022"] {
+        let body = format!("[\"5{quote} pipe {{{quote}b{quote}:{quote}{made}{quote}}}\"]");
+        for at in 0..=body.len() {
+            let (left, right) = body.as_bytes().split_at(at);
+            assert_eq!(
+                scan(Place::Json, &[left, b"", right]).unwrap(),
+                body.as_bytes(),
+                "cut at {at}"
+            );
+        }
+    }
+    let after = format!(r#"["5\" pipe, 6\"{}"]"#, text("left"));
+    assert_eq!(json(&after), r#"["5\" pipe, 6\"left"]"#);
+}
+
+/// A character of an inner document as some writer puts it into a string.
+fn spelled(character: char, style: u8) -> String {
+    match (character, style % 3) {
+        ('"' | '\\', 1) => format!("\\u{:04x}", u32::from(character)),
+        ('"' | '\\', 2) => format!("\\u{:04X}", u32::from(character)),
+        ('"' | '\\', _) => format!("\\{character}"),
+        ('/', 1) => "\\/".to_owned(),
+        _ => character.to_string(),
+    }
+}
+
+/// Strings of an inner document: quotes, reverse solidi and tokens in any order.
+fn inner_text() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        Just("\"".to_owned()),
+        Just("\\".to_owned()),
+        Just("/u0022".to_owned()),
+        Just("ev:".to_owned()),
+        Just(text("\",\"admin\":true,\"x\":\"")),
+        "[a-z ]{0,3}",
+    ];
+    prop::collection::vec(part, 0..5).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// However a writer escapes it, a document inside a string keeps its tokens, so no clear text
+    /// can change its shape.
+    #[test]
+    fn t05_a_document_in_a_string_is_never_opened(
+        strings in prop::collection::vec((inner_text(), inner_text()), 1..5),
+        styles in prop::collection::vec(any::<u8>(), 1..40),
+        levels in 1_usize..4,
+        left in inner_text(),
+    ) {
+        let pairs = strings.into_iter().enumerate();
+        let inner: serde_json::Map<String, serde_json::Value> =
+            pairs.map(|(at, (key, value))| (format!("{at}{key}"), value.into())).collect();
+        let mut document = serde_json::Value::Object(inner).to_string();
+        for _ in 0..levels {
+            let mut styles = styles.iter().cycle().copied();
+            let written: String = document
+                .chars()
+                .map(|character| spelled(character, styles.next().unwrap()))
+                .collect();
+            document = format!("{{\"inner\":\"{written}\"}}");
+        }
+        prop_assert_eq!(&json(&document), &document);
+        // The twin: beside that document a token is opened.
+        let value = serde_json::json!({ "beside": text(&left) }).to_string();
+        let both = format!("[{document},{value}]");
+        let expected = format!("[{document},{}]", serde_json::json!({ "beside": left }));
+        prop_assert_eq!(json(&both), expected);
     }
 }
