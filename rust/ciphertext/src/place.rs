@@ -3,8 +3,8 @@
 /// What kind of text a body is: it decides how a clear text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Not said: JSON when the first byte that is not white space opens an object, an array or a
-    /// string, else text.
+    /// Not said: JSON when the first byte that is neither white space nor of a byte order mark opens
+    /// an object, an array or a string, else text.
     Detect,
     /// JSON: escaped inside strings, literals for numbers and booleans, keys left alone.
     Json,
@@ -14,8 +14,12 @@ pub enum Place {
 
 /// Whether and how a body of this content type is scanned (data-plane specification §4).
 ///
-/// `application/json` and `*+json` are JSON; `text/*` is text; a body without a content type is what
-/// it starts like. Everything else passes untouched. Parameters and letter case do not matter.
+/// `application/json`, `text/json` and `*+json` are JSON, as in [MIME Sniffing] §4.6: raw clear text in
+/// what the application reads as JSON could add fields. Other `text/*` is text; a body without a
+/// content type is what it starts like. Everything else passes untouched. Parameters and letter case
+/// do not matter.
+///
+/// [MIME Sniffing]: https://mimesniff.spec.whatwg.org/#json-mime-type
 pub fn place_for(content_type: Option<&[u8]>) -> Option<Place> {
     let Some(content_type) = content_type else {
         return Some(Place::Detect);
@@ -33,7 +37,8 @@ pub fn place_for(content_type: Option<&[u8]>) -> Option<Place> {
             .and_then(|at| essence.get(at..))
             .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
     };
-    if essence.eq_ignore_ascii_case(b"application/json") || ends(b"+json") {
+    let is = |name: &[u8]| essence.eq_ignore_ascii_case(name);
+    if is(b"application/json") || is(b"text/json") || ends(b"+json") {
         return Some(Place::Json);
     }
     let is_text = essence
@@ -52,6 +57,7 @@ mod tests {
             "application/json",
             "Application/JSON; charset=utf-8",
             "application/ld+json",
+            "text/json",
         ] {
             assert_eq!(
                 place_for(Some(name.as_bytes())),

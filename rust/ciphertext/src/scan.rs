@@ -158,7 +158,10 @@ impl Scanner {
         session: &mut OpenSession<'_>,
     ) -> Result<usize, ScanError> {
         if matches!(self.mode, Mode::Detect) {
-            let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+            // White space, and the byte order mark (EF BB BF) that some writers begin with and some
+            // readers pass over (RFC 8259 §8.1).
+            let space =
+                |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0xEF | 0xBB | 0xBF);
             let Some(first) = bytes.iter().find(|byte| !space(byte)) else {
                 out.extend_from_slice(bytes);
                 self.advance(bytes.len());

@@ -105,7 +105,7 @@ impl ValueType {
     }
 
     /// Whether a clear text is of this type. Any bytes are a string; a number is JSON's (RFC 8259
-    /// §6) or one of the spellings that SDKs write for what JSON has no number for.
+    /// §6), so `NaN` and the like, which some SDKs write, are refused.
     pub(crate) fn admits(self, clear: &[u8]) -> bool {
         match self {
             Self::Boolean => matches!(clear, b"true" | b"false"),

@@ -145,6 +145,18 @@ fn a_body_without_a_type_is_what_it_starts_like() {
     );
 }
 
+/// Raw clear text behind a byte order mark could add fields to what a reader takes as JSON.
+#[test]
+fn t05_json_behind_a_byte_order_mark_is_json() {
+    let body = format!("\u{FEFF}{{\"a\":\"{}\"}}", text("\",\"admin\":\"1"));
+    let expected = "\u{FEFF}{\"a\":\"\\\",\\\"admin\\\":\\\"1\"}";
+    for at in 0..8 {
+        let (left, right) = body.as_bytes().split_at(at);
+        let scanned = scan(Place::Detect, &[left, right]).unwrap();
+        assert_eq!(scanned, expected.as_bytes(), "cut at {at}");
+    }
+}
+
 #[test]
 fn a_token_of_another_app_fails_with_its_offset() {
     let other = AppPrivateKey::from_bytes(&[0x55; 32]).unwrap();
