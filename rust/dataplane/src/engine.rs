@@ -9,9 +9,11 @@
 
 mod connection;
 mod counters;
+mod deadline;
 mod h1;
 mod peer;
 mod pool;
+mod seats;
 mod settings;
 mod site;
 mod tls;

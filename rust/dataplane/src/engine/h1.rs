@@ -9,14 +9,19 @@ mod outgoing;
 mod refusal;
 mod upload;
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use cloister_http::{HeadSearch, RequestFraming, RequestHead};
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 
 use super::connection::Client;
 use super::counters::{Gauge, add};
+use super::deadline::{Deadline, Elapsed};
+use super::seats::Seat;
 use super::site::Site;
 pub(super) use download::Scratches;
 use exchange::{Fault, Totals};
@@ -35,6 +40,8 @@ struct Conversation<'s> {
     out: Vec<u8>,
     /// Whether an answer broke off.
     is_broken: bool,
+    deadline: Deadline,
+    seat: Seat<'s>,
 }
 
 enum Next {
@@ -53,6 +60,8 @@ pub(super) async fn serve(site: &Site, client: Client) {
         head_bytes: Vec::new(),
         out: Vec::new(),
         is_broken: false,
+        deadline: Deadline::default(),
+        seat: site.seats.take(),
     };
     loop {
         let is_kept = match conversation.next_head().await {
@@ -78,40 +87,36 @@ impl Conversation<'_> {
     /// Waits for the next request head.
     async fn next_head(&mut self) -> Next {
         let mut search = HeadSearch::default();
-        let mut deadline = None;
+        let (mut has_begun, mut skips_blank) = (false, true);
+        self.deadline.forget();
         loop {
-            if deadline.is_none() && self.inbox.rest().starts_with(b"\r\n") {
+            if self.inbox.is_empty() && !has_begun {
+                if !self.wait_idle().await {
+                    return Next::Closed;
+                }
+                self.deadline.forget();
+            }
+            has_begun = true;
+            if skips_blank && self.inbox.rest().starts_with(b"\r\n") {
                 // One empty line in front of a request line is passed over (RFC 9112 §2.2).
                 self.inbox.consume(2);
+                skips_blank = false;
+                search = HeadSearch::default();
             }
-            match self
-                .head
-                .parse(self.inbox.rest(), &self.site.settings.head, &mut search)
-            {
+            let limits = &self.site.settings.head;
+            match self.head.parse(self.inbox.rest(), limits, &mut search) {
                 Err(error) => return Next::Refused(Refusal::from(error)),
                 Ok(true) => break,
                 Ok(false) => {}
             }
-            if self.inbox.is_empty() && !self.wait_idle().await {
-                return Next::Closed;
-            }
-            if self.inbox.is_empty() {
-                continue;
-            }
-            if deadline.is_some() || !self.parses_now(&search) {
-                let head_timeout = self.site.settings.head_timeout;
-                let end = *deadline.get_or_insert_with(|| {
-                    Instant::now()
-                        .checked_add(head_timeout)
-                        .unwrap_or_else(Instant::now)
-                });
-                match timeout_at(end, self.inbox.fill(&mut self.client.stream)).await {
-                    Err(_elapsed) => {
-                        return Next::Refused(Refusal::new(408, "the request head took too long"));
-                    }
-                    Ok(Ok(count)) if count > 0 => {}
-                    Ok(_) => return Next::Closed,
+            let limit = self.site.settings.head_timeout;
+            let fill = self.inbox.fill(&mut self.client.stream);
+            match self.deadline.still_within(limit, fill).await {
+                Err(Elapsed) => {
+                    return Next::Refused(Refusal::new(408, "the request head took too long"));
                 }
+                Ok(Ok(count)) if count > 0 => {}
+                Ok(_) => return Next::Closed,
             }
         }
         let length = self.head.length;
@@ -122,40 +127,36 @@ impl Conversation<'_> {
         Next::Head
     }
 
-    /// Whether what arrived after an idle wait is a whole head already, or a refusal: then there is
-    /// nothing to wait for.
-    fn parses_now(&mut self, search: &HeadSearch) -> bool {
-        let mut ahead = *search;
-        let found = self
-            .head
-            .parse(self.inbox.rest(), &self.site.settings.head, &mut ahead);
-        !matches!(found, Ok(false)) || self.inbox.rest().starts_with(b"\r\n")
-    }
-
     /// Waits for the first byte of a request; false when the connection is to be closed.
     async fn wait_idle(&mut self) -> bool {
         if self.site.is_draining() {
             return false;
         }
-        let mut draining = self.site.draining.clone();
         let limit = self.site.settings.keepalive_idle;
-        let stream = &mut self.client.stream;
-        let inbox = &mut self.inbox;
+        let Self {
+            client,
+            inbox,
+            deadline,
+            seat,
+            ..
+        } = self;
         let filled = async {
             // A busy connection keeps its buffer, one that waits longer gives it back.
             let soon = limit.min(BUSY);
-            if let Ok(filled) = timeout(soon, inbox.fill(stream)).await {
+            if let Ok(filled) = deadline.within(soon, inbox.fill(&mut client.stream)).await {
                 return filled.is_ok_and(|count| count > 0);
             }
             inbox.release();
-            let filled = timeout(limit.saturating_sub(soon), inbox.fill_small(stream)).await;
+            let fill = inbox.fill_small(&mut client.stream);
+            let filled = deadline.within(limit.saturating_sub(soon), fill).await;
             matches!(filled, Ok(Ok(count)) if count > 0)
         };
-        tokio::select! {
-            biased;
-            has_bytes = filled => has_bytes,
-            _ = draining.wait_for(|is_draining| *is_draining) => false,
-        }
+        let mut filled = pin!(filled);
+        poll_fn(|context| match filled.as_mut().poll(context) {
+            Poll::Pending if seat.is_called(context) => Poll::Ready(false),
+            polled => polled,
+        })
+        .await
     }
 
     /// Answers one request; false when the connection is to be closed.
@@ -249,10 +250,8 @@ impl Conversation<'_> {
             stream.write_all(&self.out).await?;
             stream.flush().await
         };
-        matches!(
-            timeout(self.site.settings.body_idle, write).await,
-            Ok(Ok(()))
-        )
+        let limit = self.site.settings.body_idle;
+        matches!(self.deadline.within(limit, write).await, Ok(Ok(())))
     }
 
     /// Ends the connection: close-notify, then reads for a moment, so that an answer to a request
@@ -272,7 +271,7 @@ impl Conversation<'_> {
             std::io::Result::Ok(())
         };
         // Nobody is left to tell.
-        let _ended = timeout(LINGER, farewell).await;
+        let _ended = self.deadline.within(LINGER, farewell).await;
     }
 }
 

@@ -8,12 +8,12 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use cloister_wire::config::EnclaveConfig;
-use tokio::sync::watch;
 
 use super::counters::Counters;
 use super::h1::Scratches;
 use super::h1::log::{self, Mask};
 use super::pool::Pool;
+use super::seats::Seats;
 use super::settings::Settings;
 use super::tls::TlsConfigs;
 use super::worker::Worker;
@@ -37,7 +37,7 @@ pub(super) struct Site {
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Pool,
     pub(super) scratches: Scratches,
-    pub(super) draining: watch::Receiver<bool>,
+    pub(super) seats: Seats,
     held: Arc<AtomicU64>,
     live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     ids: RefCell<Ids>,
@@ -59,7 +59,7 @@ impl Site {
             counters: worker.counters,
             pool: Pool::new(worker.upstream, connect),
             scratches: Scratches::default(),
-            draining: worker.draining,
+            seats: Seats::default(),
             held: worker.held,
             live: RefCell::new(Cache::new(worker.live)),
             ids: RefCell::default(),
@@ -88,7 +88,7 @@ impl Site {
 
     /// Whether the enclave is being drained.
     pub(super) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        self.seats.is_draining()
     }
 }
 

@@ -131,7 +131,15 @@ impl Worker {
             Arc::clone(&counters),
         ));
         let handshakes = Rc::new(Semaphore::new(self.settings.max_handshakes));
+        let mut draining = self.draining.clone();
         let site = Rc::new(Site::new(self));
+        let seats = Rc::clone(&site);
+        tokio::task::spawn_local(async move {
+            // An engine that is gone drains nobody.
+            if draining.wait_for(|is_draining| *is_draining).await.is_ok() {
+                seats.seats.drain();
+            }
+        });
         tokio::task::spawn_local(let_go_of_ended_keys(Rc::clone(&site)));
         loop {
             let accepted = tokio::select! {

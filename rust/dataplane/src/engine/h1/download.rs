@@ -9,12 +9,12 @@ use cloister_http::{
     ChunkDecoder, ChunkEvent, HeadSearch, HttpVersion, Known, ResponseFraming, ResponseHead,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout, timeout_at};
 
 use super::exchange::{Fault, Totals, takes_chunks};
 use super::inbox::Inbox;
 use super::log::Entry;
 use super::refusal::Refusal;
+use crate::engine::deadline::{Deadline, Elapsed};
 use crate::engine::site::Site;
 
 /// Most interim responses before the final one.
@@ -33,6 +33,8 @@ pub(super) struct Download<'d> {
     pub(super) is_request_over: &'d AtomicBool,
     pub(super) totals: &'d mut Totals,
     pub(super) entry: Option<&'d mut Entry>,
+    /// Empty; the one of the scratch is used.
+    pub(super) deadline: Deadline,
 }
 
 /// How a response ended.
@@ -58,7 +60,9 @@ impl Download<'_> {
         W: AsyncWrite + Unpin,
     {
         let mut scratch = self.site.scratches.take();
+        std::mem::swap(&mut self.deadline, &mut scratch.deadline);
         let returned = self.run_in(&mut scratch, process, client).await;
+        std::mem::swap(&mut self.deadline, &mut scratch.deadline);
         self.site.scratches.put(scratch);
         returned
     }
@@ -73,7 +77,9 @@ impl Download<'_> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let Scratch { inbox, head, out } = scratch;
+        let Scratch {
+            inbox, head, out, ..
+        } = scratch;
         for _ in 0..MAX_INTERIM {
             if !self.head(head, inbox, process).await? {
                 return Ok(Returned::Stale);
@@ -98,15 +104,13 @@ impl Download<'_> {
 
     /// Reads a head; false when the stream ended before its first byte.
     async fn head<R: AsyncRead + Unpin>(
-        &self,
+        &mut self,
         head: &mut ResponseHead,
         inbox: &mut Inbox,
         process: &mut R,
     ) -> Result<bool, Fault> {
         let limit = self.site.settings.upstream_response;
-        let mut deadline = Instant::now()
-            .checked_add(limit)
-            .unwrap_or_else(Instant::now);
+        self.deadline.forget();
         let mut search = HeadSearch::default();
         let broken = |message: String| Fault::from(Refusal::new(502, message));
         loop {
@@ -125,14 +129,12 @@ impl Download<'_> {
                     )));
                 }
             }
-            match timeout_at(deadline, inbox.fill(process)).await {
+            match self.deadline.still_within(limit, inbox.fill(process)).await {
                 // The clock of the response starts when the request is over.
-                Err(_elapsed) if !self.is_request_over.load(Ordering::Relaxed) => {
-                    deadline = Instant::now()
-                        .checked_add(limit)
-                        .unwrap_or_else(Instant::now);
+                Err(Elapsed) if !self.is_request_over.load(Ordering::Relaxed) => {
+                    self.deadline.forget();
                 }
-                Err(_elapsed) => {
+                Err(Elapsed) => {
                     return Err(Refusal::new(504, "the user process did not answer in time").into());
                 }
                 Ok(Ok(count)) if count > 0 => {}
@@ -330,12 +332,12 @@ impl Download<'_> {
     }
 
     async fn fill<R: AsyncRead + Unpin>(
-        &self,
+        &mut self,
         inbox: &mut Inbox,
         process: &mut R,
     ) -> Result<usize, Fault> {
         let limit = self.site.settings.upstream_response;
-        match timeout(limit, inbox.fill_bulk(process)).await {
+        match self.deadline.within(limit, inbox.fill_bulk(process)).await {
             Ok(Ok(count)) => Ok(count),
             _ => Err(Fault::Broken),
         }
@@ -354,7 +356,8 @@ impl Download<'_> {
             client.write_all(bytes).await?;
             client.flush().await
         };
-        match timeout(self.site.settings.body_idle, write).await {
+        let limit = self.site.settings.body_idle;
+        match self.deadline.within(limit, write).await {
             Ok(Ok(())) => {
                 let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                 self.totals.bytes_out = self.totals.bytes_out.saturating_add(count);
@@ -371,6 +374,7 @@ pub(in crate::engine) struct Scratch {
     inbox: Inbox,
     head: ResponseHead,
     out: Vec<u8>,
+    deadline: Deadline,
 }
 
 /// Scratches that nobody uses at the moment.

@@ -9,7 +9,6 @@ use cloister_ciphertext::{
 };
 use cloister_http::{HttpVersion, Known, RequestFraming};
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
 
 use super::Conversation;
 use super::download::{Download, Returned};
@@ -17,6 +16,7 @@ use super::log::Entry;
 use super::outgoing::{Additions, OutgoingFraming, write_head};
 use super::refusal::Refusal;
 use super::upload::{Source, Upload};
+use crate::engine::deadline::Deadline;
 use crate::engine::pool::Upstream;
 use crate::engine::site::Held;
 use crate::live::{ApiKeyId, AuthFailure, Live, Serving};
@@ -220,7 +220,11 @@ impl Conversation<'_> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         while self.inbox.rest().len() < length {
             let fill = self.inbox.fill_bulk(&mut self.client.stream);
-            match timeout(self.site.settings.body_idle, fill).await {
+            match self
+                .deadline
+                .within(self.site.settings.body_idle, fill)
+                .await
+            {
                 Err(_elapsed) => return Err(Refusal::new(408, "the body took too long").into()),
                 Ok(Ok(count)) if count > 0 => {}
                 Ok(_) => return Err(Fault::Broken),
@@ -254,7 +258,11 @@ impl Conversation<'_> {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
             stream.flush().await
         };
-        match timeout(self.site.settings.body_idle, write).await {
+        match self
+            .deadline
+            .within(self.site.settings.body_idle, write)
+            .await
+        {
             Ok(Ok(())) => Ok(()),
             _ => Err(Fault::Broken),
         }
@@ -276,7 +284,8 @@ impl Conversation<'_> {
             .await
             .map_err(|error| unreachable_process(&error))?;
         let returned = loop {
-            let sent = timeout(site.settings.body_idle, upstream.stream.write_all(&request)).await;
+            let write = upstream.stream.write_all(&request);
+            let sent = self.deadline.within(site.settings.body_idle, write).await;
             let has_begun = Cell::new(false);
             let is_over = AtomicBool::new(true);
             let download =
@@ -336,6 +345,7 @@ impl Conversation<'_> {
                 session,
                 received: &received,
                 out: std::mem::take(&mut self.out),
+                deadline: Deadline::default(),
             };
             let download = Download {
                 site,
@@ -347,6 +357,7 @@ impl Conversation<'_> {
                 is_request_over: &is_over,
                 totals,
                 entry,
+                deadline: Deadline::default(),
             };
             let upload = upload.run(&mut client_reads, &mut process_writes);
             let download = download.run(&mut process_reads, &mut client_writes);
@@ -399,6 +410,7 @@ impl Conversation<'_> {
             is_request_over,
             totals,
             entry,
+            deadline: Deadline::default(),
         }
     }
 

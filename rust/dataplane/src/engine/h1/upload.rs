@@ -6,11 +6,11 @@ use cloister_ciphertext::{OpenSession, Scanner};
 use cloister_http::chunked::{write_chunk, write_end};
 use cloister_http::{ChunkDecoder, ChunkEvent, RequestFraming};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
 
 use super::exchange::Fault;
 use super::inbox::Inbox;
 use super::refusal::Refusal;
+use crate::engine::deadline::Deadline;
 use crate::engine::settings::Settings;
 
 /// Bytes that are gathered before they are written.
@@ -44,6 +44,7 @@ pub(super) struct Upload<'u, 'k> {
     pub(super) received: &'u Cell<u64>,
     /// The head, not sent yet; then what is to be sent.
     pub(super) out: Vec<u8>,
+    pub(super) deadline: Deadline,
 }
 
 enum Step {
@@ -76,7 +77,7 @@ impl Upload<'_, '_> {
                         return Ok(false);
                     }
                     let fill = self.inbox.fill_bulk(client);
-                    match timeout(self.settings.body_idle, fill).await {
+                    match self.deadline.within(self.settings.body_idle, fill).await {
                         Err(_elapsed) => {
                             return Err(Refusal::new(408, "the body took too long").into());
                         }
@@ -164,7 +165,8 @@ impl Upload<'_, '_> {
         if self.out.is_empty() {
             return Ok(true);
         }
-        let written = timeout(self.settings.body_idle, process.write_all(&self.out)).await;
+        let write = process.write_all(&self.out);
+        let written = self.deadline.within(self.settings.body_idle, write).await;
         self.out.clear();
         match written {
             Ok(Ok(())) => Ok(true),
