@@ -76,7 +76,8 @@ impl fmt::Debug for AppPublicKey {
 pub struct AppPrivateKey {
     private: PrivateKey,
     public: AppPublicKey,
-    scalar: Zeroizing<[u8; 32]>,
+    /// Boxed: a key that is moved would leave a copy where it was.
+    scalar: Box<Zeroizing<[u8; 32]>>,
 }
 
 impl AppPrivateKey {
@@ -97,7 +98,7 @@ impl AppPrivateKey {
         Ok(Self {
             private,
             public,
-            scalar: Zeroizing::new(*scalar),
+            scalar: Box::new(Zeroizing::new(*scalar)),
         })
     }
 

@@ -4,6 +4,7 @@
 //! A number is encrypted as it is written, so `1.10` and a 20-digit integer come back as they were.
 //! One ephemeral key serves the document; every value has an IV of its own.
 
+use memchr::memchr2;
 use zeroize::Zeroizing;
 
 use crate::keys::AppPublicKey;
@@ -106,7 +107,9 @@ impl Walk<'_> {
             return Err(self.wrong());
         }
         self.skip();
-        let mut clear = Zeroizing::new(Vec::new());
+        // An escape is never shorter than what it stands for, so this is room enough: a clear text
+        // that grew would leave its beginning behind.
+        let mut clear = Zeroizing::new(Vec::with_capacity(self.raw_length()));
         loop {
             let byte = self.peek().ok_or_else(|| self.wrong())?;
             if byte < 0x20 {
@@ -123,6 +126,22 @@ impl Walk<'_> {
             return Err(self.wrong());
         }
         Ok(clear)
+    }
+
+    /// Bytes up to the quote that ends the string, escapes included.
+    fn raw_length(&self) -> usize {
+        let rest = self.input.get(self.at..).unwrap_or_default();
+        let mut length = 0_usize;
+        while let Some(tail) = rest.get(length..) {
+            match memchr2(b'"', b'\\', tail) {
+                Some(found) if tail.get(found) == Some(&b'"') => {
+                    return length.saturating_add(found);
+                }
+                Some(found) => length = length.saturating_add(found).saturating_add(2),
+                None => break,
+            }
+        }
+        rest.len()
     }
 
     fn escape(&mut self, clear: &mut Vec<u8>) -> Result<(), SealError> {

@@ -157,7 +157,7 @@ impl Bundle {
     /// [`SealingError::OverLimit`] with the field that an enclave would refuse.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, SealingError> {
         self.check_limits()?;
-        let mut out = Writer::new();
+        let mut out = Writer::with_capacity(self.size_bound());
         out.map(15).text("v").unsigned(self.v);
         out.text("enclave").bytes(self.enclave.as_bytes());
         out.text("deployment").text(&self.deployment);
@@ -219,6 +219,43 @@ impl Bundle {
         Ok(out.into_bytes())
     }
 
+    /// At least as many bytes as the encoding has, so that no secret is moved while it is written.
+    fn size_bound(&self) -> usize {
+        /// More than the keys, heads and values of fixed length of any entry, and of the whole.
+        const ENTRY: usize = 128;
+        const FIXED: usize = 1024;
+        let app_keys = self.app_keys.iter().map(|key| key.id.len());
+        let api_keys = self.api_keys.iter().map(|key| {
+            let scopes = key.scopes.iter().map(|scope| scope.len().saturating_add(9));
+            add([key.id.len(), key.name.len()].into_iter().chain(scopes))
+        });
+        let env = self
+            .env
+            .iter()
+            .map(|var| add([var.name.len(), var.value.len()]));
+        let objects = self.objects.keys().map(String::len);
+        let settings = self
+            .settings
+            .iter()
+            .map(|(name, value)| add([name.len(), value.len()]));
+        let entries = app_keys
+            .chain(api_keys)
+            .chain(env)
+            .chain(objects)
+            .chain(settings);
+        let Identity { team, app, name } = &self.identity;
+        let texts = [
+            FIXED,
+            self.deployment.len(),
+            team.len(),
+            app.len(),
+            name.len(),
+        ];
+        add(entries
+            .map(|bytes| bytes.saturating_add(ENTRY))
+            .chain(texts))
+    }
+
     /// Reads one encoding.
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, BundleError> {
         decode::bundle(payload)
@@ -257,6 +294,10 @@ impl Bundle {
         }
         Ok(())
     }
+}
+
+fn add(sizes: impl IntoIterator<Item = usize>) -> usize {
+    sizes.into_iter().fold(0, usize::saturating_add)
 }
 
 fn count<T>(list: &[T]) -> u64 {

@@ -5,6 +5,7 @@
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use cloister_attestation::cbor::{CborError, Reader, Writer};
+use zeroize::Zeroizing;
 
 use crate::error::BundleError;
 use crate::keys::ServiceKey;
@@ -14,16 +15,16 @@ const CONTEXT: &[u8] = b"cloister/bundle/v1";
 /// CBOR of `{1: -8}`: algorithm `EdDSA`.
 const PROTECTED: [u8; 3] = [0xA1, 0x01, 0x27];
 
-/// Signs `payload`.
-pub(crate) fn sign(payload: &[u8], signer: &ServiceKey) -> Vec<u8> {
+/// Signs `payload`. The result holds its secrets.
+pub(crate) fn sign(payload: &[u8], signer: &ServiceKey) -> Zeroizing<Vec<u8>> {
     let signature = signer.sign(&to_be_signed(payload));
-    let mut out = Writer::new();
+    let mut out = Writer::with_capacity(payload.len().saturating_add(OVERHEAD_BYTES));
     out.array(4)
         .bytes(&PROTECTED)
         .map(0)
         .bytes(payload)
         .bytes(&signature);
-    out.into_bytes()
+    Zeroizing::new(out.into_bytes())
 }
 
 /// Checks the form and the signature, and returns the payload.
@@ -78,16 +79,19 @@ fn parse(message: &[u8]) -> Result<(&[u8], &[u8]), CborError> {
     Ok((payload, signature))
 }
 
-/// `Sig_structure` of RFC 9052 §4.4.
-fn to_be_signed(payload: &[u8]) -> Vec<u8> {
-    let mut out = Writer::new();
+/// `Sig_structure` of RFC 9052 §4.4, with the payload and so with its secrets.
+fn to_be_signed(payload: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut out = Writer::with_capacity(payload.len().saturating_add(OVERHEAD_BYTES));
     out.array(4)
         .text("Signature1")
         .bytes(&PROTECTED)
         .bytes(CONTEXT)
         .bytes(payload);
-    out.into_bytes()
+    Zeroizing::new(out.into_bytes())
 }
+
+/// More than what stands around a payload, signature included.
+const OVERHEAD_BYTES: usize = 128;
 
 /// Length of an Ed25519 signature (RFC 8032 §5.1.6).
 const SIGNATURE_BYTES: usize = 64;

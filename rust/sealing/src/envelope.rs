@@ -57,7 +57,7 @@ pub fn seal_bundle(
 ) -> Result<Vec<u8>, SealingError> {
     let public = recipient(recipient_public)?;
     let payload = Zeroizing::new(bundle.encode()?);
-    let signed = Zeroizing::new(cose::sign(&payload, signer));
+    let signed = cose::sign(&payload, signer);
     let mut drawn = Drawn::from(random)?;
     let aad = associated_data(bundle.enclave, &bundle.challenge);
     let (encapsulated, ciphertext) = hpke::single_shot_seal_with_rng::<

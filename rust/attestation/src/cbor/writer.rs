@@ -14,6 +14,14 @@ impl Writer {
         Self::default()
     }
 
+    /// A writer that does not move what is written until it is longer than `bytes`: a secret that
+    /// was moved would stay behind.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            out: Vec::with_capacity(bytes),
+        }
+    }
+
     /// What was written.
     pub fn into_bytes(self) -> Vec<u8> {
         self.out

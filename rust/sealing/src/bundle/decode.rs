@@ -158,7 +158,8 @@ fn list<T>(
     item: impl Fn(&mut Reader<'_>) -> Result<T, CborError>,
 ) -> Result<Vec<T>, CborError> {
     let mut items = input.array(limit)?;
-    let mut out = Vec::new();
+    // Room for all app keys: a list that grows leaves what was in it behind.
+    let mut out = Vec::with_capacity(limit.min(MAX_APP_KEYS));
     while input.has_next(&mut items)? {
         out.push(item(input)?);
     }

@@ -1,0 +1,193 @@
+//! T-19: no secret of a bundle, no app key and no clear text is left in memory that was given back.
+//!
+//! The allocator of this process looks through every block that is freed. It sees the Rust heap: not
+//! the stack, and not what aws-lc allocates for itself, which aws-lc wipes.
+
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "integration tests are their own crate"
+)]
+#![expect(unsafe_code, reason = "an allocator is an unsafe trait")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cloister_ciphertext::{
+    AppPrivateKey, Keyring, OpenPolicy, OpenSession, Place, ScanLimits, Scanner, SealOptions,
+    seal_json,
+};
+use cloister_sealing::{
+    AppKey, BootKey, Bundle, Curve, EnvVar, Expected, Identity, Random, RandomError, ServiceKey,
+    open_bundle, recipient_digest, seal_bundle,
+};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+/// Sixteen bytes that nothing else in this process has. Secrets of this test repeat them.
+const MARK: [u8; 16] = *b"secret of t-19 !";
+
+/// The mark twice: as long as an app key, and a scalar of P-256.
+const SECRET: [u8; 32] = *b"secret of t-19 !secret of t-19 !";
+
+/// Freed blocks in which a secret was found.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+
+struct Watching;
+
+// SAFETY: every call is passed on to `System` with the arguments it came with.
+unsafe impl GlobalAlloc for Watching {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // Zeroed, so that `dealloc` reads nothing that was never written.
+        // SAFETY: the caller keeps the contract of `alloc`, which is that of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block is of this allocator and `layout.size()` initialised bytes long.
+        let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
+        if bytes.windows(MARK.len()).any(|window| window == MARK) {
+            LEFT.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watching = Watching;
+
+struct Counting(u8);
+
+impl Random for Counting {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), RandomError> {
+        for byte in bytes {
+            self.0 = self.0.wrapping_mul(5).wrapping_add(113);
+            *byte = self.0;
+        }
+        Ok(())
+    }
+}
+
+fn bundle(boot: &BootKey) -> Bundle {
+    let key = |number: usize| AppKey {
+        id: number.to_string(),
+        curve: Curve::P256,
+        private: Zeroizing::new(SECRET),
+    };
+    let mut app_keys = Vec::with_capacity(8);
+    app_keys.extend((0..8).map(key));
+    let variable = |number: usize| EnvVar {
+        name: format!("NAME_{number}"),
+        value: Zeroizing::new(MARK.to_vec()),
+        secret: true,
+    };
+    Bundle {
+        v: 1,
+        enclave: Uuid::nil(),
+        deployment: String::new(),
+        version: 1,
+        challenge: [7; 32],
+        recipient: recipient_digest(boot.public()),
+        pcr0: [9; 48],
+        issued_at: 1,
+        not_after: 10,
+        app_keys,
+        api_keys: Vec::new(),
+        env: (0..40).map(variable).collect(),
+        objects: BTreeMap::new(),
+        settings: BTreeMap::new(),
+        identity: Identity::default(),
+    }
+}
+
+/// What was left by `work`.
+fn left_by<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = LEFT.load(Ordering::Relaxed);
+    let made = work();
+    let left = LEFT.load(Ordering::Relaxed).saturating_sub(before);
+    (made, left)
+}
+
+/// The count is the process's: every test runs in one of its own (nextest), or alone.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+#[test]
+fn t19_sealing_and_opening_leave_no_secret_in_freed_memory() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let ((), seen) = left_by(|| drop(MARK.to_vec()));
+    assert_eq!(seen, 1, "the allocator does not see what is left");
+
+    let signer = ServiceKey::generate(&mut Counting(1)).unwrap();
+    let boot = BootKey::generate(&mut Counting(2)).unwrap();
+    let (made, left) = left_by(|| bundle(&boot));
+    assert_eq!(left, 0, "left by making a bundle, in this test itself");
+    let (sealed, left) =
+        left_by(|| seal_bundle(&made, &signer, boot.public(), &mut Counting(3)).unwrap());
+    assert_eq!(left, 0, "left by sealing");
+
+    let keys = [signer.public()];
+    let expected = Expected {
+        service_keys: &keys,
+        enclave: Uuid::nil(),
+        challenge: &[7; 32],
+        pcr0: &[9; 48],
+        minimum_version: 1,
+        now_ms: 5,
+    };
+    let (opened, left) = left_by(|| open_bundle(&sealed, &boot, &expected).unwrap());
+    assert_eq!(left, 0, "left by opening");
+    assert_eq!(opened, made);
+
+    let (refused, left) = left_by(|| {
+        let late = Expected {
+            now_ms: 10,
+            ..expected
+        };
+        open_bundle(&sealed, &boot, &late)
+    });
+    refused.unwrap_err();
+    assert_eq!(left, 0, "left by refusing");
+    let ((), left) = left_by(|| drop((made, opened)));
+    assert_eq!(left, 0, "left by dropping a bundle");
+}
+
+#[test]
+fn t19_app_keys_and_clear_texts_are_not_left_in_freed_memory() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let (key, left) = left_by(|| Box::new(AppPrivateKey::from_bytes(&SECRET).unwrap()));
+    assert_eq!(left, 0, "left by reading a key");
+    let public = key.public().clone();
+    // Out of the box, into a list that grows, into a keyring.
+    let (keyring, left) = left_by(|| {
+        let mut keys = vec![*key];
+        keys.extend(AppPrivateKey::from_bytes(&[1; 32]));
+        Keyring::new(keys).unwrap()
+    });
+    assert_eq!(left, 0, "left by moving a key");
+
+    // The mark comes first: a buffer that grows behind it leaves it.
+    let mut document = Vec::with_capacity(256);
+    document.extend(b"{\"a\":\"");
+    document.extend(MARK);
+    document
+        .extend(br#" and \u0041 text that is much longer than the mark is, escapes included"}"#);
+    let options = SealOptions::enclave(1);
+    let policy = OpenPolicy {
+        dangerous_accept_debug: false,
+        distinct_keys: 1,
+    };
+    let (out, left) = left_by(|| {
+        let sealed = seal_json(&document, &public, &options, &mut Counting(1)).unwrap();
+        let mut session = OpenSession::new(&keyring, policy);
+        let mut scanner = Scanner::new(Place::Json, ScanLimits::default());
+        let mut out = Vec::with_capacity(sealed.len());
+        scanner.push(&sealed, &mut out, &mut session).unwrap();
+        scanner.finish(&mut out, &mut session).unwrap();
+        out
+    });
+    assert_eq!(left, 0, "left by sealing and opening");
+    drop(keyring);
+    drop(out);
+}
