@@ -312,6 +312,29 @@ pub(crate) mod tests {
             seal_bundle(bundle, &self.signer, self.boot.public(), &mut Counting(8)).unwrap()
         }
 
+        /// Seals any bytes to this boot, as nobody who follows the protocol would.
+        fn seal_bytes(&self, signed: &[u8]) -> Vec<u8> {
+            let public = recipient(self.boot.public()).unwrap();
+            let aad = associated_data(self.enclave, &CHALLENGE);
+            let mut drawn = Drawn::from(&mut Counting(8)).unwrap();
+            let (encapsulated, ciphertext) =
+                hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
+                    &OpModeS::Base,
+                    &public,
+                    INFO,
+                    signed,
+                    &aad,
+                    &mut drawn,
+                )
+                .unwrap();
+            [encapsulated.to_bytes().as_slice(), &ciphertext].concat()
+        }
+
+        /// Signs any payload and seals it to this boot.
+        fn seal_payload(&self, payload: &[u8]) -> Vec<u8> {
+            self.seal_bytes(&cose::sign(payload, &self.signer))
+        }
+
         fn open(&self, sealed: &[u8]) -> Result<Bundle, BundleError> {
             self.open_as(sealed, |_| {})
         }
@@ -417,6 +440,68 @@ pub(crate) mod tests {
         wrong(|b| b.version = 6).unwrap();
     }
 
+    /// A signed bundle of another enclave or boot, sealed anew to this one by somebody in between.
+    #[test]
+    fn t08_a_bundle_signed_for_another_enclave_or_challenge_is_refused() {
+        let world = World::new();
+        let resealed = |change: fn(&mut Bundle)| {
+            let mut bundle = world.bundle();
+            change(&mut bundle);
+            world.open(&world.seal_payload(&bundle.encode().unwrap()))
+        };
+        let other = resealed(|b| b.enclave = Uuid::nil());
+        assert_eq!(other, Err(BundleError::Enclave));
+        let other = resealed(|b| b.challenge = [8; 32]);
+        assert_eq!(other, Err(BundleError::Challenge));
+        assert_eq!(resealed(|_| {}).unwrap(), world.bundle());
+    }
+
+    #[test]
+    fn t08_trailing_bytes_are_refused_at_every_layer() {
+        let world = World::new();
+        let payload = world.bundle().encode().unwrap();
+        let signed = cose::sign(&payload, &world.signer);
+        let sealed = world.seal_bytes(&signed);
+        world.open(&sealed).unwrap();
+
+        let longer = |bytes: &[u8]| [bytes, &[0]].concat();
+        assert_eq!(world.open(&longer(&sealed)), Err(BundleError::CannotOpen));
+        let refused = world.open(&world.seal_bytes(&longer(&signed)));
+        assert!(matches!(
+            refused,
+            Err(BundleError::Malformed {
+                field: "signed",
+                ..
+            })
+        ));
+        let refused = world.open(&world.seal_payload(&longer(&payload)));
+        assert!(matches!(
+            refused,
+            Err(BundleError::Malformed {
+                field: "bundle",
+                ..
+            })
+        ));
+    }
+
+    /// A COSE header that says something else is not passed over.
+    #[test]
+    fn t08_another_form_of_the_signature_is_refused() {
+        let world = World::new();
+        let signed = cose::sign(&world.bundle().encode().unwrap(), &world.signer);
+        world.open(&world.seal_bytes(&signed)).unwrap();
+        // 84 43 A10127 A0 …: the array, the protected header, the unprotected header.
+        for (at, byte) in [(0, 0x83), (0, 0xD2), (1, 0x44), (4, 0x26), (5, 0xA1)] {
+            let mut changed = signed.to_vec();
+            changed[at] = byte;
+            let refused = world.open(&world.seal_bytes(&changed));
+            assert!(
+                matches!(refused, Err(BundleError::Malformed { .. })),
+                "{at}: {refused:?}"
+            );
+        }
+    }
+
     #[test]
     fn a_bundle_of_another_protocol_version_says_so() {
         let world = World::new();
@@ -466,6 +551,43 @@ pub(crate) mod tests {
             let at = at.index(sealed.len());
             sealed[at] ^= flip;
             prop_assert_eq!(world.open(&sealed), Err(BundleError::CannotOpen));
+        }
+
+        /// Below the seal: whatever is changed in what was signed, the signature says so.
+        #[test]
+        fn t08_a_changed_byte_of_what_was_signed_is_refused(
+            at in any::<prop::sample::Index>(),
+            flip in 1_u8..,
+        ) {
+            let world = World::new();
+            let signed = cose::sign(&world.bundle().encode().unwrap(), &world.signer);
+            world.open(&world.seal_bytes(&signed)).unwrap();
+            let mut changed = signed.to_vec();
+            let at = at.index(changed.len());
+            changed[at] ^= flip;
+            let refused = world.open(&world.seal_bytes(&changed));
+            let is_refused = matches!(
+                refused,
+                Err(BundleError::Signer | BundleError::Malformed { field: "signed", .. })
+            );
+            prop_assert!(is_refused, "{:?}", refused);
+        }
+
+        /// Below the signature: a platform that writes nonsense breaks nothing.
+        #[test]
+        fn a_changed_payload_is_read_or_refused(
+            at in any::<prop::sample::Index>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..8),
+        ) {
+            let world = World::new();
+            let mut payload = world.bundle().encode().unwrap();
+            let at = at.index(payload.len());
+            let end = payload.len().min(at.saturating_add(bytes.len()));
+            payload.splice(at..end, bytes);
+            if let Ok(read) = Bundle::decode(&payload) {
+                let again = Bundle::decode(&read.encode().unwrap());
+                prop_assert_eq!(again, Ok(read));
+            }
         }
 
         #[test]

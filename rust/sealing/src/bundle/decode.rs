@@ -40,15 +40,19 @@ pub(super) fn bundle(payload: &[u8]) -> Result<Bundle, BundleError> {
     let mut input = Reader::new(payload);
     let mut draft = Draft::default();
     let mut pairs = input.map(MAX_KEYS).map_err(wrong("bundle"))?;
+    let mut unknown = Vec::new();
     while input.has_next(&mut pairs).map_err(wrong("bundle"))? {
         let key = input.text(MAX_KEYS).map_err(wrong("bundle"))?;
-        read(&mut input, key, &mut draft)?;
+        if !read(&mut input, key, &mut draft)? {
+            skip(&mut input, key, &mut unknown).map_err(wrong("bundle"))?;
+        }
     }
     input.finish().map_err(wrong("bundle"))?;
     draft.finish()
 }
 
-fn read(input: &mut Reader<'_>, key: &str, draft: &mut Draft) -> Result<(), BundleError> {
+/// Stores the value of a key; false when it is not one of ours.
+fn read(input: &mut Reader<'_>, key: &str, draft: &mut Draft) -> Result<bool, BundleError> {
     match key {
         "v" => {
             let v = set(&mut draft.v, "v", input.unsigned())?;
@@ -84,9 +88,22 @@ fn read(input: &mut Reader<'_>, key: &str, draft: &mut Draft) -> Result<(), Bund
         "objects" => once(&mut draft.objects, "objects", table(input, object))?,
         "settings" => once(&mut draft.settings, "settings", table(input, text))?,
         "identity" => once(&mut draft.identity, "identity", identity(input))?,
-        _ => input.skip(MAX_UNKNOWN_DEPTH).map_err(wrong("bundle"))?,
+        _ => return Ok(false),
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Passes over the value of a key that only a newer platform knows; even that comes once.
+fn skip<'b>(
+    input: &mut Reader<'b>,
+    key: &'b str,
+    unknown: &mut Vec<&'b str>,
+) -> Result<(), CborError> {
+    if unknown.contains(&key) {
+        return Err(CborError("has a key twice"));
+    }
+    unknown.push(key);
+    input.skip(MAX_UNKNOWN_DEPTH)
 }
 
 impl Draft {
@@ -182,15 +199,16 @@ fn table<T>(
 }
 
 /// A map with fixed keys: `field` is called for each and says whether it knows it.
-fn record(
-    input: &mut Reader<'_>,
-    mut field: impl FnMut(&mut Reader<'_>, &str) -> Result<bool, CborError>,
+fn record<'b>(
+    input: &mut Reader<'b>,
+    mut field: impl FnMut(&mut Reader<'b>, &str) -> Result<bool, CborError>,
 ) -> Result<(), CborError> {
     let mut pairs = input.map(MAX_KEYS)?;
+    let mut unknown = Vec::new();
     while input.has_next(&mut pairs)? {
         let key = input.text(MAX_KEYS)?;
         if !field(input, key)? {
-            input.skip(MAX_UNKNOWN_DEPTH)?;
+            skip(input, key, &mut unknown)?;
         }
     }
     Ok(())
@@ -366,6 +384,20 @@ mod tests {
         more.text("version").unsigned(9);
         bytes.extend(more.into_bytes());
         assert!(problem(&bytes).contains("`version` comes twice"));
+    }
+
+    #[test]
+    fn an_unknown_key_that_comes_twice_is_refused() {
+        for (times, is_read) in [(1, true), (2, false)] {
+            let mut bytes = whole().encode().unwrap();
+            bytes[0] += times;
+            for _ in 0..times {
+                let mut more = Writer::new();
+                more.text("later").unsigned(9);
+                bytes.extend(more.into_bytes());
+            }
+            assert_eq!(bundle(&bytes).is_ok(), is_read);
+        }
     }
 
     #[test]
