@@ -1,5 +1,6 @@
 """``cloister encrypt``: make ciphertexts for an app, with its public key alone."""
 
+import os
 import pathlib
 import sys
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 
 from cloister import crypto
 from cloister.cli import output
-from cloister.errors import InputError, KeyFileError, MissingInput
+from cloister.errors import KeyFileError, MissingInput
 
 _MAX_KEY_FILE_BYTES = 4096
 
@@ -46,34 +47,20 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
         cloister encrypt < secret.txt
         echo '{"card": 4242424242424242}' | cloister encrypt --document
     """
-    clear = sys.stdin.buffer.read() if value in (None, "-") else str(value).encode()
+    if kind not in ("string", "number", "boolean"):
+        raise typer.BadParameter("a type is string, number or boolean", param_hint="--type")
+    if value is None or value == "-":
+        # `echo` ends what it writes with a line feed that nobody means.
+        clear = sys.stdin.buffer.read().removesuffix(b"\n")
+    else:
+        clear = os.fsencode(value)
     key = _public_key(public_key, config)
     if as_document:
         sealed = crypto.encrypt_json(clear, key, role=role).decode()
     else:
-        sealed = str(crypto.encrypt(_typed(clear, kind), key, role=role))
+        text = clear if kind == "string" else clear.strip()
+        sealed = crypto.encrypt_literal(text, key, kind=kind, role=role)
     output.show({"ciphertext": sealed}, as_json=as_json, text=sealed)
-
-
-def _typed(clear: bytes, kind: str) -> bytes | int | float | bool:
-    """A single value as the type it is said to be; one line feed at the end of input is dropped."""
-    if kind == "string":
-        return clear.removesuffix(b"\n")
-    text = clear.strip()
-    if kind == "boolean":
-        if text not in (b"true", b"false"):
-            raise InputError("a boolean is true or false")
-        return text == b"true"
-    if kind != "number":
-        raise typer.BadParameter("a type is string, number or boolean", param_hint="--type")
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError("the value is not a number") from None
 
 
 def _public_key(given: str | None, config: pathlib.Path) -> bytes:

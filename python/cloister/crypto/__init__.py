@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloister._native import crypto as _native
-from cloister.errors import InputError, KeyFileError
+from cloister.errors import InputError, KeyFileError, UsageError
 
 MAX_DEPTH = 128
 """Deepest nesting of a document, the same in the enclave."""
@@ -42,7 +42,7 @@ def encrypt(
 
     Raises:
         KeyFileError: ``public_key`` is not one.
-        UsageError: ``role`` or ``version`` is not one.
+        UsageError: ``role`` or ``version`` is not one, or ``now`` is before 1970 or after 2106.
         InputError: ``value`` holds something of another kind, a number that is not finite, a key
             that is not text, or is nested deeper than :data:`MAX_DEPTH`.
     """
@@ -52,6 +52,40 @@ def encrypt(
         leaves, read_public_key(public_key), version=version, role=role, unix_seconds=_seconds(now)
     )
     return _rebuild(value, iter(tokens))
+
+
+def encrypt_literal(  # noqa: PLR0913 - what one value takes, by keyword
+    text: bytes,
+    public_key: bytes | str,
+    *,
+    kind: str = "string",
+    role: str | None = None,
+    version: str = "QkTC",
+    now: dt.datetime | None = None,
+) -> str:
+    """Encrypts one value as it is written: ``1.10`` stays ``1.10``.
+
+    Args:
+        text: The value: any bytes for a string, a JSON number, ``true`` or ``false``.
+        public_key: As for :func:`encrypt`.
+        kind: ``string``, ``number`` or ``boolean``.
+        role: As for :func:`encrypt`.
+        version: As for :func:`encrypt`.
+        now: As for :func:`encrypt`.
+
+    Raises:
+        KeyFileError: ``public_key`` is not one.
+        UsageError: ``kind``, ``role`` or ``version`` is not one.
+        InputError: ``text`` is not of its kind.
+    """
+    (token,) = _native.encrypt_values(
+        [(kind, text)],
+        read_public_key(public_key),
+        version=version,
+        role=role,
+        unix_seconds=_seconds(now),
+    )
+    return token
 
 
 def encrypt_json(
@@ -123,12 +157,16 @@ def _leaf(value: Any) -> tuple[str, bytes]:  # noqa: ANN401
         return "string", bytes(value)
     if isinstance(value, bool):
         return "boolean", b"true" if value else b"false"
+    # Subclasses (enums, NumPy's) may write themselves in another way than JSON does.
     if isinstance(value, int):
-        return "number", str(value).encode()
+        try:
+            return "number", int.__repr__(value).encode()
+        except ValueError:  # the interpreter's own limit, sys.get_int_max_str_digits()
+            raise InputError("an integer has more digits than this interpreter writes") from None
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InputError("a number is not finite, and JSON has none like it")
-        return "number", repr(value).encode()
+        return "number", float.__repr__(value).encode()
     raise InputError(
         f"a value is of type {type(value).__name__}, expected text, bytes, number, boolean or None"
     )
@@ -137,10 +175,17 @@ def _leaf(value: Any) -> tuple[str, bytes]:  # noqa: ANN401
 def _rebuild(value: Any, tokens: Any) -> Any:  # noqa: ANN401
     if isinstance(value, Mapping):
         return {key: _rebuild(inner, tokens) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_rebuild(inner, tokens) for inner in value)
+    if isinstance(value, list):
+        return [_rebuild(inner, tokens) for inner in value]
+    if isinstance(value, tuple):
+        rebuilt = tuple(_rebuild(inner, tokens) for inner in value)
+        # A named tuple is made from its fields.
+        return value._make(rebuilt) if hasattr(value, "_make") else rebuilt
     return None if value is None else next(tokens)
 
 
 def _seconds(now: dt.datetime | None) -> int:
-    return int((now or dt.datetime.now(dt.UTC)).timestamp())
+    seconds = int((now or dt.datetime.now(dt.UTC)).timestamp())
+    if not 0 <= seconds < 1 << 32:
+        raise UsageError("`now` is before 1970 or after 2106, which the metadata cannot say")
+    return seconds

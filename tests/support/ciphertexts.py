@@ -1,0 +1,65 @@
+"""A second reader of ``ev:`` strings, written from the specification over ``cryptography``.
+
+It shares no code with what it checks. It opens the P-256 versions that are written (QkTC, Tk9D).
+"""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+VECTORS = pathlib.Path(__file__).parents[1] / "vectors" / "ciphertext" / "vectors.json"
+PREFIX = bytes.fromhex(json.loads(VECTORS.read_text())["kdf_prefix_hex"]["p256"])
+KINDS = ("string", "number", "boolean")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Value:
+    """What a token held."""
+
+    kind: str
+    text: bytes
+    metadata: bytes | None
+    ephemeral: bytes
+    iv: bytes
+
+
+class App:
+    """An app with one key."""
+
+    def __init__(self) -> None:
+        self.private = ec.generate_private_key(ec.SECP256R1())
+        self.public = self.private.public_key().public_bytes(
+            serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint
+        )
+
+    def open(self, token: str) -> Value:
+        """Opens a token; ``cryptography.exceptions.InvalidTag`` when it is not for this app."""
+        start, version, *kinds, iv64, key64, data64, end = token.split(":")
+        assert (start, end) == ("ev", "$")
+        kind = kinds[0] if kinds else "string"
+        iv, ephemeral, data = (unpadded(part) for part in (iv64, key64, data64))
+        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), ephemeral)
+        uncompressed = point.public_bytes(
+            serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+        )
+        shared = self.private.exchange(ec.ECDH(), point)
+        key = hashlib.sha256(shared + b"\0\0\0\1" + PREFIX + uncompressed).digest()
+        aad = self.public
+        if version == "QkTC":
+            aad = bytes([KINDS.index(kind) << 4 | 1]) + ephemeral + self.public
+        clear = AESGCM(key).decrypt(iv, data, aad)
+        metadata = None
+        if version == "QkTC":
+            length = int.from_bytes(clear[:2], "little")
+            metadata, clear = clear[2 : 2 + length], clear[2 + length :]
+        return Value(kind, clear, metadata, ephemeral, iv)
+
+
+def unpadded(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
