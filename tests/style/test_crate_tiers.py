@@ -20,7 +20,6 @@ TIERS = {
     "sandbox": 2,
     "hostplane": 2,
     "devplane": 2,
-    "testkit": 3,
     "native": 3,
 }
 ASYNC_OR_IO = {"tokio", "tokio-rustls", "hyper", "hyper-util", "rustix", "socket2", "fs-err"}
