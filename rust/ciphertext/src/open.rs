@@ -402,6 +402,46 @@ mod tests {
         assert_eq!(open(text), Err(OpenError::Debug));
     }
 
+    /// Built from the primitives, because nothing here writes debug tokens.
+    #[test]
+    fn a_debug_token_opens_where_the_policy_says_so() {
+        use base64::engine::general_purpose::STANDARD_NO_PAD;
+
+        let ours = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
+        let ephemeral = AppPrivateKey::from_bytes(&[0x22; 32]).unwrap();
+        let shared = ephemeral.agree(ours.public().uncompressed()).unwrap();
+        let key = kdf::derive(shared.as_slice(), ephemeral.public().uncompressed());
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_slice()).unwrap());
+        let token = |head: u8| {
+            let (point, app) = (ephemeral.public().compressed(), ours.public().compressed());
+            let aad = [&[head], point.as_slice(), app.as_slice()].concat();
+            let mut data = b"\x01\x00\x80clear".to_vec();
+            let nonce = Nonce::assume_unique_for_key([3; 12]);
+            key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut data)
+                .unwrap();
+            let [iv, point, data] = [&[3; 12], point.as_slice(), data.as_slice()]
+                .map(|bytes| STANDARD_NO_PAD.encode(bytes));
+            format!("ev:debug:QkTC:{iv}:{point}:{data}:$")
+        };
+        let keyring = keyring();
+        let policy = OpenPolicy {
+            dangerous_accept_debug: true,
+            ..POLICY
+        };
+        let mut session = OpenSession::new(&keyring, policy);
+        let mut open = |text: &str| {
+            let token = Token::parse(text.as_bytes()).unwrap();
+            session.open(text.as_bytes(), &token)
+        };
+        assert_eq!(open(&token(0x80)).unwrap().clear.as_slice(), b"clear");
+        // An ordinary token does not become one of debug mode by its head, nor the reverse.
+        assert_eq!(open(&token(0x01)), Err(OpenError::CannotOpen));
+        let plain = token(0x01).replace("debug:", "");
+        assert_eq!(open(&plain).unwrap().clear.as_slice(), b"clear");
+        let stripped = token(0x80).replace("debug:", "");
+        assert_eq!(open(&stripped), Err(OpenError::CannotOpen));
+    }
+
     #[test]
     fn t05_distinct_keys_are_bounded_and_one_key_counts_once() {
         let keyring = keyring();
