@@ -1,9 +1,9 @@
 //! The engine: accepts connections, ends TLS, and moves requests between clients and the user
 //! process.
 //!
-//! One thread accepts and hands each connection to the worker with the fewest; a worker is a thread
-//! with a runtime of its own and shares nothing on the request path: what is true right now it reads
-//! through one atomic pointer. HTTP/1 is judged by `cloister-http` before anything else looks at it.
+//! Each connection goes to the worker with the fewest. A worker is a thread with a runtime of its own
+//! and shares nothing on the request path: what is true right now it reads through one atomic
+//! pointer. HTTP/1 is judged by `cloister-http` before anything else looks at it.
 //! Nothing here decides who may connect or what a token holds; [`crate::live`] and
 //! `cloister-ciphertext` do.
 
@@ -41,7 +41,7 @@ struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Starts an engine: one accepting thread and `parts.workers` workers.
+/// Starts an engine: `parts.workers` workers, and an accepting thread when there are several.
 ///
 /// # Errors
 ///
@@ -57,9 +57,9 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
     let (drain, draining) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
     let held = Arc::default();
-    let mut threads = Vec::new();
     let mut handoffs = Vec::new();
-    for number in 0..workers {
+    let mut made = Vec::new();
+    for _ in 0..workers {
         let (sender, incoming) = mpsc::channel(worker::QUEUE);
         let load = Arc::default();
         handoffs.push(Handoff {
@@ -82,7 +82,7 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
             draining: draining.clone(),
             stopping: stopping.clone(),
         };
-        threads.push(worker.spawn(number, incoming)?);
+        made.push((worker, incoming));
     }
     let acceptor = worker::Acceptor {
         ingress: parts.ingress,
@@ -92,7 +92,18 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
         draining,
         stopping,
     };
-    threads.push(acceptor.spawn()?);
+    let mut threads = Vec::new();
+    // A worker that is alone accepts too: handing over to another thread would cost it a tenth of a
+    // handshake, and nobody else could go on while it is busy.
+    let mut beside = if workers > 1 {
+        threads.push(acceptor.spawn()?);
+        None
+    } else {
+        Some(acceptor)
+    };
+    for (number, (worker, incoming)) in made.into_iter().enumerate() {
+        threads.push(worker.spawn(number, incoming, beside.take())?);
+    }
     Ok(Arc::new(Engine {
         counters,
         drain,

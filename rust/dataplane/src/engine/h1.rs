@@ -40,6 +40,8 @@ struct Conversation<'s> {
     out: Vec<u8>,
     /// Whether an answer broke off.
     is_broken: bool,
+    /// Whether the client has ended its side.
+    has_ended: bool,
     deadline: Deadline,
     seat: Seat<'s>,
 }
@@ -60,6 +62,7 @@ pub(super) async fn serve(site: &Site, client: Client) {
         head_bytes: Vec::new(),
         out: Vec::new(),
         is_broken: false,
+        has_ended: false,
         deadline: Deadline::default(),
         seat: site.seats.take(),
     };
@@ -116,7 +119,10 @@ impl Conversation<'_> {
                     return Next::Refused(Refusal::new(408, "the request head took too long"));
                 }
                 Ok(Ok(count)) if count > 0 => {}
-                Ok(_) => return Next::Closed,
+                Ok(_) => {
+                    self.has_ended = true;
+                    return Next::Closed;
+                }
             }
         }
         let length = self.head.length;
@@ -138,17 +144,20 @@ impl Conversation<'_> {
             inbox,
             deadline,
             seat,
+            has_ended,
             ..
         } = self;
         let filled = async {
             // A busy connection keeps its buffer, one that waits longer gives it back.
             let soon = limit.min(BUSY);
             if let Ok(filled) = deadline.within(soon, inbox.fill(&mut client.stream)).await {
-                return filled.is_ok_and(|count| count > 0);
+                *has_ended = !filled.is_ok_and(|count| count > 0);
+                return !*has_ended;
             }
             inbox.release();
             let fill = inbox.fill_small(&mut client.stream);
             let filled = deadline.within(limit.saturating_sub(soon), fill).await;
+            *has_ended = matches!(filled, Ok(Ok(0) | Err(_)));
             matches!(filled, Ok(Ok(count)) if count > 0)
         };
         let mut filled = pin!(filled);
@@ -260,6 +269,9 @@ impl Conversation<'_> {
         let stream = &mut self.client.stream;
         let farewell = async {
             stream.shutdown().await?;
+            if self.has_ended {
+                return Ok(());
+            }
             let mut discarded = 0_usize;
             while discarded < LINGER_BYTES {
                 self.inbox.clear();

@@ -1,4 +1,4 @@
-//! Threads: one that accepts, and workers that serve.
+//! Threads: workers that serve, and one that accepts for them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -52,10 +52,15 @@ impl Acceptor {
         std::thread::Builder::new()
             .name("acceptor".to_owned())
             .spawn(move || {
-                if let Err(error) = runtime.block_on(self.run()) {
-                    tracing::error!(%error, "the ingress listener failed");
-                }
+                runtime.block_on(self.serve());
             })
+    }
+
+    /// Accepts until the end.
+    async fn serve(self) {
+        if let Err(error) = self.run().await {
+            tracing::error!(%error, "the ingress listener failed");
+        }
     }
 
     async fn run(mut self) -> io::Result<()> {
@@ -114,16 +119,20 @@ impl Worker {
         self,
         number: usize,
         incoming: mpsc::Receiver<Accepted<Detached>>,
+        beside: Option<Acceptor>,
     ) -> io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || LocalSet::new().block_on(&runtime, self.run(incoming)))
+            .spawn(move || LocalSet::new().block_on(&runtime, self.run(incoming, beside)))
     }
 
-    async fn run(self, mut incoming: mpsc::Receiver<Accepted<Detached>>) {
+    async fn run(self, mut incoming: mpsc::Receiver<Accepted<Detached>>, beside: Option<Acceptor>) {
+        if let Some(acceptor) = beside {
+            tokio::task::spawn_local(acceptor.serve());
+        }
         let (load, mut stopping) = (Arc::clone(&self.load), self.stopping.clone());
         let counters = Arc::clone(&self.counters);
         let waiting = Rc::new(Waiting::new(
