@@ -50,6 +50,50 @@ impl JsonState {
         self.is_key_next = false;
     }
 
+    /// Follows bytes in which no token can stand. On nesting over the limit: how many bytes came
+    /// before it.
+    fn skim(&mut self, bytes: &[u8]) -> Result<(), usize> {
+        let mut at = 0_usize;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let Some(string) = &mut self.string else {
+                let Some(found) = self.outside(rest).map_err(|n| at.saturating_add(n))? else {
+                    return Ok(());
+                };
+                self.string = Some(StringState::new(self.is_key_next));
+                at = at.saturating_add(found).saturating_add(1);
+                continue;
+            };
+            let plain = if string.is_in_escape() {
+                0
+            } else {
+                plain_length(rest)
+            };
+            if plain > 0 {
+                string.other();
+            }
+            if rest.get(plain).is_some_and(|byte| string.feed(*byte)) {
+                self.string = None;
+            }
+            at = at.saturating_add(plain).saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Follows bytes outside strings up to the quote that begins one, and says where that is.
+    fn outside(&mut self, bytes: &[u8]) -> Result<Option<usize>, usize> {
+        for (count, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'{' | b'[' if !self.open(*byte == b'{') => return Err(count),
+                b'}' | b']' => self.close(),
+                b',' => self.is_key_next = self.is_in_object(),
+                b':' => self.is_key_next = false,
+                b'"' => return Ok(Some(count)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
     fn is_in_object(&self) -> bool {
         let Some(last) = self.depth.checked_sub(1) else {
             return false;
@@ -68,6 +112,24 @@ impl Scanner {
         session: &mut OpenSession<'_>,
     ) -> Result<Progress, ScanError> {
         while piece.at < piece.bytes.len() {
+            // Far from a token there is nothing to decide: follow it, then pass it on in one go.
+            let until = match piece.next_start() {
+                Some(start) => start.saturating_sub(1),
+                None if piece.is_last => piece.bytes.len(),
+                None => piece.bytes.len().saturating_sub(START.len()),
+            };
+            if let Some(far) = piece
+                .bytes
+                .get(piece.at..until)
+                .filter(|far| !far.is_empty())
+            {
+                let followed = self.state().skim(far);
+                piece.copy(followed.err().unwrap_or(far.len()), out);
+                if followed.is_err() {
+                    return Err(self.too_deep(piece));
+                }
+                continue;
+            }
             let is_in_string = self.state().string.is_some();
             let progress = if is_in_string {
                 self.inside(piece, out, session)?
@@ -79,6 +141,10 @@ impl Scanner {
             }
         }
         Ok(Progress::Done)
+    }
+
+    fn too_deep(&self, piece: &Piece<'_>) -> ScanError {
+        self.error(piece, OpenError::TooDeep { limit: MAX_NESTING })
     }
 
     fn state(&mut self) -> &mut JsonState {
@@ -105,25 +171,20 @@ impl Scanner {
         session: &mut OpenSession<'_>,
     ) -> Result<Progress, ScanError> {
         let rest = piece.rest();
-        let state = self.state();
-        for (count, byte) in rest.iter().enumerate() {
-            match byte {
-                b'{' | b'[' if !state.open(*byte == b'{') => {
-                    piece.copy(count, out);
-                    return Err(self.error(piece, OpenError::TooDeep { limit: MAX_NESTING }));
-                }
-                b'}' | b']' => state.close(),
-                b',' => state.is_key_next = state.is_in_object(),
-                b':' => state.is_key_next = false,
-                b'"' => {
-                    piece.copy(count, out);
-                    return self.quote(piece, out, session);
-                }
-                _ => {}
+        match self.state().outside(rest) {
+            Err(before) => {
+                piece.copy(before, out);
+                Err(self.too_deep(piece))
+            }
+            Ok(Some(before)) => {
+                piece.copy(before, out);
+                self.quote(piece, out, session)
+            }
+            Ok(None) => {
+                piece.copy(rest.len(), out);
+                Ok(Progress::Done)
             }
         }
-        piece.copy(rest.len(), out);
-        Ok(Progress::Done)
     }
 
     /// The piece stands on a quote that begins a string. When a token follows it directly, the quote
@@ -282,3 +343,16 @@ impl Scanner {
         Ok(())
     }
 }
+
+/// How many bytes come before a quote or a reverse solidus. Most strings are short: a search that has
+/// to be set up pays for itself only behind the first bytes.
+fn plain_length(bytes: &[u8]) -> usize {
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
+    let (near, far) = bytes.split_at(bytes.len().min(NEAR_BYTES));
+    near.iter()
+        .position(is_special)
+        .or_else(|| memchr2(b'"', b'\\', far).map(|found| found.saturating_add(near.len())))
+        .unwrap_or(bytes.len())
+}
+
+const NEAR_BYTES: usize = 16;
