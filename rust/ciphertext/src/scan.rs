@@ -235,16 +235,19 @@ impl Scanner {
             .candidate
             .take()
             .unwrap_or_else(|| Matcher::new(is_json));
-        let rest = piece.rest();
-        for byte in rest.get(matcher.fed()..).unwrap_or_default() {
-            if matcher.fed() >= self.limits.max_token {
-                let reason = OpenError::TooLong {
-                    limit: self.limits.max_token,
-                };
-                return Err(self.error(piece, reason));
+        let max_token = self.limits.max_token;
+        let mut rest = piece.rest().get(matcher.fed()..).unwrap_or_default();
+        loop {
+            let room = max_token.saturating_sub(matcher.fed()).min(rest.len());
+            let run = matcher.feed_run(rest.get(..room).unwrap_or_default());
+            let Some((byte, after)) = rest.get(run..).and_then(<[u8]>::split_first) else {
+                break;
+            };
+            if matcher.fed() >= max_token {
+                return Err(self.error(piece, OpenError::TooLong { limit: max_token }));
             }
             match matcher.feed(*byte) {
-                Step::More => {}
+                Step::More => rest = after,
                 Step::No => return Ok(Candidate::No),
                 Step::Complete(token) => return Ok(Candidate::Token(token)),
             }
