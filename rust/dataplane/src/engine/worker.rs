@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use cloister_transport::{Accepted, Address, Bound, Detached};
 use cloister_wire::config::EnclaveConfig;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::{AbortHandle, LocalSet};
+use tokio::task::AbortHandle;
 
 use super::connection;
 use super::counters::{Counters, add};
@@ -121,12 +121,29 @@ impl Worker {
         incoming: mpsc::Receiver<Accepted<Detached>>,
         beside: Option<Acceptor>,
     ) -> io::Result<JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        std::thread::Builder::new()
+        // A local runtime stays on the thread that makes it. A `LocalSet` would do, and cost a system
+        // call and a turn of the reactor for many of the events.
+        let (started, is_started) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || LocalSet::new().block_on(&runtime, self.run(incoming, beside)))
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(tokio::runtime::LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        // Whoever starts workers is there until it has heard of all.
+                        drop(started.send(Ok(())));
+                        runtime.block_on(self.run(incoming, beside));
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            })?;
+        match is_started.recv() {
+            Ok(Ok(())) => Ok(thread),
+            Ok(Err(error)) => Err(error),
+            Err(_ended) => Err(io::Error::other("a worker ended before it began")),
+        }
     }
 
     async fn run(self, mut incoming: mpsc::Receiver<Accepted<Detached>>, beside: Option<Acceptor>) {
