@@ -14,6 +14,7 @@ from typing import Any
 
 from cloister import config
 from cloister.build import cpio, dockerfile, runtime
+from cloister.build.built_image import BuiltImage
 from cloister.build.dockerfile.run import Options
 from cloister.build.eif import Kind, Payload, Pcrs, SigningPair, metadata, write
 from cloister.build.rootfs import Bytes, Directory, File, Tree
@@ -146,7 +147,7 @@ def boot_tree(init: bytes) -> Tree:
     return tree
 
 
-def application_tree(image: dockerfile.BuiltImage, attested: dict[str, Any]) -> Tree:
+def application_tree(image: BuiltImage, attested: dict[str, Any]) -> Tree:
     """Ramdisk 1: the image's files below ``/rootfs``, and what the enclave is told about itself."""
     tree = Tree()
     tree.put(b"cloister", Directory(mode=0o755))

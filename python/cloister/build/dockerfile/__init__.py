@@ -6,7 +6,8 @@
 another image is refused, by line. The reference is BuildKit's Dockerfile reference.
 """
 
-from cloister.build.dockerfile.image import BuiltImage, ImageConfig
+from cloister.build.built_image import BuiltImage
 from cloister.build.dockerfile.run import run
+from cloister.build.image_config import ImageConfig
 
 __all__ = ["BuiltImage", "ImageConfig", "run"]

@@ -6,13 +6,14 @@ import pathlib
 import re
 from collections.abc import Callable, Mapping
 
+from cloister.build.built_image import BuiltImage
 from cloister.build.dockerfile import words
 from cloister.build.dockerfile.context import Context
 from cloister.build.dockerfile.copy import Copy, copy
 from cloister.build.dockerfile.ignore import Ignore
-from cloister.build.dockerfile.image import BuiltImage, ImageConfig, signal_number
 from cloister.build.dockerfile.parse import Instruction, Parsed, pairs, parse
 from cloister.build.dockerfile.place import ONLY_NATIVE
+from cloister.build.image_config import Healthcheck, ImageConfig, signal_number
 from cloister.build.rootfs import Directory, Tree, shown
 from cloister.errors import MalformedImage, MissingInput
 
@@ -240,17 +241,13 @@ class _Running:
     def _healthcheck(self, item: Instruction) -> None:
         kind, _, rest = item.text.partition(" ")
         if kind.upper() == "NONE" and not rest:
-            self._config.healthcheck = ["NONE"]
+            self._config.healthcheck = None
             return
         if kind.upper() != "CMD" or not rest.strip():
             raise item.place.error("HEALTHCHECK takes NONE or CMD and a command")
         listed = words.json_list(rest.strip())
-        self._config.healthcheck = (
-            ["CMD-SHELL", rest.strip()] if listed is None else ["CMD", *listed]
-        )
-        self._warnings.append(
-            "HEALTHCHECK is not run in an enclave: set `healthcheck` in enclave.toml"
-        )
+        test = ["CMD-SHELL", rest.strip()] if listed is None else ["CMD", *listed]
+        self._config.healthcheck = Healthcheck(test=test)
 
     def _copy(self, item: Instruction) -> None:
         listed = [self._expanded(item, word) for word in item.words]

@@ -1,14 +1,36 @@
-"""What a Dockerfile makes: files, and the settings of what runs."""
+"""Settings of an image: what runs in it, as Docker keeps them."""
 
 import dataclasses
 import signal
 from typing import Any
 
-from cloister.build.rootfs import Tree
 from cloister.errors import MalformedImage
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH of an image that sets none (moby/buildkit, ``util/system/path.go``)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Healthcheck:
+    """HEALTHCHECK: a command that says whether the application is well.
+
+    The defaults are Docker's (Dockerfile reference, HEALTHCHECK).
+
+    Args:
+        test: As Docker keeps it: ``["CMD", program, …]`` or ``["CMD-SHELL", text]``.
+        interval_ms: From the end of one run to the start of the next, milliseconds.
+        timeout_ms: A run that takes longer has failed, milliseconds.
+        start_period_ms: Failures do not count in this time after the start, milliseconds.
+        start_interval_ms: The interval within the start period, milliseconds.
+        retries: Failures in a row until the application is not well.
+    """
+
+    test: list[str]
+    interval_ms: int = 30_000
+    timeout_ms: int = 30_000
+    start_period_ms: int = 0
+    start_interval_ms: int = 5_000
+    retries: int = 3
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -24,7 +46,9 @@ class ImageConfig:
         exposed: EXPOSE: port and protocol.
         labels: LABEL.
         stop_signal: STOPSIGNAL as written; ``None``: SIGTERM.
-        healthcheck: HEALTHCHECK's test, as Docker keeps it.
+        healthcheck: HEALTHCHECK; ``None``: there is none, or it is NONE.
+        shell: SHELL, which the shell forms of ENTRYPOINT, CMD and HEALTHCHECK run in.
+        architecture: As Docker names it: ``amd64``, ``arm64``.
         volumes: VOLUME.
     """
 
@@ -36,7 +60,9 @@ class ImageConfig:
     exposed: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     stop_signal: str | None = None
-    healthcheck: list[str] | None = None
+    healthcheck: Healthcheck | None = None
+    shell: list[str] = dataclasses.field(default_factory=lambda: ["/bin/sh", "-c"])
+    architecture: str = "amd64"
     volumes: list[str] = dataclasses.field(default_factory=list)
 
     @property
@@ -71,7 +97,7 @@ class ImageConfig:
             "Entrypoint": self.entrypoint or None,
             "Env": [f"{name}={value}" for name, value in self.env.items()],
             "ExposedPorts": {f"{port}/{protocol}": {} for port, protocol in sorted(self.exposed)},
-            "Healthcheck": {"Test": self.healthcheck} if self.healthcheck else None,
+            "Healthcheck": {"Test": self.healthcheck.test} if self.healthcheck else None,
             "Labels": dict(sorted(self.labels.items())) or None,
             "StopSignal": self.stop_signal,
             "User": self.user,
@@ -79,25 +105,6 @@ class ImageConfig:
             "WorkingDir": self.cwd,
         }
         return {"Config": {key: value for key, value in config.items() if value is not None}}
-
-
-@dataclasses.dataclass(slots=True, kw_only=True)
-class BuiltImage:
-    """What a builder hands over.
-
-    Args:
-        tree: The files.
-        config: The settings.
-        record: How it was built: the text of ``enclave.Dockerfile``.
-        warnings: What the user should know.
-        left_out: Files of the context that are never copied and were asked for.
-    """
-
-    tree: Tree
-    config: ImageConfig
-    record: str = ""
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    left_out: list[str] = dataclasses.field(default_factory=list)
 
 
 def signal_number(name: str) -> int:
