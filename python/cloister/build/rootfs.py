@@ -97,7 +97,9 @@ class Node:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Directory(Node):
-    """A directory."""
+    """A directory; what is in it is the tree's business."""
+
+    children: dict[bytes, Node] = dataclasses.field(default_factory=dict, repr=False)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -115,24 +117,36 @@ class Symlink(Node):
 
 
 class Tree:
-    """Entries by path."""
+    """Entries by path, below a root that is a directory."""
 
     def __init__(self) -> None:
-        self._nodes: dict[bytes, Node] = {}
+        self.root = Directory(mode=0o755)
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        """Number of entries, the root not counted; it takes a walk."""
+        return sum(1 for _ in self._walk())
 
     def __iter__(self) -> Iterator[tuple[bytes, Node]]:
         """Paths and entries, by the bytes of the path: a directory comes before what is in it."""
-        return iter(sorted(self._nodes.items()))
+        return iter(sorted(self._walk(), key=_path))
 
     def node(self, path: bytes) -> Node | None:
-        """The entry at a path, links not followed; the root is a directory."""
-        return Directory(mode=0o755) if path == b"" else self._nodes.get(path)
+        """The entry at a path, links not followed; that of the empty path is the root."""
+        at: Node = self.root
+        if path:
+            for part in path.split(b"/"):
+                if type(at) is not Directory:
+                    return None
+                inner = at.children.get(part)
+                if inner is None:
+                    return None
+                at = inner
+        return at
 
     def put(self, path: bytes, node: Node) -> None:
         """Adds an entry, or replaces one of the same kind or another that is no directory.
+
+        A directory that takes the place of one keeps what is in it.
 
         Raises:
             MalformedImage: The path is wrong, its parent is not a directory, or a directory would
@@ -141,14 +155,36 @@ class Tree:
         problem = _path_problem(path)
         if problem is not None:
             raise MalformedImage(f"image entry `{shown(path)}` {problem}")
-        parent = path.rpartition(b"/")[0]
-        if not isinstance(self.node(parent), Directory):
+        parent, _, name = path.rpartition(b"/")
+        folder = self.node(parent)
+        if type(folder) is not Directory:
             raise MalformedImage(f"image entry `{shown(path)}` lies in something that is no folder")
-        before = self._nodes.get(path)
-        if before is not None and isinstance(before, Directory) != isinstance(node, Directory):
-            kind = "a folder" if isinstance(before, Directory) else "not a folder"
-            raise MalformedImage(f"image entry `{shown(path)}` is there already, and is {kind}")
-        self._nodes[path] = node
+        before = folder.children.get(name)
+        if before is not None:
+            was_directory = type(before) is Directory
+            if was_directory != (type(node) is Directory):
+                kind = "a folder" if was_directory else "not a folder"
+                raise MalformedImage(f"image entry `{shown(path)}` is there already, and is {kind}")
+            if type(before) is Directory and type(node) is Directory:
+                node.children = before.children
+        folder.children[name] = node
+
+    def remove(self, path: bytes) -> None:
+        """Takes an entry away, with everything in it; nothing happens where there is none."""
+        parent, _, name = path.rpartition(b"/")
+        folder = self.node(parent)
+        if name and type(folder) is Directory:
+            folder.children.pop(name, None)
+
+    def _walk(self) -> Iterator[tuple[bytes, Node]]:
+        todo = [(b"", self.root)]
+        while todo:
+            prefix, folder = todo.pop()
+            for name, node in folder.children.items():
+                path = prefix + name
+                yield path, node
+                if type(node) is Directory:
+                    todo.append((path + b"/", node))
 
     def resolve(self, path: bytes) -> bytes:
         """Where a path leads, with every link on it followed inside the tree, as after chroot.
@@ -168,7 +204,7 @@ class Tree:
             if part == b"..":
                 del done[-1:]
                 continue
-            node = self._nodes.get(b"/".join([*done, part]))
+            node = self.node(b"/".join([*done, part]))
             if not isinstance(node, Symlink):
                 done.append(part)
                 continue
@@ -191,7 +227,7 @@ class Tree:
         parts = path.split(b"/") if path else []
         for length in range(1, len(parts) + 1):
             at = b"/".join(parts[:length])
-            if not isinstance(self._nodes.get(at), Directory):
+            if not isinstance(self.node(at), Directory):
                 self.put(at, Directory(mode=mode, uid=uid, gid=gid))
 
 
@@ -199,6 +235,10 @@ def shown(path: bytes) -> str:
     """A path for a message: printable, whatever its bytes are."""
     text = path[:MAX_SHOWN].decode("utf-8", errors="backslashreplace")
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def _path(entry: tuple[bytes, Node]) -> bytes:
+    return entry[0]
 
 
 def _path_problem(path: bytes) -> str | None:
