@@ -13,6 +13,7 @@ The tree::
     ├── OutputError                 a result cannot be written
     ├── PermissionRefused           the system does not permit it; the hint says what to set
     ├── BuildFailed                 a builder ended with an error; ``status`` is its exit status
+    ├── BuilderUnusable             no builder, or not the one that was named, works here
     ├── StoreError                  the platform's store cannot be used
     ├── ReleaseRefused              the platform does not release secrets to this enclave
     ├── PolicyError                 a policy that would accept anything, or nothing
@@ -109,6 +110,12 @@ class BuildFailed(CloisterError):
     def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_status = status
+
+
+class BuilderUnusable(CloisterError):
+    """No builder, or not the one that was named, works here."""
+
+    exit_status = 69
 
 
 class StoreError(CloisterError):
