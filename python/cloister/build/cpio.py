@@ -1,8 +1,7 @@
-"""Ramdisks: uncompressed ``newc`` cpio archives, in one spelling, and a strict reader.
+"""A strict reader of ramdisks: uncompressed ``newc`` cpio archives.
 
-The same tree gives the same bytes: entries by the bytes of their path, one time for all, inode
-numbers counted from 1, device 0, padding to 512. The reader takes what it is given apart and
-refuses what a kernel or our launcher would read differently; it follows no path and writes nothing.
+It takes what it is given apart and refuses what a kernel or our launcher would read differently; it
+follows no path and writes nothing. :mod:`~cloister.build.ramdisk` writes.
 
 The format is that of the kernel's ``Documentation/driver-api/early-userspace/buffer-format.rst``.
 """
@@ -11,43 +10,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import NoReturn
 
-from cloister.build.rootfs import Content, Directory, File, Node, Symlink, Tree, shown
+from cloister.build.rootfs import shown
 from cloister.errors import MalformedImage
-
-
-def size(tree: Tree) -> int:
-    """Length of the archive of a tree, in bytes."""
-    total = 0
-    for record in _records(tree):
-        total += _aligned(HEADER_BYTES + len(record.name) + 1, WORD) + _aligned(record.size, WORD)
-    total += _aligned(HEADER_BYTES + len(TRAILER) + 1, WORD)
-    return _aligned(total, BLOCK)
-
-
-def write(tree: Tree, *, mtime: int = 0) -> Iterator[bytes]:
-    """The archive of a tree, block by block.
-
-    Args:
-        tree: What is in it.
-        mtime: The one modification time, seconds since the Unix epoch.
-
-    Raises:
-        MalformedImage: A file is too large for the format, or changed while it was read.
-    """
-    written = 0
-    for record in _records(tree):
-        head = _head(record, mtime)
-        yield head
-        written += len(head) + record.size
-        if record.content is not None:
-            yield from record.content.blocks()
-        elif record.data:
-            yield record.data
-        padding = -record.size % WORD
-        written += padding
-        yield bytes(padding)
-    trailer = _head(_Record(name=TRAILER, inode=0, mode=0, links=1), 0)
-    yield trailer + bytes(-(written + len(trailer)) % BLOCK)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,93 +141,12 @@ class _Reader:
         raise MalformedImage(f"ramdisk at offset {self._base + at}: {problem}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    name: bytes
-    inode: int
-    mode: int
-    links: int
-    uid: int = 0
-    gid: int = 0
-    size: int = 0
-    data: bytes = b""
-    content: Content | None = None
-
-
-def _records(tree: Tree) -> Iterator[_Record]:
-    """Records in order; the first name of a hard-linked file carries the bytes."""
-    names: dict[int, int] = {}
-    for _, node in tree:
-        if isinstance(node, File):
-            names[id(node)] = names.get(id(node), 0) + 1
-    inodes: dict[int, int] = {}
-    last = 0
-    for path, node in tree:
-        first = id(node) not in inodes
-        if first:
-            last += 1
-            inodes[id(node)] = last
-        yield _record(path, node, inodes[id(node)], names.get(id(node), 1), is_first=first)
-
-
-def _record(path: bytes, node: Node, inode: int, links: int, *, is_first: bool) -> _Record:
-    if path == TRAILER:
-        raise MalformedImage(f"image entry `{shown(path)}` has the name that ends an archive")
-    kind, data, content = DIRECTORY, b"", None
-    length = 0
-    if isinstance(node, File):
-        kind = FILE
-        if is_first:
-            content, length = node.content, node.content.size
-    elif isinstance(node, Symlink):
-        kind, data, length = SYMLINK, node.target, len(node.target)
-    for what, number in (("size", length), ("owner", node.uid), ("group", node.gid)):
-        if not 0 <= number <= MAX_NUMBER:
-            raise MalformedImage(
-                f"image entry `{shown(path)}` has a {what} of {number}: the format ends at 4 GiB"
-            )
-    return _Record(
-        name=path,
-        inode=inode,
-        mode=kind | (node.mode & 0o7777),
-        links=links if isinstance(node, File) else (2 if isinstance(node, Directory) else 1),
-        uid=node.uid,
-        gid=node.gid,
-        size=length,
-        data=data,
-        content=content,
-    )
-
-
-def _head(record: _Record, mtime: int) -> bytes:
-    name = record.name + b"\0"
-    numbers = (
-        record.inode,
-        record.mode,
-        record.uid,
-        record.gid,
-        record.links,
-        mtime,
-        record.size,
-        *(0, 0, 0, 0),  # the device of the entry, and that of a device node
-        len(name),
-        0,  # no checksum in this variant
-    )
-    head = MAGIC + b"".join(b"%08X" % number for number in numbers) + name
-    return head + bytes(-len(head) % WORD)
-
-
-def _aligned(length: int, to: int) -> int:
-    return length + -length % to
-
-
 MAGIC = b"070701"
 TRAILER = b"TRAILER!!!"
 HEADER_BYTES = 110
 WORD = 4
 BLOCK = 512
 KIND, DIRECTORY, FILE, SYMLINK = 0o170_000, 0o040_000, 0o100_000, 0o120_000
-MAX_NUMBER = 0xFFFF_FFFF
 MAX_NAME = 4096
 MAX_PART = 255
 MAX_ENTRIES = 1 << 20

@@ -1,56 +1,36 @@
-"""From a Dockerfile and an ``enclave.toml`` to an EIF: the whole of ``cloister build``.
+"""From a request to an EIF: the whole of ``cloister build``.
 
 Nothing of the output appears before all of it is there: the image is written beside its place and
-renamed, then the record, then the PCRs in ``enclave.toml``.
+renamed, then the record, then the PCRs in ``enclave.toml``. An image that was built before is taken
+from the cache, when its checksum is right.
 """
 
 import contextlib
 import dataclasses
 import datetime as dt
+import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from cloister import config
-from cloister.build import cpio, dockerfile, runtime
-from cloister.build.built_image import BuiltImage
-from cloister.build.dockerfile.run import Options
-from cloister.build.eif import Kind, Payload, Pcrs, SigningPair, metadata, write
-from cloister.build.rootfs import Bytes, Directory, File, Tree
+from cloister.build import cache as caching
+from cloister.build import runtime
+from cloister.build.cache import About, Cache, Entry
+from cloister.build.command import check_command
+from cloister.build.content import Backing
+from cloister.build.eif import Kind, Payload, Pcrs, SigningPair, metadata, open_eif, write
+from cloister.build.eif.layout import HEADER_BYTES, SECTION_BYTES
+from cloister.build.obtain import Obtained, obtain
+from cloister.build.progress import Progress
+from cloister.build.ramdisk import Fragment, Ramdisk, Records
+from cloister.build.request import Request
+from cloister.build.rootfs import Bytes, Directory, File, Node, Tree
 from cloister.config.edit import replace
 from cloister.config.setting import as_size
-from cloister.errors import ConfigError, OutputError
-
-Step = Callable[[str], contextlib.AbstractContextManager[None]]
-"""Called with the name of a stage; the block that it opens is the stage."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to build.
-
-    Args:
-        toml: The checked ``enclave.toml``.
-        context: Folder that the Dockerfile copies from.
-        output: Path of the EIF.
-        record: Path of ``enclave.Dockerfile``.
-        build_args: Values for ARG.
-        epoch: ``SOURCE_DATE_EPOCH``: time of every file, seconds since the Unix epoch.
-        now: The time at which the signing certificate must be valid.
-        tool_version: Version of this program, for the metadata.
-        runtime: The enclave's init; ``None``: the one that came with this package.
-    """
-
-    toml: config.EnclaveToml
-    context: pathlib.Path
-    output: pathlib.Path
-    record: pathlib.Path
-    build_args: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    epoch: int = 0
-    now: dt.datetime
-    tool_version: str
-    runtime: bytes | None = None
+from cloister.errors import ConfigError, MalformedImage, OutputError
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,33 +38,40 @@ class Built:
     """What was built.
 
     Args:
-        pcrs: Its registers.
+        pcrs: Name and value of its registers, in hexadecimal.
         size: Length of the EIF, in bytes.
         memory_needed: Least memory of its enclave, in bytes.
         service_port: Port that the user process is expected on.
+        builder: What built the image's files.
+        reused: What was taken from the cache: ``nothing``, ``files`` or ``image``.
+        has_healthcheck: The image's HEALTHCHECK is used.
         warnings: What the user should know.
         left_out: Files of the context that were asked for and are never copied.
     """
 
-    pcrs: Pcrs
+    pcrs: dict[str, str]
     size: int
     memory_needed: int
     service_port: int
+    builder: str
+    reused: str
+    has_healthcheck: bool
     warnings: list[str]
     left_out: list[str]
 
 
-def build_image(request: Request, step: Step) -> Built:
+def build_image(request: Request, progress: Progress) -> Built:
     """Builds an image, writes it and its record, and its PCRs into ``enclave.toml``.
 
     Args:
         request: What to build.
-        step: Told about each stage.
+        progress: Told about each stage.
 
     Raises:
-        MissingInput: A file is not there: Dockerfile, signing pair, runtime.
+        MissingInput: A file is not there: Dockerfile, image, signing pair, runtime.
         KeyFileError: The signing pair is wrong.
-        MalformedImage: The Dockerfile or a file of the context cannot be used.
+        BuildFailed: A builder ended with an error.
+        MalformedImage: The Dockerfile, the image or a file of the context cannot be used.
         ConfigError: Several EXPOSE, a reserved port, too little memory, no uuids.
         OutputError: Something cannot be written; what was there before is still there.
     """
@@ -94,69 +81,210 @@ def build_image(request: Request, step: Step) -> Built:
             f"{toml.path}: `[kernel] image` is set, and this version puts no kernel into an image",
             hint="remove it: the image is for the sandbox then",
         )
+    if request.architecture != RUNTIME_ARCHITECTURE:
+        raise ConfigError(
+            f"this package has the enclave's program for linux/{RUNTIME_ARCHITECTURE} alone,"
+            f" expected one for linux/{request.architecture}",
+            hint="build on a machine of that architecture",
+        )
     signing = _signing(toml, request.now)
     init = request.runtime if request.runtime is not None else runtime.enclave_binary()
-    with step(f"files of `{toml.dockerfile}`"):
-        options = Options(build_args=request.build_args, private=_private(request))
-        image = dockerfile.run(toml.beside(toml.dockerfile), request.context, options)
-    exposed = [port for port, protocol in image.config.exposed if protocol == "tcp"]
-    attested = toml.attested(service_port=_service_port(toml, exposed))
-    boot, application = boot_tree(init), application_tree(image, attested)
-    sizes = cpio.size(boot), cpio.size(application)
-    needed = memory_needed(sum(sizes))
-    _check_memory(toml, needed)
-    about = metadata.encode(
-        name=toml.name,
-        version="1",
-        built_at=request.epoch,
-        tool_version=request.tool_version,
-        docker=image.config.inspected() | {"Architecture": options.architecture, "Os": "linux"},
-        custom={"cloister": {"kernel": None, "runners": ["sandbox"]}},
-    )
-    sections = [
-        Payload.of(Kind.METADATA, about),
-        Payload(Kind.RAMDISK, sizes[0], cpio.write(boot, mtime=request.epoch)),
-        Payload(Kind.RAMDISK, sizes[1], cpio.write(application, mtime=request.epoch)),
-    ]
-    with step(f"image `{request.output}`"), _new_file(request.output) as file:
-        pcrs = write(
-            file,
-            sections,
-            memory=toml.resources.memory,
-            cpus=toml.resources.cpus,
-            signing=signing,
+    cache = Cache(request.cache_folder)
+    with (
+        _scratch(request.toml.beside(".cloister/build")) as scratch,
+        obtain(request, cache, scratch, progress) as obtained,
+    ):
+        return _Assembling(request, obtained, cache, signing, init).whole(progress)
+
+
+class _Assembling:
+    """One image on its way from files and settings to an EIF."""
+
+    def __init__(
+        self,
+        request: Request,
+        obtained: Obtained,
+        cache: Cache,
+        signing: SigningPair | None,
+        init: bytes,
+    ) -> None:
+        self._request = request
+        self._obtained = obtained
+        self._cache = cache
+        self._signing = signing
+        self._boot = Ramdisk.of(boot_tree(init), epoch=request.epoch)
+        toml, settings = request.toml, obtained.config
+        exposed = [port for port, protocol in settings.exposed if protocol == "tcp"]
+        self._attested = toml.attested(service_port=_service_port(toml, exposed))
+        self._has_healthcheck = toml.healthcheck is None and settings.healthcheck is not None
+        process = settings.process(with_healthcheck=self._has_healthcheck)
+        self._said = Records.of(said_tree(self._attested, process), epoch=request.epoch)
+        self._metadata = metadata.encode(
+            name=toml.name,
+            version="1",
+            built_at=request.epoch,
+            tool_version=request.tool_version,
+            docker=settings.inspected() | {"Architecture": request.architecture, "Os": "linux"},
+            custom={"cloister": {"kernel": None, "runners": ["sandbox"]}},
         )
-    size = request.output.stat().st_size
-    replace(request.record, image.record.encode())
-    if toml.path is not None:
-        write_pcrs(toml.path, pcrs)
-    return Built(
-        pcrs=pcrs,
-        size=size,
-        memory_needed=needed,
-        service_port=attested["service"]["port"],
-        warnings=image.warnings,
-        left_out=image.left_out,
-    )
+        self._left_out: list[str] = []
+        self._warnings: list[str] = []
+        self._files_key = caching.key(
+            {
+                "format": CACHE_FORMAT,
+                "image": obtained.identity,
+                "epoch": request.epoch,
+                "first_inode": self._said.last_inode + 1,
+            }
+        )
+        self._whole_key = caching.key(
+            {
+                "boot": hashlib.sha256(init).hexdigest(),
+                "config": self._attested,
+                "process": process,
+                "metadata": self._metadata.hex(),
+                "resources": [toml.resources.memory, toml.resources.cpus],
+                "signed": None if signing is None else signing.certificate_der.hex(),
+            }
+        )
+
+    def whole(self, progress: Progress) -> Built:
+        obtained = self._obtained
+        entry = None
+        if obtained.identity is not None:
+            entry = self._checked(self._cache.find(self._files_key, self._whole_key), progress)
+        if entry is not None and entry.is_same:
+            return self._same(entry)
+        records: Fragment
+        if entry is not None:
+            part = Backing.open(entry.path).whole().part(entry.about.offset, entry.about.size)
+            records, last_inode = part, entry.about.last_inode
+            self._warnings = entry.about.warnings
+        else:
+            image = obtained.load(progress)
+            self._warnings, self._left_out = image.warnings, image.left_out
+            check_command(image.tree, image.config)
+            made = Records.of(
+                rootfs_entries(image.tree),
+                epoch=self._request.epoch,
+                first_inode=self._said.last_inode + 1,
+            )
+            records, last_inode = made, made.last_inode
+        return self._written(records, last_inode, progress, reused="files" if entry else "nothing")
+
+    def _checked(self, entry: Entry | None, progress: Progress) -> Entry | None:
+        """An entry whose checksum is right; a damaged one goes."""
+        if entry is None:
+            return None
+        try:
+            with (
+                progress.stage("image from the cache, checked"),
+                open_eif(entry.path),
+            ):
+                return entry
+        except MalformedImage:
+            self._cache.forget(entry.path)
+            return None
+
+    def _same(self, entry: Entry) -> Built:
+        output = self._request.output
+        try:
+            if not (output.exists() and output.samefile(entry.path)):
+                temporary = _temporary(output)
+                os.link(entry.path, temporary)
+                temporary.replace(output)
+        except OSError as problem:
+            raise OutputError(f"cannot write `{output}`: {problem.strerror}") from problem
+        self._warnings = entry.about.warnings
+        with open_eif(output) as image:
+            ramdisks = sum(section.size for section in image.ramdisks)
+        self._check_memory(ramdisks)
+        return self._ended(entry.about.pcrs, ramdisks, reused="image")
+
+    def _written(
+        self, records: Fragment, last_inode: int, progress: Progress, *, reused: str
+    ) -> Built:
+        request, toml = self._request, self._request.toml
+        application = Ramdisk([self._said, records])
+        ramdisks = self._boot.size + application.size
+        self._check_memory(ramdisks)
+        sections = [
+            Payload.of(Kind.METADATA, self._metadata),
+            Payload(Kind.RAMDISK, self._boot.size, self._boot.blocks()),
+            Payload(Kind.RAMDISK, application.size, application.blocks()),
+        ]
+        size = sum(section.size for section in sections)
+        with (
+            progress.stage(f"image `{request.output}`", size=size) as advanced,
+            _new_file(request.output) as file,
+        ):
+            pcrs = write(
+                file,
+                sections,
+                memory=toml.resources.memory,
+                cpus=toml.resources.cpus,
+                signing=self._signing,
+                advanced=advanced,
+            )
+        if self._obtained.identity is not None:
+            self._keep(pcrs, records.size, last_inode)
+        return self._ended(pcrs.shown(), ramdisks, reused=reused)
+
+    def _keep(self, pcrs: Pcrs, size: int, last_inode: int) -> None:
+        before = (len(self._metadata), self._boot.size)
+        start = HEADER_BYTES + sum(SECTION_BYTES + section for section in before)
+        start += SECTION_BYTES + self._said.size
+        about = About(
+            offset=start,
+            size=size,
+            last_inode=last_inode,
+            pcrs=pcrs.shown(),
+            warnings=self._warnings,
+        )
+        self._cache.keep(self._request.output, self._files_key, self._whole_key, about)
+
+    def _ended(self, pcrs: dict[str, str], ramdisks: int, *, reused: str) -> Built:
+        request, toml = self._request, self._request.toml
+        replace(request.record, self._obtained.record.encode())
+        if toml.path is not None:
+            write_pcrs(toml.path, pcrs)
+        return Built(
+            pcrs=pcrs,
+            size=request.output.stat().st_size,
+            memory_needed=memory_needed(ramdisks),
+            service_port=self._attested["service"]["port"],
+            builder=self._obtained.builder,
+            reused=reused,
+            has_healthcheck=self._has_healthcheck,
+            warnings=self._warnings,
+            left_out=self._left_out,
+        )
+
+    def _check_memory(self, ramdisks: int) -> None:
+        _check_memory(self._request.toml, memory_needed(ramdisks))
+
+
+def said_tree(attested: dict[str, Any], process: dict[str, Any]) -> Tree:
+    """What the enclave is told about itself: the first entries of ramdisk 1."""
+    tree = Tree()
+    tree.put(b"cloister", Directory(mode=0o755))
+    for name, value in (("config", attested), ("process", process)):
+        content = Bytes(config.canonical_json(value))
+        tree.put(b"cloister/%s.json" % name.encode(), File(mode=0o644, content=content))
+    return tree
+
+
+def rootfs_entries(tree: Tree) -> Iterator[tuple[bytes, Node]]:
+    """The image's files, below ``rootfs``: the other entries of ramdisk 1."""
+    yield b"rootfs", tree.root
+    for path, node in tree:
+        yield b"rootfs/" + path, node
 
 
 def boot_tree(init: bytes) -> Tree:
     """Ramdisk 0: ``/init``, and nothing else."""
     tree = Tree()
     tree.put(b"init", File(mode=0o755, content=Bytes(init)))
-    return tree
-
-
-def application_tree(image: BuiltImage, attested: dict[str, Any]) -> Tree:
-    """Ramdisk 1: the image's files below ``/rootfs``, and what the enclave is told about itself."""
-    tree = Tree()
-    tree.put(b"cloister", Directory(mode=0o755))
-    for name, value in (("config", attested), ("process", image.config.process())):
-        content = Bytes(config.canonical_json(value))
-        tree.put(b"cloister/%s.json" % name.encode(), File(mode=0o644, content=content))
-    tree.put(b"rootfs", Directory(mode=0o755))
-    for path, node in image.tree:
-        tree.put(b"rootfs/" + path, node)
     return tree
 
 
@@ -170,7 +298,7 @@ def memory_needed(ramdisks: int) -> int:
     return whole * MIB
 
 
-def write_pcrs(toml: pathlib.Path, pcrs: Pcrs) -> None:
+def write_pcrs(toml: pathlib.Path, pcrs: dict[str, str]) -> None:
     """Writes the registers into ``[attestation]``; a register that is not there any more goes.
 
     Raises:
@@ -178,10 +306,9 @@ def write_pcrs(toml: pathlib.Path, pcrs: Pcrs) -> None:
     """
     with config.edit(toml) as editor:
         editor.set("attestation", "HashAlgorithm", to="SHA384")
-        shown = pcrs.shown()
         for name in ("PCR0", "PCR1", "PCR2", "PCR8"):
-            if name in shown:
-                editor.set("attestation", name, to=shown[name])
+            if name in pcrs:
+                editor.set("attestation", name, to=pcrs[name])
             else:
                 editor.remove("attestation", name)
 
@@ -214,27 +341,15 @@ def _signing(toml: config.EnclaveToml, now: dt.datetime) -> SigningPair | None:
     return SigningPair.load(toml.beside(certificate), toml.beside(key), now=now)
 
 
-def _private(request: Request) -> frozenset[pathlib.Path]:
-    """What must never be in an image: what a build writes, and keys."""
-    toml = request.toml
-    paths = [request.output, request.record, toml.beside(".cloister")]
-    paths += [request.context / ".cloister"]
-    if toml.path is not None:
-        paths.append(toml.path)
-    if toml.signing.key_path is not None:
-        paths.append(toml.beside(toml.signing.key_path))
-    return frozenset(paths)
-
-
 @contextlib.contextmanager
 def _new_file(path: pathlib.Path) -> Iterator[Any]:
     """A file that takes its place when the block ends well, and leaves nothing when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+        # Without fsync, which takes as long as all the rest: an image that a crash of the machine
+        # damages is refused by its checksum, and made again from the same input.
         temporary.replace(path)
     except OSError as problem:
         raise OutputError(f"cannot write `{path}`: {problem.strerror}") from problem
@@ -243,6 +358,25 @@ def _new_file(path: pathlib.Path) -> Iterator[Any]:
             temporary.unlink(missing_ok=True)
 
 
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
+
+
+@contextlib.contextmanager
+def _scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder for what is needed while it builds; the context never sees it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix="scratch-", dir=folder, ignore_cleanup_errors=True
+        ) as name:
+            yield pathlib.Path(name)
+    except PermissionError as problem:
+        raise OutputError(f"cannot write into `{folder}`: {problem.strerror}") from problem
+
+
 MIB = 1 << 20
+RUNTIME_ARCHITECTURE = "amd64"
+CACHE_FORMAT = 1
 BASE_MEMORY = 64 * MIB
 """What init and the data plane take before the image, with room for their buffers."""

@@ -70,8 +70,11 @@ class ImageConfig:
         """What runs: ENTRYPOINT and CMD joined as Docker joins them."""
         return [*self.entrypoint, *self.cmd]
 
-    def process(self) -> dict[str, Any]:
+    def process(self, *, with_healthcheck: bool = False) -> dict[str, Any]:
         """``/cloister/process.json``, as `rust/wire` reads it.
+
+        Args:
+            with_healthcheck: HEALTHCHECK decides whether the application is well.
 
         Raises:
             MalformedImage: Nothing runs: neither ENTRYPOINT nor CMD is set.
@@ -81,6 +84,7 @@ class ImageConfig:
                 "the image runs nothing: it has neither ENTRYPOINT nor CMD",
                 hint='add `ENTRYPOINT ["/your-program"]` to the Dockerfile',
             )
+        check = self._check() if with_healthcheck else None
         return {
             "argv": self.argv,
             "env": [[name, value] for name, value in self.env.items()],
@@ -88,6 +92,20 @@ class ImageConfig:
             "user": self.user,
             "groups": [],
             "stop_signal": signal_number(self.stop_signal or "SIGTERM"),
+        } | ({} if check is None else {"healthcheck": check})
+
+    def _check(self) -> dict[str, Any] | None:
+        check = self.healthcheck
+        if check is None:
+            return None
+        kind, *command = check.test
+        return {
+            "argv": [*self.shell, *command] if kind == "CMD-SHELL" else command,
+            "interval_ms": check.interval_ms,
+            "timeout_ms": check.timeout_ms,
+            "start_period_ms": check.start_period_ms,
+            "start_interval_ms": check.start_interval_ms,
+            "retries": check.retries,
         }
 
     def inspected(self) -> dict[str, Any]:

@@ -88,11 +88,14 @@ class Node:
         mode: Permission bits, set-id and sticky bits included.
         uid: Owner.
         gid: Group.
+        mtime: Modification time as its image says, seconds since 1970; ``None``: nothing says one
+            that would be the same on another machine.
     """
 
     mode: int
     uid: int = 0
     gid: int = 0
+    mtime: int | None = None
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -195,26 +198,30 @@ class Tree:
             MalformedImage: More than :data:`MAX_LINKS` links.
         """
         todo = path.split(b"/")[::-1]
-        done: list[bytes] = []
+        names: list[bytes] = []
+        nodes: list[Node | None] = [self.root]
         links = 0
         while todo:
             part = todo.pop()
             if part in (b"", b"."):
                 continue
             if part == b"..":
-                del done[-1:]
+                del names[-1:]
+                del nodes[len(names) + 1 :]
                 continue
-            node = self.node(b"/".join([*done, part]))
-            if not isinstance(node, Symlink):
-                done.append(part)
+            folder = nodes[-1]
+            node = folder.children.get(part) if type(folder) is Directory else None
+            if type(node) is not Symlink:
+                names.append(part)
+                nodes.append(node)
                 continue
             links += 1
             if links > MAX_LINKS:
                 raise MalformedImage(f"`/{shown(path)}` leads through too many links")
             if node.target.startswith(b"/"):
-                done = []
+                names, nodes = [], [self.root]
             todo.extend(node.target.split(b"/")[::-1])
-        return b"/".join(done)
+        return b"/".join(names)
 
     def make_directories(
         self, path: bytes, *, mode: int = 0o755, uid: int = 0, gid: int = 0

@@ -11,7 +11,7 @@ import typer
 
 from cloister import config as configuration
 from cloister.build import Built, Request, build_image
-from cloister.cli import output, params, settings
+from cloister.cli import _build_source, output, params, settings
 from cloister.config.setting import as_size
 from cloister.errors import UsageError
 
@@ -26,6 +26,13 @@ class Builder(enum.StrEnum):
     NATIVE = "native"
 
 
+class Platform(enum.StrEnum):
+    """What an image is for."""
+
+    AMD64 = "linux/amd64"
+    ARM64 = "linux/arm64"
+
+
 def build(  # noqa: PLR0913 - the options of the command
     context: Annotated[
         pathlib.Path, typer.Argument(metavar="[CONTEXT]", help="Folder the Dockerfile copies from.")
@@ -34,12 +41,52 @@ def build(  # noqa: PLR0913 - the options of the command
     config: Annotated[
         pathlib.Path, typer.Option("--config", metavar="FILE", help="The enclave.toml.")
     ] = pathlib.Path("enclave.toml"),
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF|TAR|DIR",
+            help="Take this image instead: a `docker save` or OCI archive, an OCI layout, or the"
+            " name of an image that docker, podman or buildah holds.",
+        ),
+    ] = None,
+    rootfs: Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="DIR", help="Take the files of this folder instead."),
+    ] = None,
+    entrypoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help='With --rootfs, what runs: a path or ["/app", "--flag"].'
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="With --rootfs, a variable. Repeatable."),
+    ] = None,
+    workdir: Annotated[
+        str | None, typer.Option(metavar="PATH", help="With --rootfs, the working directory.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="USER[:GROUP]", help="With --rootfs, who it runs as.")
+    ] = None,
     builder: Annotated[
-        Builder, typer.Option(help="What runs the Dockerfile: auto takes the one that works.")
+        Builder, typer.Option(help="What runs the Dockerfile: auto takes the first that works.")
     ] = Builder.AUTO,
     build_arg: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Value for an ARG. Repeatable.")
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="id=ID,src=FILE", help="Secret for RUN --mount. Repeatable."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Stage of the Dockerfile; default: the last."),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Run and read everything again.")
+    ] = False,
+    platform: Annotated[Platform, typer.Option(help="What the image is for.")] = Platform.AMD64,
     result: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -48,40 +95,53 @@ def build(  # noqa: PLR0913 - the options of the command
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Turn a Dockerfile into an enclave image (EIF).
+    """Turn a Dockerfile or an image into an enclave image (EIF).
 
     The same input gives the same image, byte for byte. Its PCRs are printed and written into
-    enclave.toml, whose comments stay; enclave.Dockerfile records what was built. The native builder
-    needs no tool and takes Dockerfiles FROM scratch without RUN.
+    enclave.toml, whose comments stay; enclave.Dockerfile records what was built. A Dockerfile with
+    RUN is run by docker, buildah or podman; one without needs none of them.
 
     Example:
       cloister build
-      cloister build --build-arg VERSION=1.2 --output out/enclave.eif ./app
+      cloister build --builder buildah --build-arg VERSION=1.2 --output out/enclave.eif ./app
+      cloister build --image debian-app.tar
+      cloister build --rootfs ./root --entrypoint /usr/bin/server
     """
-    if builder not in (Builder.AUTO, Builder.NATIVE):
-        raise UsageError(
-            f"the builder `{builder.value}` is not in this version",
-            hint="--builder native (or auto) takes Dockerfiles FROM scratch without RUN",
+    source = _build_source.source(
+        _build_source.Given(
+            context=context,
+            image=image,
+            rootfs=rootfs,
+            builder=builder.value,
+            build_args=_build_source.pairs("--build-arg", build_arg or []),
+            secrets=tuple(secret or ()),
+            target=target,
+            no_cache=no_cache,
+            entrypoint=entrypoint,
+            env=_build_source.pairs("--env", env or []),
+            workdir=workdir,
+            user=user,
+            architecture=platform.value.removeprefix("linux/"),
         )
+    )
     toml = configuration.load(config)
-    image = result if result is not None else config.parent / "enclave.eif"
-    if builder is Builder.AUTO:
-        output.note("builder: native")
+    written = result if result is not None else config.parent / "enclave.eif"
     built = build_image(
         Request(
             toml=toml,
-            context=context,
-            output=image,
-            record=image.with_name("enclave.Dockerfile"),
-            build_args=_build_args(build_arg or []),
+            source=source,
+            output=written,
+            record=written.with_name("enclave.Dockerfile"),
+            architecture=platform.value.removeprefix("linux/"),
             epoch=_epoch(settings.load().source_date_epoch),
             now=dt.datetime.now(dt.UTC),
             tool_version=_version(),
+            is_cached=not no_cache,
         ),
-        output.step,
+        output.progress(),
     )
     _warn(toml, built)
-    output.show(_shown(image, built), as_json=as_json, text=_told(built))
+    output.show(_shown(written, built), as_json=as_json, text=_told(built))
 
 
 def _warn(toml: configuration.EnclaveToml, built: Built) -> None:
@@ -91,8 +151,10 @@ def _warn(toml: configuration.EnclaveToml, built: Built) -> None:
         output.warn(f"never copied into an image: {', '.join(built.left_out)}")
     if toml.debug:
         output.warn("`debug = true`: it runs with zero PCRs and an open console, proving nothing")
-    if built.pcrs.pcr8 is None:
+    if "PCR8" not in built.pcrs:
         output.warn("the image is not signed, so it has no PCR8: [signing] names no pair")
+    if built.has_healthcheck:
+        output.note("HEALTHCHECK of the image is used, as `healthcheck` is not set")
     output.note("no kernel in it: the image is for the sandbox alone")
 
 
@@ -100,8 +162,9 @@ def _shown(image: pathlib.Path, built: Built) -> dict[str, Any]:
     return {
         "eif": str(image),
         "size": built.size,
-        "builder": "native",
-        "pcrs": built.pcrs.shown(),
+        "builder": built.builder,
+        "reused": built.reused,
+        "pcrs": built.pcrs,
         "service_port": built.service_port,
         "memory_needed": built.memory_needed,
         "has_kernel": False,
@@ -114,17 +177,7 @@ def _told(built: Built) -> str:
         f"{built.size} bytes; needs {as_size(built.memory_needed)} of memory;"
         f" the application is expected on port {built.service_port}"
     )
-    return "\n".join(f"{name} {value}" for name, value in built.pcrs.shown().items())
-
-
-def _build_args(given: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise UsageError(f"--build-arg: expected NAME=VALUE, got `{params.printable(text)}`")
-        found[name] = value
-    return found
+    return "\n".join(f"{name} {value}" for name, value in built.pcrs.items())
 
 
 def _epoch(text: str | None) -> int:

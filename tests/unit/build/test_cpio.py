@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.build import cpio
+from cloister.build.ramdisk import Ramdisk
 from cloister.build.rootfs import Bytes, Directory, File, Node, Symlink, Tree
 from cloister.errors import MalformedImage
 
@@ -54,7 +55,7 @@ def tree_of(nodes: dict[bytes, Node], order: list[bytes] | None = None) -> Tree:
 
 
 def written(tree: Tree, mtime: int = 0) -> bytes:
-    return b"".join(cpio.write(tree, mtime=mtime))
+    return b"".join(Ramdisk.of(tree, epoch=mtime).blocks())
 
 
 def outcome(archive: bytes) -> MalformedImage | None:
@@ -77,7 +78,7 @@ def test_the_order_of_the_input_does_not_matter(
 @given(trees())
 def test_what_is_written_is_read(nodes: dict[bytes, Node]) -> None:
     archive = written(tree_of(nodes), mtime=7)
-    assert len(archive) == cpio.size(tree_of(nodes))
+    assert len(archive) == Ramdisk.of(tree_of(nodes)).size
     assert len(archive) % 512 == 0
     entries = {entry.path: entry for entry in cpio.read(archive)}
     assert set(entries) == set(nodes)
@@ -195,7 +196,7 @@ def test_a_size_that_does_not_fit_are_refused() -> None:
     tree = Tree()
     tree.put(b"huge", File(mode=0o644, content=Huge(b"")))
     with pytest.raises(MalformedImage, match="4 GiB"):
-        cpio.size(tree)
+        Ramdisk.of(tree)
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")

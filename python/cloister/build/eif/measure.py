@@ -14,6 +14,7 @@ from typing import Self
 
 from cloister.build.eif import signature
 from cloister.build.eif.layout import Kind
+from cloister.build.eif.pipeline import Pipeline
 from cloister.build.eif.read import Eif, open_eif
 
 
@@ -51,22 +52,15 @@ class Measuring:
         self._boot = hashlib.sha384()
         self._application = hashlib.sha384()
         self._ramdisks = 0
-        self._now: list[hashlib._Hash] = []
 
-    def start(self, kind: Kind) -> None:
-        """The next blocks are of a section of this kind."""
+    def start(self, kind: Kind) -> "list[hashlib._Hash]":
+        """The digests that the payload of the next section goes into, each in full."""
         if kind in (Kind.KERNEL, Kind.CMDLINE):
-            self._now = [self._whole, self._boot]
-        elif kind is Kind.RAMDISK:
-            self._now = [self._whole, self._application if self._ramdisks else self._boot]
+            return [self._whole, self._boot]
+        if kind is Kind.RAMDISK:
             self._ramdisks += 1
-        else:
-            self._now = []
-
-    def update(self, block: bytes | memoryview) -> None:
-        """A block of the section."""
-        for digest in self._now:
-            digest.update(block)
+            return [self._whole, self._boot if self._ramdisks == 1 else self._application]
+        return []
 
     def pcrs(self, certificate: bytes | None) -> Pcrs:
         """The registers of what passed, signed with this certificate (DER) or not at all."""
@@ -82,9 +76,12 @@ class Measuring:
         """Measures the sections of an image."""
         measuring = cls()
         for section in image.sections:
-            measuring.start(section.kind)
-            for at in range(0, section.size, _BLOCK):
-                measuring.update(section.payload[at : at + _BLOCK])
+            digests = measuring.start(section.kind)
+            if not digests:
+                continue
+            with Pipeline([digest.update for digest in digests]) as pipeline:
+                for at in range(0, section.size, _BLOCK):
+                    pipeline.put(section.payload[at : at + _BLOCK])
         return measuring
 
 

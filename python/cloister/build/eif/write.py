@@ -1,6 +1,6 @@
 """Writes an EIF: sections pass once through the digests, the checksum and the file.
 
-Nothing is held in memory but a block. The signature needs PCR0, which is known when the last
+Nothing is held in memory but a few chunks. The signature needs PCR0, which is known when the last
 ramdisk has passed; the header needs the size of the signature, so it is written last, over its own
 place.
 """
@@ -8,7 +8,7 @@ place.
 import dataclasses
 import io
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cloister.build.eif import crc
 from cloister.build.eif.layout import (
@@ -19,11 +19,11 @@ from cloister.build.eif.layout import (
     MAGIC,
     MAX_SECTIONS,
     SECTION,
-    SECTION_BYTES,
     VERSION,
     Kind,
 )
 from cloister.build.eif.measure import Measuring, Pcrs
+from cloister.build.eif.pipeline import Pipeline
 from cloister.build.eif.signature import SigningPair
 
 
@@ -39,7 +39,7 @@ class Payload:
 
     kind: Kind
     size: int
-    blocks: Iterable[bytes | memoryview]
+    blocks: Iterable[bytes | bytearray | memoryview]
 
     @classmethod
     def of(cls, kind: Kind, data: bytes) -> "Payload":
@@ -55,6 +55,7 @@ def write(  # noqa: PLR0913 - the fields of the header, named at the call
     cpus: int,
     is_aarch64: bool = False,
     signing: SigningPair | None = None,
+    advanced: Callable[[int], None] = lambda _: None,
 ) -> Pcrs:
     """Writes an image and returns its registers.
 
@@ -65,6 +66,7 @@ def write(  # noqa: PLR0913 - the fields of the header, named at the call
         cpus: Default number of its processors.
         is_aarch64: For that architecture.
         signing: Signs the image.
+        advanced: Called with the length of each block that was taken up, in bytes.
 
     Raises:
         ValueError: Sections in another order, too many, none that is a ramdisk, or a payload that
@@ -72,7 +74,7 @@ def write(  # noqa: PLR0913 - the fields of the header, named at the call
         OSError: The file cannot be written.
     """
     _check(sections, is_signed=signing is not None)
-    writing = _Writing(out)
+    writing = _Writing(out, advanced)
     out.write(bytes(HEADER_BYTES))
     for section in sections:
         writing.section(section)
@@ -94,8 +96,9 @@ def write(  # noqa: PLR0913 - the fields of the header, named at the call
 
 
 class _Writing:
-    def __init__(self, out: io.BufferedIOBase) -> None:
+    def __init__(self, out: io.BufferedIOBase, advanced: Callable[[int], None]) -> None:
         self._out = out
+        self._advanced = advanced
         self.measuring = Measuring()
         self.offsets: list[int] = []
         self.sizes: list[int] = []
@@ -106,14 +109,20 @@ class _Writing:
         self.offsets.append(self.at)
         self.sizes.append(section.size)
         self._put(SECTION.pack(section.kind, 0, section.size))
-        self.measuring.start(section.kind)
-        for block in section.blocks:
-            self.measuring.update(block)
-            self._put(block)
-        if self.at != self.offsets[-1] + SECTION_BYTES + section.size:
+        digests = self.measuring.start(section.kind)
+        passed = 0
+        with Pipeline([self._put, *(digest.update for digest in digests)]) as pipeline:
+            for block in section.blocks:
+                passed += len(block)
+                # A source that goes on for ever is stopped where it should have ended.
+                if passed > section.size:
+                    break
+                pipeline.put(block)
+                self._advanced(len(block))
+        if passed != section.size:
             raise ValueError(f"section {section.kind.name} is not {section.size} bytes long")
 
-    def _put(self, block: bytes | memoryview) -> None:
+    def _put(self, block: bytes | bytearray | memoryview) -> None:
         self._out.write(block)
         self.crc = zlib.crc32(block, self.crc)
         self.at += len(block)
