@@ -73,12 +73,14 @@ class Buildah:
             identity_file = stage.folder / "identity"
             words = [*_words(request, stage), f"--iidfile={identity_file}"]
             bases: list[str] = []
-            ended, lacks_runtime = self._run(tool, [*words, str(stage.context)], bases, tell)
+            # What they leave in their folder for temporary files when stopped goes with it.
+            tool_here = ["env", f"TMPDIR={stage.folder}", *tool]
+            ended, lacks_runtime = self._run(tool_here, [*words, str(stage.context)], bases, tell)
             if ended.status and lacks_runtime:
                 tell(f"{self.name}: no container can be started here, trying --isolation=chroot")
                 bases.clear()
                 words.append("--isolation=chroot")
-                ended, _ = self._run(tool, [*words, str(stage.context)], bases, tell)
+                ended, _ = self._run(tool_here, [*words, str(stage.context)], bases, tell)
             if ended.status:
                 raise child.failure(self.name, ended, stage.hint(ended.last))
             identity = read_identity(identity_file, self.name)

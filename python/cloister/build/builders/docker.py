@@ -66,7 +66,7 @@ class Docker:
     @contextlib.contextmanager
     def build(self, request: BuildRequest, tell: Tell) -> Iterator[Saved]:
         """See :meth:`ContainerBuilder.build`."""
-        with_buildkit = self.buildkit and self._has_buildkit()
+        with_buildkit = self.buildkit and self.has_buildkit()
         if request.secrets and not with_buildkit:
             raise UsageError(
                 "--secret needs BuildKit, and this docker has the classic builder only",
@@ -146,7 +146,8 @@ class Docker:
         except (ValueError, KeyError, TypeError):
             return None
 
-    def _has_buildkit(self) -> bool:
+    def has_buildkit(self) -> bool:
+        """Whether this client can build with BuildKit."""
         try:
             versions = self._versions()
             if versions is not None and versions.client >= BUILDX_SINCE:
