@@ -154,6 +154,7 @@ def _manifests(blobs: Blobs, index: Document, limits: Limits, *, depth: int) -> 
             inner = Document.read(raw, f"`{blobs.name}`: index {digest}")
             nested = _manifests(blobs, inner, limits, depth=depth + 1)
             found += [dataclasses.replace(one, names=(*names, *one.names)) for one in nested]
+        elif kind in _MANIFESTS:
             platform = item.inner("platform")
             found.append(
                 _Manifest(
