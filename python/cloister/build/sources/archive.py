@@ -70,7 +70,7 @@ def walk(archive: Slice, budget: Budget, *, name: str | None = None) -> Iterator
         MalformedImage: With the name of the entry or its offset: no tar archive, damaged or cut
             short, a path that leads out, a kind that no image has, more than the limits.
     """
-    called = name or archive.backing.name
+    called = name or f"`{archive.backing.name}`"
     reading = _Bounded(archive, budget.limits.header, called)
     with contextlib.closing(_opened(reading, called)) as tar:
         heads = ustar.Heads(archive)
@@ -117,7 +117,7 @@ def _opened(reading: "_Bounded", called: str) -> tarfile.TarFile:
     except MalformedImage:
         raise
     except Exception as problem:  # noqa: BLE001 - as in _next
-        raise MalformedImage(f"`{called}` is not a tar archive: {problem}") from None
+        raise MalformedImage(f"{called} is not a tar archive: {problem}") from None
     # The first entry was read to see what this is; the walk begins with it again.
     tar.firstmember = None  # type: ignore[attr-defined]
     return tar
@@ -130,7 +130,7 @@ def _next(tar: tarfile.TarFile, reading: "_Bounded", called: str) -> tarfile.Tar
     except MalformedImage:
         raise
     except Exception as problem:  # noqa: BLE001 - hostile heads raise more than its own errors
-        raise MalformedImage(f"`{called}` cannot be read at {tar.offset}: {problem}") from None
+        raise MalformedImage(f"{called} cannot be read at {tar.offset}: {problem}") from None
 
 
 def _member(found: tarfile.TarInfo, archive: Slice, budget: Budget, called: str) -> Member:
@@ -141,8 +141,7 @@ def _member(found: tarfile.TarInfo, archive: Slice, budget: Budget, called: str)
     kind = _KINDS.get(found.type)
     if kind is None:
         raise MalformedImage(
-            f"`{called}`: entry `{shown(raw)}` is of a kind that images do not have"
-            f" ({found.type!r})"
+            f"{called}: entry `{shown(raw)}` is of a kind that images do not have ({found.type!r})"
         )
     content: Content | None = None
     target = b""
@@ -154,7 +153,7 @@ def _member(found: tarfile.TarInfo, archive: Slice, budget: Budget, called: str)
         target = _hard_link_target(_bytes(found.linkname), raw, called)
     for what, number in (("owner", found.uid), ("group", found.gid)):
         if not 0 <= number <= MAX_ID:
-            raise MalformedImage(f"`{called}`: entry `{shown(raw)}` has the {what} {number}")
+            raise MalformedImage(f"{called}: entry `{shown(raw)}` has the {what} {number}")
     return Member(
         path=path,
         kind=kind,
@@ -184,13 +183,13 @@ def clean(path: bytes) -> bytes | None:
 
 
 def _leads_out(raw: bytes, called: str) -> MalformedImage:
-    return MalformedImage(f"`{called}`: entry `{shown(raw)}` leads out of the image")
+    return MalformedImage(f"{called}: entry `{shown(raw)}` leads out of the image")
 
 
 def _symlink_target(target: bytes, raw: bytes, called: str) -> bytes:
     """As it is written: it is followed inside the image only."""
     if not 0 < len(target) <= MAX_TARGET_BYTES or b"\0" in target:
-        raise MalformedImage(f"`{called}`: link `{shown(raw)}` has no proper target")
+        raise MalformedImage(f"{called}: link `{shown(raw)}` has no proper target")
     return target
 
 
@@ -198,7 +197,7 @@ def _hard_link_target(target: bytes, raw: bytes, called: str) -> bytes:
     linked = clean(target)
     if not linked:
         raise MalformedImage(
-            f"`{called}`: hard link `{shown(raw)}` leads out of the image, to `{shown(target)}`"
+            f"{called}: hard link `{shown(raw)}` leads out of the image, to `{shown(target)}`"
         )
     return linked
 
@@ -211,10 +210,11 @@ def _content(found: tarfile.TarInfo, archive: Slice, budget: Budget, called: str
     pieces = []
     at, read = 0, found.offset_data
     for offset, size in sparse:
+        if not size:
+            continue  # The end of the list, and of the file, are said so.
         if offset < at or size < 0 or offset + size > found.size:
-            raise MalformedImage(f"`{called}`: entry `{shown(_bytes(found.name))}` has wrong holes")
-        if size:
-            pieces.append((offset, archive.part(read, size)))
+            raise MalformedImage(f"{called}: entry `{shown(_bytes(found.name))}` has wrong holes")
+        pieces.append((offset, archive.part(read, size)))
         at, read = offset + size, read + size
     return Sparse(tuple(pieces), found.size)
 
@@ -222,10 +222,10 @@ def _content(found: tarfile.TarInfo, archive: Slice, budget: Budget, called: str
 def _check_end(archive: Slice, at: int, called: str) -> None:
     """An archive ends with zeros, or where its file ends; anything else was a damaged head."""
     if at > archive.size:
-        raise MalformedImage(f"`{called}` ends inside its last entry")
+        raise MalformedImage(f"{called} ends inside its last entry")
     rest = archive.part(at, min(archive.size - at, tarfile.BLOCKSIZE)).read(tarfile.BLOCKSIZE, "")
     if any(rest) or 0 < len(rest) < tarfile.BLOCKSIZE:
-        raise MalformedImage(f"`{called}` is damaged: no entry at offset {at}")
+        raise MalformedImage(f"{called} is damaged: no entry at offset {at}")
 
 
 def _bytes(text: str) -> bytes:
@@ -248,8 +248,7 @@ class _Bounded(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0 or self._read + size > self._limit:
             raise MalformedImage(
-                f"`{self._called}` has headers of more than {self._limit} bytes at offset"
-                f" {self._at}"
+                f"{self._called} has headers of more than {self._limit} bytes at offset {self._at}"
             )
         left = max(0, self._archive.size - self._at)
         found = os.pread(self._archive.backing.fd, min(size, left), self._archive.offset + self._at)

@@ -48,7 +48,7 @@ class Budget:
         self._entries += 1
         if self._entries > self.limits.entries:
             raise MalformedImage(
-                f"`{archive}`: the image has more than {self.limits.entries} entries"
+                f"{archive}: the image has more than {self.limits.entries} entries"
             )
 
     def take_bytes(self, count: int, archive: str) -> None:
@@ -62,5 +62,5 @@ class Budget:
             unpacked = self._unpacked
         if unpacked > self.limits.unpacked:
             raise MalformedImage(
-                f"`{archive}`: the image unpacks to more than {self.limits.unpacked >> 30} GiB"
+                f"{archive}: the image unpacks to more than {self.limits.unpacked >> 30} GiB"
             )

@@ -118,7 +118,7 @@ class SavedImage:
                 for name, ready in coming:
                     archive = ready()
                     if archive.size:
-                        merging.add(walk(archive, self._budget, name=name.strip("`")), name)
+                        merging.add(walk(archive, self._budget, name=name), name)
                 for check in checks:
                     check.result()
             except MalformedImage:
