@@ -67,15 +67,18 @@ class Slice:
     offset: int
     size: int
 
-    def blocks(self) -> Iterator[bytes]:
+    def blocks(self, length: int = 1 << 20) -> Iterator[bytes]:
         """All of them.
+
+        Args:
+            length: Of a block, at most.
 
         Raises:
             MalformedImage: The file ends before them.
         """
         at, left = self.offset, self.size
         while left:
-            block = os.pread(self.backing.fd, min(left, BLOCK_BYTES), at)
+            block = os.pread(self.backing.fd, min(left, length), at)
             if not block:
                 raise MalformedImage(f"`{self.backing.name}` ends at {at}, {left} bytes too early")
             yield block
