@@ -429,11 +429,23 @@ def test_files_that_are_not_there(context: pathlib.Path) -> None:
         run(context / "Dockerfile", context / "nowhere", Options())
 
 
-def test_modes_are_kept(context: pathlib.Path) -> None:
-    (context / "app").chmod(0o4711)
+@pytest.mark.parametrize(
+    ("mode", "kept"), [(0o4711, 0o755), (0o775, 0o755), (0o664, 0o644), (0o600, 0o644)]
+)
+def test_whether_a_file_may_be_executed_is_kept_and_nothing_else_of_its_mode(
+    mode: int, kept: int, context: pathlib.Path
+) -> None:
+    """The rest is what a umask left; --chmod sets any mode."""
+    (context / "app").chmod(mode)
     node = from_scratch(context, "COPY app /app").tree.node(b"app")
     assert node is not None
+    assert stat.S_IMODE(node.mode) == kept
+    node = from_scratch(context, "COPY --chmod=4711 app /app").tree.node(b"app")
+    assert node is not None
     assert stat.S_IMODE(node.mode) == 0o4711
+
+
+def test_a_working_directory_is_made(context: pathlib.Path) -> None:
     assert isinstance(from_scratch(context, "WORKDIR /a/b").tree.node(b"a/b"), Directory)
 
 

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from cloister.build.builders.protocol import BuildRequest, Tell
+from cloister.build.context_mode import context_mode
 from cloister.build.dockerfile.ignore import Ignore
 from cloister.build.rootfs import shown
 from cloister.errors import InputError, MissingInput, OutputError, UsageError
@@ -106,6 +107,7 @@ class _Copying:
         self._root = request.context.resolve()
         self._ignore = Ignore.of(request.context, request.dockerfile)
         self._tell = tell
+        self._epoch = request.epoch
         self._private = {path.resolve() for path in request.private}
         self._private_files = set(_files(request.private))
         if not self._private.isdisjoint([self._root, *self._root.parents]):
@@ -138,7 +140,7 @@ class _Copying:
         for name, its_status in found:
             inner = f"{relative}/{name}" if relative else name
             self._entry(path / name, inner, to / name, its_status)
-        _attributes(to, status)
+        self._attributes(to, status)
 
     def _entry(
         self, path: pathlib.Path, name: str, to: pathlib.Path, status: os.stat_result
@@ -156,14 +158,18 @@ class _Copying:
             return
         elif stat.S_ISLNK(status.st_mode):
             to.symlink_to(path.readlink())
-            times = status.st_atime_ns, status.st_mtime_ns
-            os.utime(to, ns=times, follow_symlinks=False)
+            os.utime(to, (self._epoch, self._epoch), follow_symlinks=False)
         elif stat.S_ISREG(status.st_mode):
             _copy(path, to)
-            _attributes(to, status)
+            self._attributes(to, status)
         else:
             what = shown(os.fsencode(name))
             self._tell(f"not in the build, as it is a device node, pipe or socket: {what}")
+
+    def _attributes(self, path: pathlib.Path, status: os.stat_result) -> None:
+        """Mode and time, as every machine would have them; owners are the builder's business."""
+        path.chmod(context_mode(status.st_mode))
+        os.utime(path, (self._epoch, self._epoch))
 
 
 class _Unreadable(Exception):
@@ -194,12 +200,6 @@ def _copy(source: pathlib.Path, to: pathlib.Path) -> None:
             fcntl.ioctl(new, _FICLONE, old.fileno())
         except OSError:
             shutil.copyfileobj(old, new, 1 << 20)
-
-
-def _attributes(path: pathlib.Path, status: os.stat_result) -> None:
-    """Mode and time; owners are the builder's business, which sets root for what it copies."""
-    path.chmod(stat.S_IMODE(status.st_mode))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 _FICLONE = 0x40049409  # linux/fs.h

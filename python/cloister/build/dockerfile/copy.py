@@ -4,6 +4,7 @@ import dataclasses
 import os
 import stat
 
+from cloister.build.context_mode import context_mode
 from cloister.build.dockerfile.context import Context, Found
 from cloister.build.dockerfile.place import ONLY_NATIVE, Place
 from cloister.build.rootfs import Directory, File, FileBytes, Node, Symlink, Tree, shown
@@ -20,7 +21,8 @@ class Copy:
         destination: Path in the image, as written.
         uid: Owner of everything that is made.
         gid: Group of it.
-        mode: Permission bits of everything; ``None``: as in the context.
+        mode: Permission bits of everything; ``None``: 0755 for what may be
+            executed and for folders, 0644 for the rest.
         is_add: ADD, which would unpack an archive.
     """
 
@@ -97,7 +99,7 @@ class _Copying:
 
     def _node(self, item: Found) -> Node:
         what = self._what
-        mode = stat.S_IMODE(item.status.st_mode) if what.mode is None else what.mode
+        mode = context_mode(item.status.st_mode) if what.mode is None else what.mode
         if item.is_directory:
             return Directory(mode=mode, uid=what.uid, gid=what.gid)
         if stat.S_ISLNK(item.status.st_mode):
