@@ -11,17 +11,28 @@ from cryptography.x509.oid import NameOID
 
 from cloister.errors import OutputError
 
+LIFETIME = dt.timedelta(days=5 * 365)
+"""An image cannot be started after its certificate's end, and a new one changes PCR8."""
 
-def make_signing_pair(
-    certificate: pathlib.Path, key: pathlib.Path, *, name: str, now: dt.datetime
+
+def make_signing_pair(  # noqa: PLR0913 - what a pair is made of
+    certificate: pathlib.Path,
+    key: pathlib.Path,
+    *,
+    name: str,
+    now: dt.datetime,
+    lifetime: dt.timedelta = LIFETIME,
+    replace: bool = False,
 ) -> None:
-    """Makes the pair; a file that is there is never replaced.
+    """Makes the pair.
 
     Args:
         certificate: Path of the certificate, PEM; readable by everybody.
         key: Path of the key, PEM, mode 0600.
         name: Common name of the certificate.
-        now: The certificate is valid from a day before it, for :data:`LIFETIME`.
+        now: The certificate is valid from a day before it.
+        lifetime: How long it is valid from then on.
+        replace: Files that are there are replaced; otherwise they never are.
 
     Raises:
         OutputError: A file is there already, or cannot be written.
@@ -35,7 +46,7 @@ def make_signing_pair(
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
         .sign(private, hashes.SHA384())
     )
     pem = private.private_bytes(
@@ -43,20 +54,26 @@ def make_signing_pair(
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+    if not replace:
+        # Before anything is written: half of a new pair beside half of an old one is no pair.
+        for path in (key, certificate):
+            if path.exists():
+                raise OutputError(
+                    f"`{path}` is there already", hint="name another file, or replace it: --force"
+                )
     _write(key, pem, 0o600)
     _write(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _write(path: pathlib.Path, content: bytes, mode: int) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             os.fsync(file.fileno())
+        temporary.replace(path)
     except OSError as problem:
+        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write `{path}`: {problem.strerror}") from problem
-
-
-LIFETIME = dt.timedelta(days=5 * 365)
-"""An image cannot be started after its certificate's end, and a new one changes PCR8."""

@@ -46,6 +46,14 @@ _GROUPS = {
             ),
         },
     ),
+    "cert": (
+        "Make and show certificates that sign images.",
+        {
+            "new": Entry("cloister.cli.cert", "new", "Make a signing pair."),
+            "show": Entry("cloister.cli.cert", "show", "Show what a certificate says."),
+            "pcr8": Entry("cloister.cli.cert", "pcr8", "Print PCR8 of what it signs."),
+        },
+    ),
     "key": (
         "Make, list and revoke API keys.",
         {
