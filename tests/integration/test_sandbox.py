@@ -166,6 +166,22 @@ def test_command_environment_and_folder_are_exact(folder: pathlib.Path) -> None:
     assert found['env "PATH"'] == '"/nowhere:/tools"'
 
 
+def test_a_folder_that_is_made_can_be_entered_whoever_starts_the_sandbox(
+    folder: pathlib.Path,
+) -> None:
+    """WORKDIR is root's with mode 0755, whatever the umask of the launcher's caller."""
+    if os.getuid() != 0:
+        pytest.skip("other users need a range of ids; see the test with newuidmap")
+    contents = probe_image("describe", rootfs=accounts(), user="app", cwd="/work/deep")
+    before = os.umask(0o077)
+    try:
+        with launched(folder / "launcher", contents, folder, debug=True) as running:
+            found = described(running)
+    finally:
+        os.umask(before)
+    assert (found["uid"], found["cwd"]) == ("1000", 'Ok("/work/deep")')
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

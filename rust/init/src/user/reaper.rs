@@ -153,12 +153,13 @@ fn prepare(task: &Task<'_>, identity: &Identity) -> Result<(), InitError> {
     }
     limit(Resource::Nproc, MAX_PROCESSES)?;
     limit(Resource::Core, 0)?;
+    // Before WORKDIR is made: what init inherited is that of whoever started the sandbox.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let cwd = &task.process.cwd;
     // As Docker does, with root's rights; whether the process may enter is found out below.
     let _ = std::fs::create_dir_all(cwd);
     become_user(identity)?;
     rustix::process::chdir(cwd.as_str()).doing(&format!("WORKDIR `{}`", cwd.escape_debug()))?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     sys::reset_signals();
     Ok(())
 }
