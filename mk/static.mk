@@ -28,20 +28,29 @@ STATIC_CARGO = env -u CARGO_ENCODED_RUSTFLAGS RUSTFLAGS="$(STATIC_RUSTFLAGS)" CF
 
 .PHONY: static hello fixtures
 
-# cargo decides what is stale; `install -C` keeps the time of a file that did not change.
+# Installs programs ($1) in a folder ($2). What did not change keeps its time; what did is moved into
+# its place whole, so that a test that runs at the same time sees the old or the new one.
+define install_programs
+mkdir -p $(2)
+for program in $(1); do \
+  target=$(2)/$$(basename $$program); \
+  cmp -s $$program $$target || \
+    { install -m 0755 $$program $$target.$$$$ && mv -f $$target.$$$$ $$target; } || exit 1; \
+done
+endef
+
+# cargo decides what is stale.
 static: ## build cloister-enclave and cloister-sandbox into python/cloister/_bin
 	$(STATIC_CARGO) -p cloister-init -p cloister-sandbox --bin cloister-enclave --bin cloister-sandbox
-	mkdir -p $(STATIC_BIN)
-	install -C -m 0755 $(STATIC_OUT)/cloister-enclave $(STATIC_OUT)/cloister-sandbox $(STATIC_BIN)
+	$(call install_programs,$(STATIC_OUT)/cloister-enclave $(STATIC_OUT)/cloister-sandbox,$(STATIC_BIN))
 
 hello: ## build the server of examples/hello-enclave, static
 	$(STATIC_CARGO) -p hello-enclave
-	install -C -m 0755 $(STATIC_OUT)/hello-enclave $(ROOT)/examples/hello-enclave/hello-enclave
+	$(call install_programs,$(STATIC_OUT)/hello-enclave,$(ROOT)/examples/hello-enclave)
 
 # An init whose data plane is a script, and a user process that tries to break out.
 fixtures: ## build the programs that tests/security runs inside the sandbox
 	$(STATIC_CARGO) -p cloister-init --bin fixture-init --bin fixture-probe
-	mkdir -p $(ROOT)/tests/support/_bin
-	install -C -m 0755 $(STATIC_OUT)/fixture-init $(STATIC_OUT)/fixture-probe $(ROOT)/tests/support/_bin
+	$(call install_programs,$(STATIC_OUT)/fixture-init $(STATIC_OUT)/fixture-probe,$(ROOT)/tests/support/_bin)
 
 test-python: fixtures
