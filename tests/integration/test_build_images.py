@@ -77,6 +77,20 @@ def test_every_spelling_of_the_same_image_measures_the_same(project: Project) ->
         assert project.json("build", "--image", spelled)["pcrs"] == expected
 
 
+def test_what_is_not_as_in_docker_is_said(project: Project) -> None:
+    more = {"Volumes": {"/data": {}}, "Healthcheck": {"Test": ["CMD", "/check"]}}
+    si.docker_save(project.folder / "image.tar", LAYERS, CONFIG | more)
+    for reused in ("nothing", "image"):
+        built = project.json("build", "--image", "image.tar")
+        assert built["reused"] == reused
+        told = " ".join(built["warnings"])
+        assert "VOLUME /data is memory" in told
+        assert "set `healthcheck`" in told
+    project.toml.write_text('healthcheck = "/up"\n' + project.toml.read_text())
+    told = " ".join(project.json("build", "--image", "image.tar")["warnings"])
+    assert "HEALTHCHECK" not in told
+
+
 def test_times_of_an_image_are_clamped_and_not_replaced(project: Project) -> None:
     project.json("build", "--image", "image.tar", SOURCE_DATE_EPOCH="1700000000")
     found = entries(project)

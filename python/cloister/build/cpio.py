@@ -27,6 +27,7 @@ class Entry:
         inode: Device major, device minor and inode number.
         links: Number of names.
         data: Its bytes, or the target of a symbolic link.
+        archive: Which of several archives it is in, from 0.
     """
 
     path: bytes
@@ -37,6 +38,7 @@ class Entry:
     inode: tuple[int, int, int]
     links: int
     data: memoryview
+    archive: int = 0
 
 
 def read(archive: memoryview | bytes, *, at: int = 0) -> list[Entry]:
@@ -51,6 +53,23 @@ def read(archive: memoryview | bytes, *, at: int = 0) -> list[Entry]:
             name that is there twice or before its folder, a device node, pipe or socket.
     """
     return list(_Reader(memoryview(archive), at).entries())
+
+
+def read_any(archive: memoryview | bytes, *, at: int = 0) -> tuple[list[Entry], int]:
+    """All entries of a ramdisk of any maker, to be looked at: several archives, any kind of file.
+
+    Args:
+        archive: The archives, one after the other; entries refer to it and copy nothing.
+        at: Where it starts in its file, for messages.
+
+    Returns:
+        The entries, ``.`` and slashes in front of their paths taken off, and how many archives
+        there are.
+
+    Raises:
+        MalformedImage: At an offset, for a reason: not the format, or more than the limits.
+    """
+    return _Reader(memoryview(archive), at).anything()
 
 
 class _Reader:
@@ -76,6 +95,37 @@ class _Reader:
         # Other writers leave a short rest; more than a block would be a second archive.
         if len(rest) >= BLOCK or any(rest):
             self._fail(self._at, "bytes after the trailer")
+
+    def anything(self) -> tuple[list[Entry], int]:
+        found: list[Entry] = []
+        archives = 0
+        while self._skip_zeros():
+            while True:
+                start = self._at
+                entry = self._record()
+                if entry.path == TRAILER:
+                    break
+                if len(found) >= MAX_ENTRIES:
+                    self._fail(start, f"more than {MAX_ENTRIES} entries")
+                path = entry.path
+                while path[:1] == b"/" or path[:2] == b"./":
+                    path = path[1:] if path[:1] == b"/" else path[2:]
+                if path not in (b"", b"."):
+                    found.append(dataclasses.replace(entry, path=path, archive=archives))
+            archives += 1
+        return found, archives
+
+    def _skip_zeros(self) -> bool:
+        """Passes over padding; whether something follows."""
+        while self._at < len(self._archive):
+            block = bytes(self._archive[self._at : self._at + ZEROS_AT_ONCE])
+            rest = block.lstrip(b"\0")
+            self._at += len(block) - len(rest)
+            if rest:
+                # Archives start at a multiple of four.
+                self._at -= self._at % WORD
+                return True
+        return False
 
     def _record(self) -> Entry:
         start = self._at
@@ -145,6 +195,7 @@ MAGIC = b"070701"
 TRAILER = b"TRAILER!!!"
 HEADER_BYTES = 110
 WORD = 4
+ZEROS_AT_ONCE = 1 << 16
 BLOCK = 512
 KIND, DIRECTORY, FILE, SYMLINK = 0o170_000, 0o040_000, 0o100_000, 0o120_000
 MAX_NAME = 4096

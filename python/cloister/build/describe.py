@@ -1,12 +1,14 @@
 """Everything an EIF says about itself, checked or marked as unchecked."""
 
 import hashlib
+import json
 import pathlib
 from typing import Any
 
 from cloister.build import cpio
 from cloister.build.eif import Eif, Kind, measure, metadata, open_eif, signature
 from cloister.build.eif.measure import Measuring, register
+from cloister.build.explain.contents import contents, file_in
 from cloister.errors import MalformedImage
 
 
@@ -56,6 +58,7 @@ def describe(path: pathlib.Path, *, is_verified: bool = False) -> dict[str, Any]
             "pcrs": pcrs,
             "signature": signed,
             "metadata": _metadata(image),
+            "runs": _runs(image),
             "verified": is_verified,
         }
 
@@ -79,6 +82,42 @@ def _signature(section: bytes, pcr0: bytes) -> dict[str, Any]:
     }
 
 
+def _runs(image: Eif) -> dict[str, Any]:
+    """What the image is to run, as its own ramdisks say, and who laid it out so."""
+    try:
+        with contents(image) as ramdisks:
+            told = {name: file_in(ramdisks, name) for name in _TOLD}
+    except MalformedImage as problem:
+        return {"layout": "unknown", "problem": problem.message}
+    if told["cloister/process.json"] is not None:
+        return {
+            "layout": "cloister",
+            "process": _decoded(told["cloister/process.json"]),
+            "config": _decoded(told["cloister/config.json"]),
+        }
+    if told["cmd"] is not None:
+        # linuxkit's init reads a word a line (aws-nitro-enclaves-sdk-bootstrap, init/init.c).
+        return {
+            "layout": "linuxkit",
+            "process": {
+                "argv": _lines(told["cmd"]),
+                "env": [line.partition("=")[::2] for line in _lines(told["env"] or b"")],
+            },
+        }
+    return {"layout": "unknown"}
+
+
+def _decoded(raw: bytes | None) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return None if raw is None else json.loads(raw)
+    except (ValueError, RecursionError):
+        return "not JSON"
+
+
+def _lines(raw: bytes) -> list[str]:
+    return [line for line in raw.decode("utf-8", "replace").splitlines() if line]
+
+
 def _metadata(image: Eif) -> dict[str, Any] | None:
     section = image.one(Kind.METADATA)
     if section is None:
@@ -87,3 +126,6 @@ def _metadata(image: Eif) -> dict[str, Any] | None:
         return metadata.decode(section.payload)
     except MalformedImage as problem:
         return {"problem": problem.message}
+
+
+_TOLD = ("cloister/process.json", "cloister/config.json", "cmd", "env")

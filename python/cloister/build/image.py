@@ -23,6 +23,7 @@ from cloister.build.command import check_command
 from cloister.build.content import Backing
 from cloister.build.eif import Kind, Payload, Pcrs, SigningPair, metadata, open_eif, write
 from cloister.build.eif.layout import HEADER_BYTES, SECTION_BYTES
+from cloister.build.image_config import ImageConfig
 from cloister.build.obtain import Obtained, obtain
 from cloister.build.progress import Progress
 from cloister.build.ramdisk import Fragment, Ramdisk, Records
@@ -44,7 +45,6 @@ class Built:
         service_port: Port that the user process is expected on.
         builder: What built the image's files.
         reused: What was taken from the cache: ``nothing``, ``files`` or ``image``.
-        has_healthcheck: The image's HEALTHCHECK is used.
         warnings: What the user should know.
         left_out: Files of the context that were asked for and are never copied.
     """
@@ -55,7 +55,6 @@ class Built:
     service_port: int
     builder: str
     reused: str
-    has_healthcheck: bool
     warnings: list[str]
     left_out: list[str]
 
@@ -116,8 +115,7 @@ class _Assembling:
         toml, settings = request.toml, obtained.config
         exposed = [port for port, protocol in settings.exposed if protocol == "tcp"]
         self._attested = toml.attested(service_port=_service_port(toml, exposed))
-        self._has_healthcheck = toml.healthcheck is None and settings.healthcheck is not None
-        process = settings.process(with_healthcheck=self._has_healthcheck)
+        process = settings.process()
         self._said = Records.of(said_tree(self._attested, process), epoch=request.epoch)
         self._metadata = metadata.encode(
             name=toml.name,
@@ -255,8 +253,7 @@ class _Assembling:
             service_port=self._attested["service"]["port"],
             builder=self._obtained.builder,
             reused=reused,
-            has_healthcheck=self._has_healthcheck,
-            warnings=self._warnings,
+            warnings=[*self._warnings, *_said_about(toml, self._obtained.config)],
             left_out=self._left_out,
         )
 
@@ -311,6 +308,20 @@ def write_pcrs(toml: pathlib.Path, pcrs: dict[str, str]) -> None:
                 editor.set("attestation", name, to=pcrs[name])
             else:
                 editor.remove("attestation", name)
+
+
+def _said_about(toml: config.EnclaveToml, settings: ImageConfig) -> list[str]:
+    """What of an image's settings is not what it would be in Docker."""
+    found = []
+    if settings.volumes:
+        listed = ", ".join(settings.volumes)
+        found.append(f"VOLUME {listed} is memory of the enclave, and ends with it")
+    if settings.healthcheck is not None and toml.healthcheck is None:
+        found.append(
+            "HEALTHCHECK is not run in an enclave: set `healthcheck` in enclave.toml, a path that"
+            " the application answers"
+        )
+    return found
 
 
 def _service_port(toml: config.EnclaveToml, exposed: list[int]) -> int | None:
@@ -370,7 +381,7 @@ def _scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         with tempfile.TemporaryDirectory(
             prefix="scratch-", dir=folder, ignore_cleanup_errors=True
         ) as name:
-            yield pathlib.Path(name)
+            yield pathlib.Path(name).resolve()
     except PermissionError as problem:
         raise OutputError(f"cannot write into `{folder}`: {problem.strerror}") from problem
 

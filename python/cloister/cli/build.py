@@ -153,8 +153,6 @@ def _warn(toml: configuration.EnclaveToml, built: Built) -> None:
         output.warn("`debug = true`: it runs with zero PCRs and an open console, proving nothing")
     if "PCR8" not in built.pcrs:
         output.warn("the image is not signed, so it has no PCR8: [signing] names no pair")
-    if built.has_healthcheck:
-        output.note("HEALTHCHECK of the image is used, as `healthcheck` is not set")
     output.note("no kernel in it: the image is for the sandbox alone")
 
 

@@ -1,18 +1,40 @@
 """``cloister describe``: what is in an EIF."""
 
+import datetime as dt
 import json
 import pathlib
+import stat
 from typing import Annotated, Any
 
 import typer
 
 from cloister.build.describe import describe as describe_image
+from cloister.build.eif import open_eif
+from cloister.build.explain import Change, Item, contents, difference, registers
+from cloister.build.explain import extract as extract_image
+from cloister.build.rootfs import shown
 from cloister.cli import output
+from cloister.errors import UsageError
 
 
-def describe(
+def describe(  # noqa: PLR0913 - the options of the command
     eif: Annotated[pathlib.Path, typer.Argument(metavar="EIF", help="The image.")],
     *,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="List every file of its ramdisks, with its attributes.")
+    ] = False,
+    extract: Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="DIR", help="Write its sections and files below a new folder."),
+    ] = None,
+    diff: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            metavar="OTHER",
+            help="Say which section, file and attribute differs, and which PCR it touches;"
+            " exit status 1 when something does.",
+        ),
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -20,18 +42,117 @@ def describe(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Show what is in an EIF: sections, sizes, checksum, PCRs, signature, build metadata.
+) -> int:
+    """Show what is in an EIF, of any maker: sections, PCRs, signature, files, what runs.
 
     The PCRs are computed from the bytes of the image; its metadata is what its builder said, in no
     PCR and believed by nobody.
 
     Example:
       cloister describe enclave.eif --verify
-      cloister describe enclave.eif --json
+      cloister describe enclave.eif --tree
+      cloister describe enclave.eif --diff rebuilt.eif
+      cloister describe enclave.eif --extract ./inside
     """
+    if sum((tree, extract is not None, diff is not None)) > 1:
+        raise UsageError("--tree, --extract and --diff: give one of them")
+    if diff is not None:
+        return _difference(eif, diff, as_json=as_json)
+    if extract is not None:
+        return _extracted(eif, extract, as_json=as_json)
     found = describe_image(eif, is_verified=verify)
+    if tree:
+        return _tree(eif, as_json=as_json)
     output.show(found, as_json=as_json, text=_told(found))
+    return 0
+
+
+def _tree(eif: pathlib.Path, *, as_json: bool) -> int:
+    with open_eif(eif) as image, contents(image) as ramdisks:
+        found = {
+            "path": str(eif),
+            "ramdisks": [
+                {
+                    "ramdisk": one.number,
+                    "compression": one.compression or None,
+                    "archives": one.archives,
+                    "entries": [item.described() for item in one.items.values()],
+                }
+                for one in ramdisks
+            ],
+        }
+        lines = []
+        for one in ramdisks:
+            packed = f", {one.compression}" if one.compression else ""
+            lines.append(f"ramdisk {one.number}{packed}: {len(one.items)} entries")
+            lines += [_line(item) for item in one.items.values()]
+    output.show(found, as_json=as_json, text="\n".join(lines))
+    return 0
+
+
+def _line(item: Item) -> str:
+    time = dt.datetime.fromtimestamp(item.mtime, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    size = len(item.data) if item.kind == "file" else 0
+    line = (
+        f"{stat.filemode(item.mode)} {item.uid:>5}:{item.gid:<5} {size:>10} {time}"
+        f" {shown(item.path)}"
+    )
+    if item.kind == "link":
+        line += f" -> {shown(bytes(item.data))}"
+    if len(item.names) > 1:
+        line += f" ({len(item.names)} hard links)"
+    return line
+
+
+def _extracted(eif: pathlib.Path, folder: pathlib.Path, *, as_json: bool) -> int:
+    with open_eif(eif) as image:
+        left_out = extract_image(image, folder)
+    for name in left_out:
+        output.warn(f"not made: {name}")
+    output.note("owners are in the ramdisk-*.json files; set-id bits are dropped")
+    shown_as = {"path": str(eif), "folder": str(folder), "left_out": left_out}
+    output.show(shown_as, as_json=as_json, text=_safe(str(folder)))
+    return 0
+
+
+def _difference(first: pathlib.Path, second: pathlib.Path, *, as_json: bool) -> int:
+    with open_eif(first) as one, open_eif(second) as other:
+        changes = difference(one, other)
+        measured = [registers(image) for image in (one, other)]
+    names = sorted(measured[0].keys() | measured[1].keys())
+    differing = [name for name in names if measured[0].get(name) != measured[1].get(name)]
+    found = {
+        "same": not changes,
+        "pcrs_differ": differing,
+        "pcrs": measured,
+        "changes": [change.described() for change in changes],
+    }
+    output.show(found, as_json=as_json, text=_difference_told(changes, differing))
+    return 1 if changes else 0
+
+
+def _difference_told(changes: list[Change], differing: list[str]) -> str:
+    lines: list[str] = []
+    section = path = ""
+    for change in changes:
+        if (change.section, change.path) != (section, path):
+            section, path = change.section, change.path
+            touched = f" ({', '.join(change.pcrs)})" if change.pcrs else " (in no PCR)"
+            lines.append(f"{section}{': ' + path if path else ''}{touched}")
+        lines.append(f"  {_safe(change.what)}")
+        for sign, value in (("-", change.first), ("+", change.second)):
+            if value is not None:
+                lines.append(f"    {sign} {_safe(value)}")
+    files = len({(change.section, change.path) for change in changes if change.path})
+    if not changes:
+        lines.append("the same: every section and every file")
+    elif not differing:
+        lines.append("no PCR differs: a client that pins them takes either image")
+    else:
+        word = "file" if files == 1 else "files"
+        because = f" because of {files} {word}" if files else ""
+        lines.append(f"{' and '.join(differing)} differ{because}")
+    return "\n".join(lines)
 
 
 def _told(found: dict[str, Any]) -> str:
@@ -60,12 +181,32 @@ def _told(found: dict[str, Any]) -> str:
         ]
     else:
         lines.append(f"signature: WRONG: {_safe(signature['problem'])}")
+    lines += _runs_told(found["runs"])
     lines.append("metadata, as its builder said:")
     text = json.dumps(found["metadata"], indent=2, ensure_ascii=False)
     lines += [f"  {_safe(line)}" for line in text.splitlines()]
     if found["verified"]:
         lines.append("verified: structure, checksum, ramdisks and signature are right")
     return "\n".join(lines)
+
+
+def _runs_told(runs: dict[str, Any]) -> list[str]:
+    process = runs.get("process")
+    if not isinstance(process, dict):
+        return [f"runs: {_safe(runs.get('problem', 'not said in a way that is known'))}"]
+    lines = [f"runs, as its ramdisks say ({runs['layout']}):"]
+    argv = json.dumps(process.get("argv"), ensure_ascii=False)
+    lines.append(f"  argv {_safe(argv)}")
+    lines += [
+        f"  {name} {_safe(str(process[name]))}" for name in ("user", "cwd") if process.get(name)
+    ]
+    lines += [f"  env {_safe('='.join(map(str, pair)))}" for pair in process.get("env") or ()]
+    settings = runs.get("config")
+    if isinstance(settings, dict):
+        for name in ("name", "uuid", "debug", "service", "egress", "healthcheck", "trust"):
+            value = json.dumps(settings.get(name), ensure_ascii=False)
+            lines.append(f"  config {name} {_safe(value)}")
+    return lines
 
 
 def _safe(text: str) -> str:

@@ -184,7 +184,6 @@ class _Running:
             path = _absolute("/", word if item.is_exec else self._expanded(item, word))
             self._make_folder(item, path)
             self._config.volumes.append(path)
-            self._warnings.append(f"VOLUME {path} is memory of the enclave: it ends with it")
 
     def _make_folder(self, item: Instruction, path: str) -> None:
         try:

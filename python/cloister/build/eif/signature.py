@@ -177,6 +177,22 @@ def verify(section: bytes, pcr0: bytes) -> VerifiedSignature:
     return VerifiedSignature(certificate=certificate)
 
 
+def certificate_in(section: bytes) -> bytes:
+    """DER of the certificate in a section, whatever its signature is worth.
+
+    Raises:
+        MalformedImage: The section or the certificate cannot be read.
+    """
+    if len(section) > MAX_SECTION_BYTES:
+        raise MalformedImage(f"{WHAT}: {len(section)} bytes, the limit is {MAX_SECTION_BYTES}")
+    pem, _ = _read_section(section)
+    try:
+        certificate, _ = _certificate(pem)
+    except ValueError:
+        raise MalformedImage(f"{WHAT}: `signing_certificate` is not a certificate in PEM") from None
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
 def _certificate(pem: bytes) -> tuple[x509.Certificate, object]:
     """A certificate and its key, once all that is shown of it could be read.
 
