@@ -125,7 +125,8 @@ def _read(number: int, archive: memoryview, at: int, *, compression: str) -> Con
     linked = {inode: _linked(same) for inode, same in by_inode.items()}
     items: dict[bytes, Item] = {}
     for entry in entries:
-        names, data = (entry.path,), entry.data
+        names: tuple[bytes, ...] = (entry.path,)
+        data = entry.data
         if entry.links > 1 and stat.S_ISREG(entry.mode):
             names, data = linked[entry.archive, *entry.inode]
         items[entry.path] = Item(
