@@ -30,6 +30,7 @@ _COMMANDS = {
     "run": Entry("cloister.cli.run", "run", "Run an enclave on this machine."),
     "dev": Entry("cloister.cli.dev", "dev", "Run the data plane alone, without an enclave."),
     "relay": Entry("cloister.cli.relay", "relay", "Move bytes between TCP, Unix and vsock."),
+    "doctor": Entry("cloister.cli.doctor", "doctor", "Check whether this machine can do it."),
     "attest": Entry("cloister.cli.attest", "attest", "Attest a running enclave."),
     "encrypt": Entry(
         "cloister.cli.encrypt", "encrypt", "Encrypt a value, JSON or file for an app."

@@ -1,0 +1,252 @@
+"""Judges a machine, thing by thing. Pure: readings in, findings out."""
+
+import re
+from collections.abc import Callable, Iterator
+
+from cloister.config.setting import as_size
+from cloister.doctor.finding import Finding, State, fail, info, ok, warn
+from cloister.doctor.machine import Needs
+from cloister.doctor.readings import Machine
+
+
+def examine(machine: Machine, needs: Needs) -> list[Finding]:
+    """Every finding, in a fixed order.
+
+    Args:
+        machine: As it was read.
+        needs: What is to be done on it.
+    """
+    return [finding for check in _CHECKS for finding in check(machine, needs)]
+
+
+def _kernel(machine: Machine, _: Needs) -> Iterator[Finding]:
+    if machine.system != "Linux":
+        yield fail("kernel", f"{machine.system}, expected Linux", "run it on Linux, or in a VM")
+        return
+    found = re.match(r"(\d+)\.(\d+)", machine.release)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    if version < OLDEST_KERNEL:
+        oldest = ".".join(map(str, OLDEST_KERNEL))
+        yield fail("kernel", f"Linux {machine.release}", f"update to {oldest} or later")
+    else:
+        yield ok("kernel", f"Linux {machine.release}")
+    if machine.architecture == "x86_64":
+        yield ok("architecture", machine.architecture)
+    else:
+        yield fail(
+            "architecture",
+            f"{machine.architecture}; this package has programs for x86_64 alone",
+            "build and run on x86_64",
+        )
+
+
+def _programs(machine: Machine, _: Needs) -> Iterator[Finding]:
+    if machine.missing_programs:
+        yield fail(
+            "programs",
+            f"not in this installation: {', '.join(machine.missing_programs)}",
+            "install the wheel for Linux x86-64; in a checkout, `make static`",
+        )
+    else:
+        yield ok("programs", "the enclave's program and the sandbox's launcher are there")
+
+
+def _namespaces(machine: Machine, needs: Needs) -> Iterator[Finding]:
+    state = fail if needs.runner == "sandbox" else warn
+    if machine.user_namespace_problem is None:
+        yield ok("user-namespaces", "can be made")
+    else:
+        yield state(
+            "user-namespaces",
+            f"cannot be made: {machine.user_namespace_problem}",
+            _namespace_fix(machine.namespace_settings),
+        )
+    if machine.is_root:
+        yield ok("user-ids", "root: every owner of an image can be mapped")
+    elif machine.has_id_tools and machine.has_id_ranges:
+        yield ok("user-ids", "newuidmap and a range of ids are there")
+    else:
+        lacks = []
+        if not machine.has_id_tools:
+            lacks.append("newuidmap and newgidmap")
+        if not machine.has_id_ranges:
+            lacks.append("a range of this user in /etc/subuid and /etc/subgid")
+        yield warn(
+            "user-ids",
+            f"without {' and '.join(lacks)}, images of root alone can be run in the sandbox",
+            "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids"
+            " 100000-165535 USER",
+        )
+    if machine.can_limit:
+        yield ok("cgroups", "memory and CPUs of an enclave can be limited")
+    else:
+        yield warn(
+            "cgroups",
+            "memory and CPUs of a sandbox are not limited: this user may not make a cgroup",
+            "run as root, or in a delegated scope: systemd-run --user --scope -p Delegate=yes …",
+        )
+
+
+def _namespace_fix(settings: dict[str, str]) -> str:
+    if settings.get("user/max_user_namespaces") == "0":
+        return "as root: sysctl user.max_user_namespaces=15000"
+    if settings.get("kernel/unprivileged_userns_clone") == "0":
+        return "as root: sysctl kernel.unprivileged_userns_clone=1"
+    if settings.get("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    return "in a container, allow them in its seccomp profile; else run as root"
+
+
+def _builders(machine: Machine, _: Needs) -> Iterator[Finding]:
+    usable = [builder.name for builder in machine.builders if builder.reason is None]
+    for builder in machine.builders:
+        name = f"builder-{builder.name}"
+        if builder.reason is None:
+            yield ok(name, "usable")
+        elif len(usable) > 1:
+            # One that runs containers is enough.
+            yield info(name, builder.reason, builder.fix)
+        else:
+            yield warn(name, builder.reason, builder.fix or "see its documentation")
+    if usable == ["native"]:
+        yield warn(
+            "builders",
+            "no builder runs containers: a Dockerfile with RUN or a base image cannot be built",
+            "apt-get install buildah, which needs no daemon; or give a saved image with --image",
+        )
+
+
+def _memory(machine: Machine, needs: Needs) -> Iterator[Finding]:
+    found = f"{_gib(machine.memory_bytes)} available"
+    if needs.memory_bytes > machine.memory_bytes:
+        yield fail(
+            "memory",
+            f"{found}, {needs.memory_reason} needs {as_size(needs.memory_bytes)}",
+            "end other programs, add memory, or make the image smaller",
+        )
+    else:
+        yield ok("memory", f"{found}; {needs.memory_reason} needs {as_size(needs.memory_bytes)}")
+
+
+def _descriptors(machine: Machine, needs: Needs) -> Iterator[Finding]:
+    soft, hard = machine.descriptor_limits
+    wanted = DESCRIPTORS_PER_CONNECTION * needs.connections + SPARE_DESCRIPTORS
+    found = f"{hard} open descriptors at most"
+    if hard < wanted:
+        yield warn(
+            "descriptors",
+            f"{found}; {needs.connections} connections take {wanted}",
+            f"raise the limit (ulimit -Hn {wanted}; LimitNOFILE={wanted} in the unit), or lower"
+            " [acceptor] max_concurrent_connections",
+        )
+    else:
+        yield ok("descriptors", f"{found} ({soft} at first)")
+
+
+def _ports(machine: Machine, _: Needs) -> Iterator[Finding]:
+    for port in machine.ports:
+        name = f"port-{port.address.rpartition(':')[2]}"
+        if port.problem is None:
+            yield ok(name, f"{port.address} is free, for {port.purpose}")
+        else:
+            state = fail if port.is_needed else info
+            yield state(
+                name,
+                f"{port.address}, for {port.purpose}: {port.problem}",
+                "end what listens there (ss -ltnp), or name another with --listen",
+            )
+
+
+def _folders(machine: Machine, needs: Needs) -> Iterator[Finding]:
+    for folder in machine.folders:
+        name = f"disk-{folder.purpose}"
+        room = f"{folder.path}: {_gib(folder.free_bytes)} free"
+        if folder.problem is not None:
+            yield fail(name, f"{folder.path}: {folder.problem}", "make it writable for this user")
+        elif folder.free_bytes < needs.disk_bytes:
+            yield warn(
+                name,
+                f"{room}, a build takes about {_gib(needs.disk_bytes)}",
+                "remove what is not needed; .cloister/build is a cache and may go",
+            )
+        else:
+            yield ok(name, room)
+
+
+def _clock(machine: Machine, _: Needs) -> Iterator[Finding]:
+    if machine.year < EARLIEST_YEAR:
+        yield fail(
+            "clock",
+            f"it says {machine.year}: certificates and attestation documents are not valid then",
+            "set it: timedatectl set-ntp true",
+        )
+    elif machine.is_synchronized is False:
+        yield warn(
+            "clock",
+            "it follows no other clock: documents of a clock that is off are refused",
+            "timedatectl set-ntp true, or start chrony",
+        )
+    elif machine.is_synchronized is None:
+        yield info("clock", f"{machine.year}; nothing here says whether it is synchronized")
+    else:
+        yield ok("clock", "synchronized")
+
+
+def _nitro(machine: Machine, needs: Needs) -> Iterator[Finding]:
+    state: Callable[[str, str, str], Finding] = fail if needs.runner == "nitro" else info
+    if machine.devices.get("nitro_enclaves"):
+        yield ok("nitro", "the driver of AWS Nitro Enclaves is there")
+        if machine.hugepage_bytes < needs.memory_bytes:
+            yield state(
+                "nitro-memory",
+                f"{_gib(machine.hugepage_bytes)} of free huge pages,"
+                f" {needs.memory_reason} needs {as_size(needs.memory_bytes)}",
+                "raise memory_mib in /etc/nitro_enclaves/allocator.yaml, then"
+                " systemctl restart nitro-enclaves-allocator",
+            )
+        else:
+            yield ok("nitro-memory", f"{_gib(machine.hugepage_bytes)} of free huge pages")
+    else:
+        yield state(
+            "nitro",
+            "no /dev/nitro_enclaves: this is not a parent instance of AWS Nitro Enclaves",
+            "start the EC2 instance with EnclaveOptions.Enabled, install aws-nitro-enclaves-cli",
+        )
+    if not machine.devices.get("vsock"):
+        yield state("vsock", "no /dev/vsock", "modprobe vhost_vsock, or vsock on a guest")
+    else:
+        yield ok("vsock", "/dev/vsock is there")
+    if machine.qemu is None:
+        yield info("qemu", "not there; nothing of this version needs it")
+    else:
+        yield ok("qemu", machine.qemu)
+
+
+def can_work(findings: list[Finding]) -> bool:
+    """Whether nothing keeps the main job from being done."""
+    return all(finding.state is not State.FAIL for finding in findings)
+
+
+def _gib(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB"
+
+
+_CHECKS: tuple[Callable[[Machine, Needs], Iterator[Finding]], ...] = (
+    _kernel,
+    _programs,
+    _namespaces,
+    _builders,
+    _memory,
+    _descriptors,
+    _ports,
+    _folders,
+    _clock,
+    _nitro,
+)
+OLDEST_KERNEL = (5, 10)
+"""close_range, pidfd and the clone flags that the launcher uses are older; nothing older is
+tested."""
+EARLIEST_YEAR = 2025
+DESCRIPTORS_PER_CONNECTION = 2
+"""One to the client, one to the enclave."""
+SPARE_DESCRIPTORS = 256
