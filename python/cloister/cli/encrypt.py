@@ -68,13 +68,13 @@ def _public_key(given: str | None, config: pathlib.Path) -> bytes:
     if given is None:
         from cloister.platform import local  # noqa: PLC0415 - the store costs 200 ms to import
 
-        store = config.resolve().parent / ".cloister" / "dev"
-        if not store.is_dir():
+        folder = config.resolve().parent
+        if not local.store_directory(folder).is_dir():
             raise MissingInput(
                 f"there is no local store beside `{config}`",
                 hint="run `cloister init`, or give --public-key",
             )
-        return local.app_public_key(store)
+        return local.app_public_key(folder)
     path = pathlib.Path(given)
     if not path.is_file():
         return crypto.read_public_key(given)

@@ -5,9 +5,13 @@ import json
 import pathlib
 import subprocess
 import sys
+import uuid
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.ciphertexts import App
+
+from cloister.platform import local
 
 APP = App()
 KEY = base64.b64encode(APP.public).decode()
@@ -108,3 +112,22 @@ def test_without_a_key_or_store_it_says_what_to_do(tmp_path: pathlib.Path) -> No
     )
     assert done.returncode == 66
     assert b"hint: " in done.stderr
+
+
+def test_without_a_key_that_of_the_local_store_is_taken(tmp_path: pathlib.Path) -> None:
+    """The store is looked for beside enclave.toml, not below itself."""
+    local.init_store(tmp_path, name="hello", uuid=uuid.uuid4())
+    exported = json.loads(local.development_app_key_file(tmp_path))["private"]
+    app = App()
+    app.private = ec.derive_private_key(
+        int.from_bytes(base64.b64decode(exported), "big"), ec.SECP256R1()
+    )
+    app.public = local.app_public_key(tmp_path)
+    config = tmp_path / "enclave.toml"
+    done = subprocess.run(
+        [sys.executable, "-m", "cloister.cli.main", "encrypt", "--config", str(config), "secret"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert app.open(token(done)).text == b"secret"
