@@ -1,4 +1,4 @@
-"""docs/guide/getting-started.md, followed command by command.
+"""docs/guide/getting-started.md, followed command by command; and what other pages show.
 
 Nothing is fetched: the step that installs is left out, and the package under test stands in for
 what it would have installed. Port 8443 is replaced by a free one.
@@ -19,7 +19,6 @@ from collections.abc import Iterator
 import pytest
 from tests.support.guide import GUIDES, ROOT, Block, blocks, is_shown
 
-PAGE = GUIDES / "getting-started.md"
 READY = "Ctrl-C drains and stops it."
 SECONDS = 90
 
@@ -28,7 +27,7 @@ class Terminal:
     """A shell whose folder and variables last from one block to the next."""
 
     def __init__(self, folder: pathlib.Path, port: int) -> None:
-        self._port = port
+        self.port = port
         self._folder = folder
         home, programs = folder / "home", folder / "bin"
         home.mkdir()
@@ -51,7 +50,7 @@ class Terminal:
 
     def follow(self, block: Block) -> str:
         """Does what a block says and returns what it printed on standard output."""
-        text = block.text.replace("8443", str(self._port))
+        text = block.text.replace("8443", str(self.port))
         if block.kind == "python":
             done = self._end(["python", "-c", text], block)
             return done.stdout
@@ -123,20 +122,27 @@ def terminal() -> Iterator[Terminal]:
     shutil.rmtree(folder)
 
 
-def test_the_page_works_from_its_first_command_to_its_last(terminal: Terminal) -> None:
-    followed = 0
-    for block in blocks(PAGE):
-        if block.kind not in ("sh", "python") or block.how == "install":
-            continue
-        printed = terminal.follow(block).replace(str(terminal._port), "8443")
+def follow(terminal: Terminal, page: str) -> int:
+    """Follows a page; how many blocks that took."""
+    followed = [block for block in blocks(GUIDES / page) if block.is_followed]
+    for block in followed:
+        printed = terminal.follow(block).replace(str(terminal.port), "8443")
         if block.shown is not None:
             assert is_shown(block.shown, printed), (block.line, block.shown, printed)
-        followed += 1
-    assert followed > 12
+    return len(followed)
+
+
+def test_the_first_page_works_from_its_first_command_to_its_last(terminal: Terminal) -> None:
+    assert follow(terminal, "getting-started.md") > 12
     ((process, said),) = terminal.background
     terminal.close()
     assert process.returncode == 0
     assert said.read_text().rstrip().endswith("stopped")
+
+
+@pytest.mark.parametrize(("page", "least"), [("dependencies.md", 5), ("reproducible.md", 5)])
+def test_what_another_page_shows_is_what_happens(terminal: Terminal, page: str, least: int) -> None:
+    assert follow(terminal, page) >= least
 
 
 def test_a_page_that_shows_another_output_is_noticed() -> None:

@@ -1,8 +1,8 @@
 """A page of docs/guide as a script: its fenced blocks, in order.
 
 ``sh`` and ``python`` blocks are commands; a ``text`` block is what the commands before it print.
-A second word says how: ``install`` is not run by tests (it needs a network), ``background`` runs
-until the end of the page.
+A second word says how: ``install`` and ``elsewhere`` are not run by tests (they need a network, or
+what a reader has), ``background`` runs until the end of the page.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Block:
     Args:
         line: Where it starts.
         kind: ``sh``, ``python``, ``text`` or another language, which nobody runs.
-        how: ``install``, ``background`` or nothing.
+        how: ``install``, ``elsewhere``, ``background`` or nothing.
         text: What is in it.
         shown: The output that the page shows below it; ``None``: none.
     """
@@ -32,6 +32,11 @@ class Block:
     how: str
     text: str
     shown: str | None = None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether a test does what it says."""
+        return self.kind in ("sh", "python") and self.how not in ("install", "elsewhere")
 
 
 def blocks(page: pathlib.Path) -> list[Block]:
