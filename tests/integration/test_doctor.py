@@ -7,11 +7,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
 import pytest
 from tests.support import saved_images as si
+from tests.support.local_run import Somebody
 from tests.support.project import Project
 
 SECONDS = 20.0
@@ -19,14 +21,16 @@ SECONDS = 20.0
 
 
 def doctor(
-    folder: pathlib.Path, *words: str, before: tuple[str, ...] = ()
+    folder: pathlib.Path, *words: str, before: tuple[str, ...] = (), **environment: str
 ) -> tuple[int, dict[str, Any]]:
     """Exit status, and the findings by their id."""
     started = time.monotonic()
     done = subprocess.run(
         [*before, sys.executable, "-m", "cloister.cli.main", "doctor", "--json", *words],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -62,6 +66,7 @@ def test_a_taken_port_is_noticed(tmp_path: pathlib.Path) -> None:
         status, found = doctor(tmp_path, "--listen", f"127.0.0.1:{port}")
     assert status == 1
     assert found[f"port-{port}"]["state"] == "fail"
+    assert f"process {os.getpid()}" in found[f"port-{port}"]["found"]
 
 
 def test_without_user_namespaces_the_main_job_is_said_to_be_impossible(
@@ -77,6 +82,51 @@ def test_without_user_namespaces_the_main_job_is_said_to_be_impossible(
     assert status == 1
     assert found["user-namespaces"]["state"] == "fail"
     assert "max_user_namespaces" in found["user-namespaces"]["fix"]
+    assert found["sandbox"]["state"] == "fail"
+    assert "max_user_namespaces" in found["sandbox"]["fix"]
+
+
+def test_nothing_of_the_enclave_that_was_tried_is_left(tmp_path: pathlib.Path) -> None:
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix="cloister-test-"))
+    try:
+        status, found = doctor(tmp_path, "--listen", free_port(), TMPDIR=str(temporary))
+        assert (status, found["sandbox"]["state"]) == (0, "ok")
+        assert list(temporary.iterdir()) == []
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        shutil.rmtree(temporary)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="every other test of this file is this one then")
+def test_a_user_without_rights_is_told_what_it_lacks() -> None:
+    """Namespaces are everybody's; ids and limits are not."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="cloister-test-"))
+    try:
+        folder.chmod(0o755)
+        who = Somebody.unprivileged(folder)
+        found = who.json("doctor", "--listen", free_port(), folder=who.home)
+    finally:
+        shutil.rmtree(folder)
+    checks = {check["id"]: check for check in found["checks"]}
+    assert found["can_work"]
+    assert checks["sandbox"]["state"] == "ok"
+    assert checks["user-ids"]["state"] == "warn"
+    assert "subuid" in checks["user-ids"]["found"] + checks["user-ids"]["fix"]
+    assert checks["cgroups"]["state"] == "warn"
+
+
+def test_a_dockerfile_that_no_builder_here_can_run_is_noticed(tmp_path: pathlib.Path) -> None:
+    project = Project(tmp_path)
+    project.run("init", "hello")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    status, found = doctor(tmp_path, "--listen", free_port(), PATH=str(empty))
+    assert (status, found["dockerfile"]["state"]) == (0, "ok")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nRUN true\n")
+    status, found = doctor(tmp_path, "--listen", free_port(), PATH=str(empty))
+    assert status == 1
+    assert found["dockerfile"]["state"] == "fail"
+    assert "Dockerfile:2: RUN" in found["dockerfile"]["found"]
 
 
 def test_an_image_that_needs_more_memory_than_there_is_is_noticed(tmp_path: pathlib.Path) -> None:
@@ -106,3 +156,9 @@ def test_a_file_that_is_no_image_is_an_error(tmp_path: pathlib.Path) -> None:
     )
     assert done.returncode == 65
     assert "x.eif" in done.stderr
+
+
+def test_an_address_that_is_none_is_a_wrong_command(tmp_path: pathlib.Path) -> None:
+    project = Project(tmp_path)
+    for address in ("8443", "127.0.0.1:99999", ":8443"):
+        assert "--listen" in project.error("doctor", "--listen", address, status=2)["message"]

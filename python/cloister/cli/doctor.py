@@ -8,9 +8,9 @@ import typer
 
 from cloister import config as configuration
 from cloister.build import memory_needed, open_eif
-from cloister.cli import output, settings
+from cloister.cli import output, params, settings
 from cloister.doctor import Finding, Needs, State, can_work, examine, read_machine
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, UsageError
 
 
 class Runner(enum.StrEnum):
@@ -43,7 +43,7 @@ def doctor(
       cloister doctor
       cloister doctor enclave.eif --runner nitro --json
     """
-    needs = _needs(eif, config, runner, listen)
+    needs = _needs(eif, config, runner, _address(listen))
     findings = examine(read_machine(needs), needs)
     is_able = can_work(findings)
     found = {
@@ -64,6 +64,7 @@ def doctor(
 
 def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, listen: str) -> Needs:
     memory, reason, connections = 256 << 20, "a small enclave", 10_000
+    granted, cpus, dockerfile, dockerfile_name = None, 2, None, ""
     folder = config.parent
     if config.exists():
         try:
@@ -75,6 +76,8 @@ def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, liste
         else:
             memory, reason = toml.resources.memory, "`[resources] memory`"
             connections = toml.acceptor.max_concurrent_connections
+            granted, cpus = toml.resources.memory, toml.resources.cpus
+            dockerfile_name, dockerfile = toml.dockerfile, toml.beside(toml.dockerfile)
     image = eif or folder / "enclave.eif"
     if eif is not None or image.exists():
         with open_eif(image) as opened:
@@ -85,11 +88,24 @@ def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, liste
         runner=runner.value,
         memory_bytes=memory,
         memory_reason=reason,
+        granted_bytes=granted,
+        cpus=cpus,
+        dockerfile=dockerfile,
+        dockerfile_name=dockerfile_name,
         connections=connections,
-        listen=listen.removeprefix("tcp:"),
+        listen=listen,
         folder=folder,
         home=settings.load().home,
     )
+
+
+def _address(listen: str) -> str:
+    host, colon, port = listen.removeprefix("tcp:").rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
+        raise UsageError(
+            f"--listen: expected HOST:PORT, as in 127.0.0.1:8443, got `{params.printable(listen)}`"
+        )
+    return f"{host}:{port}"
 
 
 def _lines(findings: list[Finding]) -> list[str]:
@@ -105,3 +121,6 @@ def _lines(findings: list[Finding]) -> list[str]:
         else "this machine can build and run enclaves"
     )
     return lines
+
+
+MAX_PORT = 65_535

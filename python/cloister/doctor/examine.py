@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 
 from cloister.config.setting import as_size
 from cloister.doctor.finding import Finding, State, fail, info, ok, warn
-from cloister.doctor.machine import Needs
-from cloister.doctor.readings import Machine
+from cloister.doctor.machine import ALLOCATOR, Needs
+from cloister.doctor.readings import AllocatorReading, Machine
 
 
 def examine(machine: Machine, needs: Needs) -> list[Finding]:
@@ -53,7 +53,9 @@ def _programs(machine: Machine, _: Needs) -> Iterator[Finding]:
 
 def _namespaces(machine: Machine, needs: Needs) -> Iterator[Finding]:
     state = fail if needs.runner == "sandbox" else warn
-    if machine.user_namespace_problem is None:
+    trial = machine.trial
+    # An enclave that was started had one, whatever `unshare` was told.
+    if trial.problem is None or machine.user_namespace_problem is None:
         yield ok("user-namespaces", "can be made")
     else:
         yield state(
@@ -61,7 +63,24 @@ def _namespaces(machine: Machine, needs: Needs) -> Iterator[Finding]:
             f"cannot be made: {machine.user_namespace_problem}",
             _namespace_fix(machine.namespace_settings),
         )
-    if machine.is_root:
+    if trial.problem is None:
+        yield ok("sandbox", "an empty enclave was started and ended")
+    else:
+        yield state(
+            "sandbox",
+            f"an empty enclave does not start: {trial.problem}",
+            trial.fix or "`cloister run --console` says more",
+        )
+
+
+def _user_ids(machine: Machine, _: Needs) -> Iterator[Finding]:
+    if machine.is_root and machine.has_only_root:
+        yield warn(
+            "user-ids",
+            "only root exists in this user namespace: images of root alone can be run",
+            "run it where root has more ids, or as an ordinary user with a range of them",
+        )
+    elif machine.is_root:
         yield ok("user-ids", "root: every owner of an image can be mapped")
     elif machine.has_id_tools and machine.has_id_ranges:
         yield ok("user-ids", "newuidmap and a range of ids are there")
@@ -77,14 +96,21 @@ def _namespaces(machine: Machine, needs: Needs) -> Iterator[Finding]:
             "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids"
             " 100000-165535 USER",
         )
-    if machine.can_limit:
-        yield ok("cgroups", "memory and CPUs of an enclave can be limited")
-    else:
+
+
+def _cgroups(machine: Machine, _: Needs) -> Iterator[Finding]:
+    trial = machine.trial
+    if trial.problem is not None:
+        yield info("cgroups", "unknown, as no enclave was started")
+    elif trial.unset:
         yield warn(
             "cgroups",
-            "memory and CPUs of a sandbox are not limited: this user may not make a cgroup",
-            "run as root, or in a delegated scope: systemd-run --user --scope -p Delegate=yes …",
+            f"a sandbox is not limited as a whole: {'; '.join(trial.unset)}",
+            "run as root, or limit it from outside: systemd-run --user --scope -p MemoryMax=2G"
+            " -p CPUQuota=200% cloister run",
         )
+    else:
+        yield ok("cgroups", "memory and CPUs of an enclave can be limited")
 
 
 def _namespace_fix(settings: dict[str, str]) -> str:
@@ -116,8 +142,38 @@ def _builders(machine: Machine, _: Needs) -> Iterator[Finding]:
         )
 
 
+def _dockerfile(machine: Machine, _: Needs) -> Iterator[Finding]:
+    found = machine.dockerfile
+    if found is None:
+        return
+    usable = [one.name for one in machine.builders if one.reason is None and one.name != "native"]
+    if not found.is_there:
+        yield warn(
+            "dockerfile",
+            f"there is no `{found.path}`",
+            "write one, or build from an image: cloister build --image NAME",
+        )
+    elif found.container_reason is None:
+        yield ok("dockerfile", f"`{found.path}` needs no container: native builds it")
+    elif usable:
+        yield ok("dockerfile", f"{found.container_reason}: {usable[0]} builds it")
+    else:
+        yield fail(
+            "dockerfile",
+            f"{found.container_reason} needs a builder that runs containers, and none is usable",
+            "apt-get install buildah, which needs no daemon",
+        )
+
+
 def _memory(machine: Machine, needs: Needs) -> Iterator[Finding]:
     found = f"{_gib(machine.memory_bytes)} available"
+    if needs.granted_bytes is not None and needs.memory_bytes > needs.granted_bytes:
+        yield fail(
+            "memory-granted",
+            f"{needs.memory_reason} needs {as_size(needs.memory_bytes)}, `[resources] memory` is"
+            f" {as_size(needs.granted_bytes)}",
+            f'set memory = "{as_size(needs.memory_bytes)}" in [resources] of enclave.toml',
+        )
     if needs.memory_bytes > machine.memory_bytes:
         yield fail(
             "memory",
@@ -131,16 +187,21 @@ def _memory(machine: Machine, needs: Needs) -> Iterator[Finding]:
 def _descriptors(machine: Machine, needs: Needs) -> Iterator[Finding]:
     soft, hard = machine.descriptor_limits
     wanted = DESCRIPTORS_PER_CONNECTION * needs.connections + SPARE_DESCRIPTORS
-    found = f"{hard} open descriptors at most"
-    if hard < wanted:
-        yield warn(
-            "descriptors",
-            f"{found}; {needs.connections} connections take {wanted}",
-            f"raise the limit (ulimit -Hn {wanted}; LimitNOFILE={wanted} in the unit), or lower"
-            " [acceptor] max_concurrent_connections",
-        )
+    # A limit that is none is a negative number (getrlimit(2)).
+    if soft < 0 or soft >= wanted:
+        allowed = "any number of" if soft < 0 else str(soft)
+        yield ok("descriptors", f"{allowed} open descriptors")
+        return
+    if hard < 0 or hard >= wanted:
+        fix = f"ulimit -n {wanted}, in the shell that runs it (LimitNOFILE={wanted} in a unit)"
     else:
-        yield ok("descriptors", f"{found} ({soft} at first)")
+        fix = f"`* - nofile {wanted}` in /etc/security/limits.conf, and log in again"
+    fits = max(1, (soft - SPARE_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
+    yield warn(
+        "descriptors",
+        f"{soft} open descriptors; {needs.connections} connections take {wanted}",
+        f"{fix}; or max_concurrent_connections = {fits} in [acceptor] of enclave.toml",
+    )
 
 
 def _ports(machine: Machine, _: Needs) -> Iterator[Finding]:
@@ -150,9 +211,10 @@ def _ports(machine: Machine, _: Needs) -> Iterator[Finding]:
             yield ok(name, f"{port.address} is free, for {port.purpose}")
         else:
             state = fail if port.is_needed else info
+            holder = f" ({port.holder})" if port.holder else ""
             yield state(
                 name,
-                f"{port.address}, for {port.purpose}: {port.problem}",
+                f"{port.address}, for {port.purpose}: {port.problem}{holder}",
                 "end what listens there (ss -ltnp), or name another with --listen",
             )
 
@@ -194,6 +256,12 @@ def _clock(machine: Machine, _: Needs) -> Iterator[Finding]:
 
 def _nitro(machine: Machine, needs: Needs) -> Iterator[Finding]:
     state: Callable[[str, str, str], Finding] = fail if needs.runner == "nitro" else info
+    if needs.runner == "nitro":
+        yield warn(
+            "runner",
+            "images of this version have no kernel, so `cloister run` starts none with nitro",
+            "cloister run --runner sandbox",
+        )
     if machine.devices.get("nitro_enclaves"):
         yield ok("nitro", "the driver of AWS Nitro Enclaves is there")
         if machine.hugepage_bytes < needs.memory_bytes:
@@ -212,6 +280,12 @@ def _nitro(machine: Machine, needs: Needs) -> Iterator[Finding]:
             "no /dev/nitro_enclaves: this is not a parent instance of AWS Nitro Enclaves",
             "start the EC2 instance with EnclaveOptions.Enabled, install aws-nitro-enclaves-cli",
         )
+    if machine.allocator is not None:
+        yield _allocated(machine.allocator, needs, state)
+    elif machine.devices.get("nitro_enclaves"):
+        yield state(
+            "nitro-allocator", f"there is no {ALLOCATOR}", "dnf install aws-nitro-enclaves-cli"
+        )
     if not machine.devices.get("vsock"):
         yield state("vsock", "no /dev/vsock", "modprobe vhost_vsock, or vsock on a guest")
     else:
@@ -220,6 +294,21 @@ def _nitro(machine: Machine, needs: Needs) -> Iterator[Finding]:
         yield info("qemu", "not there; nothing of this version needs it")
     else:
         yield ok("qemu", machine.qemu)
+
+
+def _allocated(
+    found: AllocatorReading, needs: Needs, state: Callable[[str, str, str], Finding]
+) -> Finding:
+    memory = max(needs.memory_bytes, needs.granted_bytes or 0)
+    if (found.memory_bytes or 0) >= memory and (found.cpus or 0) >= needs.cpus:
+        return ok("nitro-allocator", f"enough is set aside in {ALLOCATOR}")
+    return state(
+        "nitro-allocator",
+        f"{ALLOCATOR} sets aside {_gib(found.memory_bytes or 0)} and {found.cpus or 0} CPUs, an"
+        f" enclave gets {_gib(memory)} and {needs.cpus}",
+        f"memory_mib: {-(-memory >> 20)} and cpu_count: {needs.cpus} there, then"
+        " systemctl restart nitro-enclaves-allocator",
+    )
 
 
 def can_work(findings: list[Finding]) -> bool:
@@ -235,7 +324,10 @@ _CHECKS: tuple[Callable[[Machine, Needs], Iterator[Finding]], ...] = (
     _kernel,
     _programs,
     _namespaces,
+    _user_ids,
+    _cgroups,
     _builders,
+    _dockerfile,
     _memory,
     _descriptors,
     _ports,

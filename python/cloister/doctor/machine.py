@@ -7,18 +7,29 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime as dt
+import errno
 import getpass
 import importlib.resources
 import os
 import pathlib
 import platform
+import re
 import resource
 import shutil
 import socket
 import subprocess
 
-from cloister.build.builders import all_builders
-from cloister.doctor.readings import BuilderReading, FolderReading, Machine, PortReading
+from cloister.build.builders import Builder, all_builders, needs_container
+from cloister.doctor.port_holder import holder_of
+from cloister.doctor.readings import (
+    AllocatorReading,
+    BuilderReading,
+    DockerfileReading,
+    FolderReading,
+    Machine,
+    PortReading,
+)
+from cloister.doctor.trial import try_enclave
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +40,29 @@ class Needs:
         runner: ``sandbox``, ``qemu`` or ``nitro``.
         memory_bytes: Memory that an enclave needs.
         memory_reason: What needs it, for the message.
+        granted_bytes: Memory that ``[resources]`` grants; ``None``: there is no enclave.
+        cpus: Processors that it grants.
         connections: Connections at once.
         disk_bytes: Room that a build takes.
         listen: Where ``run`` would listen, ``HOST:PORT``.
         folder: Where ``build`` would write.
         home: Where production state is kept.
+        dockerfile: The Dockerfile of the enclave; ``None``: there is no enclave.
+        dockerfile_name: As enclave.toml names it.
     """
 
     runner: str = "sandbox"
     memory_bytes: int = 256 << 20
     memory_reason: str = "a small enclave"
+    granted_bytes: int | None = None
+    cpus: int = 2
     connections: int = 10_000
     disk_bytes: int = 1 << 30
     listen: str = "127.0.0.1:8443"
     folder: pathlib.Path = pathlib.Path()
     home: pathlib.Path = pathlib.Path()
+    dockerfile: pathlib.Path | None = None
+    dockerfile_name: str = ""
 
 
 def read_machine(needs: Needs) -> Machine:
@@ -52,20 +71,23 @@ def read_machine(needs: Needs) -> Machine:
         builders = [pool.submit(_builder, builder) for builder in all_builders()]
         namespaces = pool.submit(_user_namespace_problem)
         clock = pool.submit(_is_synchronized)
+        trial = pool.submit(try_enclave)
         return Machine(
             system=platform.system(),
             release=platform.release(),
             architecture=platform.machine(),
             is_root=os.geteuid() == 0,
+            has_only_root=_has_only_root(),
             user_namespace_problem=namespaces.result(),
             namespace_settings=_settings(),
+            trial=trial.result(),
             has_id_tools=all(shutil.which(tool) for tool in ("newuidmap", "newgidmap")),
             has_id_ranges=all(_has_range(file) for file in ("/etc/subuid", "/etc/subgid")),
             missing_programs=_missing_programs(),
             builders=[builder.result() for builder in builders],
+            dockerfile=_dockerfile(needs),
             memory_bytes=_memory(),
             descriptor_limits=resource.getrlimit(resource.RLIMIT_NOFILE),
-            can_limit=_can_limit(),
             ports=[
                 _port(needs.listen, "`cloister run`", is_needed=True),
                 *(
@@ -78,17 +100,28 @@ def read_machine(needs: Needs) -> Machine:
             is_synchronized=clock.result(),
             # Only looked for: on some machines opening one means something.
             devices={name: pathlib.Path("/dev", name).exists() for name in _DEVICES},
+            allocator=_allocator(),
             hugepage_bytes=_hugepages(),
             qemu=shutil.which("qemu-system-x86_64"),
         )
 
 
-def _builder(builder: object) -> BuilderReading:
-    name = str(getattr(builder, "name", ""))
-    unusable = getattr(builder, "unusable")()  # noqa: B009 - of the protocol
+def _builder(builder: Builder) -> BuilderReading:
+    unusable = builder.unusable()
     if unusable is None:
-        return BuilderReading(name=name)
-    return BuilderReading(name=name, reason=unusable.reason, fix=unusable.fix)
+        return BuilderReading(name=builder.name)
+    return BuilderReading(name=builder.name, reason=unusable.reason, fix=unusable.fix)
+
+
+def _dockerfile(needs: Needs) -> DockerfileReading | None:
+    if needs.dockerfile is None:
+        return None
+    try:
+        text = needs.dockerfile.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return DockerfileReading(path=needs.dockerfile_name, is_there=False)
+    reason = needs_container(text, needs.dockerfile_name)
+    return DockerfileReading(path=needs.dockerfile_name, container_reason=reason)
 
 
 def _user_namespace_problem() -> str | None:
@@ -107,6 +140,14 @@ def _user_namespace_problem() -> str | None:
         return None
     text = done.stderr.decode(errors="replace").strip() or f"status {done.returncode}"
     return "".join(char for char in text[:200] if char.isprintable())
+
+
+def _has_only_root() -> bool:
+    """By user_namespaces(7): lines of a first id inside, one outside, and how many."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = pathlib.Path("/proc/self/uid_map").read_text().splitlines()
+        return sum(int(line.split()[2]) for line in lines) <= 1
+    return False
 
 
 def _settings() -> dict[str, str]:
@@ -132,28 +173,36 @@ def _missing_programs() -> list[str]:
 
 
 def _memory() -> int:
-    """``MemAvailable`` of proc(5), and what a cgroup leaves of it."""
+    """``MemAvailable`` of proc(5), or less when a control group above leaves less."""
     available = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 available = int(line.split()[1]) << 10
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int(pathlib.Path("/sys/fs/cgroup", name).read_text())
-            available = min(available, limit)
-    return available
+    return min([available, *_left_by_groups()])
 
 
-def _can_limit() -> bool:
-    return any(
-        os.access(pathlib.Path("/sys/fs/cgroup", name), os.W_OK) for name in ("", "memory", "cpu")
-    )
+def _left_by_groups() -> list[int]:
+    """What each control group above this process leaves of its memory, in either version."""
+    left = []
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            kind = _MEMORY_GROUPS.get(controllers)
+            own = pathlib.PurePosixPath(path)
+            for group in (own, *own.parents) if kind else ():
+                root, most, used = kind or ("", "", "")
+                folder = pathlib.Path(root) / str(group).lstrip("/")
+                # "max", or a group that is named from outside of this namespace.
+                with contextlib.suppress(OSError, ValueError):
+                    limit = int((folder / most).read_text())
+                    left.append(max(0, limit - int((folder / used).read_text())))
+    return left
 
 
 def _port(address: str, purpose: str, *, is_needed: bool) -> PortReading:
     host, _, port = address.rpartition(":")
-    problem = None
+    problem = holder = None
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as trial:
@@ -161,7 +210,11 @@ def _port(address: str, purpose: str, *, is_needed: bool) -> PortReading:
             trial.bind((host.strip("[]"), int(port)))
     except (OSError, ValueError, OverflowError) as found:
         problem = getattr(found, "strerror", None) or str(found)
-    return PortReading(address=address, purpose=purpose, problem=problem, is_needed=is_needed)
+        if getattr(found, "errno", None) == errno.EADDRINUSE:
+            holder = holder_of(int(port))
+    return PortReading(
+        address=address, purpose=purpose, problem=problem, holder=holder, is_needed=is_needed
+    )
 
 
 def _folder(path: pathlib.Path, purpose: str) -> FolderReading:
@@ -195,6 +248,22 @@ def _is_synchronized() -> bool | None:
     return {b"yes": True, b"no": False}.get(done.stdout.strip())
 
 
+def _allocator() -> AllocatorReading | None:
+    """The numbers of its configuration, which is YAML of one level."""
+    try:
+        text = pathlib.Path(ALLOCATOR).read_text(errors="replace")
+    except OSError:
+        return None
+    found = {
+        key: int(number)
+        for key, number in re.findall(r"^(\w+):[ \t]*([0-9]{1,9})\b", text, re.MULTILINE)
+    }
+    memory = found.get("memory_mib")
+    return AllocatorReading(
+        memory_bytes=None if memory is None else memory << 20, cpus=found.get("cpu_count")
+    )
+
+
 def _hugepages() -> int:
     total = 0
     for folder in pathlib.Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB"):
@@ -205,6 +274,12 @@ def _hugepages() -> int:
 
 
 SECONDS = 2.0
+ALLOCATOR = "/etc/nitro_enclaves/allocator.yaml"
+_MEMORY_GROUPS = {
+    "": ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+"""By the controllers of a line of /proc/self/cgroup: where, the limit, and what is used of it."""
 _PROGRAMS = ("cloister-enclave", "cloister-sandbox")
 _DEVICES = ("nitro_enclaves", "vsock", "kvm")
 _SETTINGS = (
