@@ -49,6 +49,7 @@ class ImageConfig:
         healthcheck: HEALTHCHECK; ``None``: there is none, or it is NONE.
         shell: SHELL, which the shell forms of ENTRYPOINT, CMD and HEALTHCHECK run in.
         architecture: As Docker names it: ``amd64``, ``arm64``.
+        on_build: ONBUILD: instructions for a Dockerfile that starts from this image.
         volumes: VOLUME.
     """
 
@@ -63,6 +64,7 @@ class ImageConfig:
     healthcheck: Healthcheck | None = None
     shell: list[str] = dataclasses.field(default_factory=lambda: ["/bin/sh", "-c"])
     architecture: str = "amd64"
+    on_build: list[str] = dataclasses.field(default_factory=list)
     volumes: list[str] = dataclasses.field(default_factory=list)
 
     @property

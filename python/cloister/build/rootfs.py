@@ -172,6 +172,12 @@ class Tree:
                 node.children = before.children
         folder.children[name] = node
 
+    def copy(self) -> "Tree":
+        """A tree with the same files, whose folders are its own."""
+        made = Tree()
+        made.root = _copied(self.root)
+        return made
+
     def remove(self, path: bytes) -> None:
         """Takes an entry away, with everything in it; nothing happens where there is none."""
         parent, _, name = path.rpartition(b"/")
@@ -242,6 +248,20 @@ def shown(path: bytes) -> str:
     """A path for a message: printable, whatever its bytes are."""
     text = path[:MAX_SHOWN].decode("utf-8", errors="backslashreplace")
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def _copied(root: Directory) -> Directory:
+    """A folder and the folders in it, anew; what they hold is shared."""
+    made = dataclasses.replace(root, children=dict(root.children))
+    todo = [made]
+    while todo:
+        folder = todo.pop()
+        for name, node in folder.children.items():
+            if type(node) is Directory:
+                inner = dataclasses.replace(node, children=dict(node.children))
+                folder.children[name] = inner
+                todo.append(inner)
+    return made
 
 
 def _path(entry: tuple[bytes, Node]) -> bytes:

@@ -1,13 +1,17 @@
-"""COPY, and ADD of local files: from the context into the tree of the image."""
+"""COPY and ADD: from the context, another stage or a heredoc into the tree of the image."""
 
 import dataclasses
 import os
-import stat
+import pathlib
 
-from cloister.build.context_mode import context_mode
-from cloister.build.dockerfile.context import Context, Found
-from cloister.build.dockerfile.place import ONLY_NATIVE, Place
+from cloister.build.content import Backing
+from cloister.build.dockerfile.copy_source import CopySource, Picked
+from cloister.build.dockerfile.place import Place
 from cloister.build.rootfs import Directory, File, FileBytes, Node, Symlink, Tree, shown
+from cloister.build.sources.archive import walk
+from cloister.build.sources.limits import Budget, Limits
+from cloister.build.sources.merge import Merging
+from cloister.build.sources.unpack import Unpacker
 from cloister.errors import MalformedImage
 
 
@@ -17,38 +21,42 @@ class Copy:
 
     Args:
         place: Its line.
-        sources: Paths or patterns in the context.
+        sources: Where from, and which paths or patterns of it.
         destination: Path in the image, as written.
-        uid: Owner of everything that is made.
-        gid: Group of it.
-        mode: Permission bits of everything; ``None``: 0755 for what may be
-            executed and for folders, 0644 for the rest.
-        is_add: ADD, which would unpack an archive.
+        owner: User and group of everything that is made; ``None``: as in the source, which is 0
+            for the context.
+        mode: Permission bits of everything; ``None``: as in the source, which is 0755 or 0644 for
+            the context.
+        is_add: ADD, which unpacks a local archive.
+        scratch: Where ADD decompresses an archive, to a file without a name.
     """
 
     place: Place
-    sources: tuple[str, ...]
+    sources: tuple[tuple[CopySource, str], ...]
     destination: str
-    uid: int = 0
-    gid: int = 0
+    owner: tuple[int, int] | None = None
     mode: int | None = None
     is_add: bool = False
+    scratch: pathlib.Path
 
 
-def copy(tree: Tree, context: Context, what: Copy, cwd: str) -> None:
+def copy(tree: Tree, what: Copy, cwd: str) -> None:
     """Does it.
 
     Args:
         tree: The image's files.
-        context: Where from.
         what: What to copy.
         cwd: The working directory, absolute.
 
     Raises:
         MalformedImage: With the line: a source is not there or leads out, or the destination is
-            not what it has to be.
+            not what it has to be, or an archive reaches out of the image.
     """
-    found = [item for source in what.sources for item in context.matching(source, what.place)]
+    found = [
+        (source, item)
+        for source, pattern in what.sources
+        for item in source.matching(pattern, what.place)
+    ]
     written = os.fsencode(what.destination)
     is_folder = written.endswith(b"/") or written.rpartition(b"/")[2] in (b".", b"..")
     if len(found) > 1 and not is_folder:
@@ -56,76 +64,112 @@ def copy(tree: Tree, context: Context, what: Copy, cwd: str) -> None:
             f"several files are copied to `{what.destination}`, which must then end in `/`"
         )
     base = b"" if written.startswith(b"/") else os.fsencode(cwd)
-    copying = _Copying(tree, context, what)
+    copying = _Copying(tree, what)
     try:
         destination = tree.resolve(base + b"/" + written)
         is_folder = is_folder or isinstance(tree.node(destination), Directory)
-        for item in found:
-            copying.one(item, destination, is_folder=is_folder)
+        for source, item in found:
+            copying.one(source, item, destination, is_folder=is_folder)
     except MalformedImage as problem:
-        if problem.message.startswith(f"{what.place.file}:"):
-            raise
-        raise what.place.error(problem.message, hint=problem.hint) from None
+        raise what.place.wrap(problem) from None
 
 
 class _Copying:
-    def __init__(self, tree: Tree, context: Context, what: Copy) -> None:
+    def __init__(self, tree: Tree, what: Copy) -> None:
         self._tree = tree
-        self._context = context
         self._what = what
+        self._linked: dict[int, File] = {}
 
-    def one(self, item: Found, destination: bytes, *, is_folder: bool) -> None:
+    def one(self, source: CopySource, item: Picked, destination: bytes, *, is_folder: bool) -> None:
         if item.is_directory:
             self._folders(destination)
-            for inner in self._context.below(item, self._what.place):
+            for inner in source.below(item, self._what.place):
                 tail = inner.relative[len(item.relative) :].lstrip(b"/")
                 self._put(_join(destination, tail), inner)
             return
-        if self._what.is_add:
-            _refuse_archive(item, self._what.place)
+        if self._what.is_add and _is_archive(item):
+            self._unpack(item, destination)
+            return
         name = item.relative.rpartition(b"/")[2]
         target = _join(destination, name) if is_folder else destination
         self._folders(target.rpartition(b"/")[0])
         self._put(target, item)
 
-    def _put(self, path: bytes, item: Found) -> None:
+    def _put(self, path: bytes, item: Picked) -> None:
         """One entry; a folder that is there already keeps its place, links to folders included."""
         parent, _, name = path.rpartition(b"/")
         path = _join(self._tree.resolve(parent), name)
         if item.is_directory:
             # A folder may land on a link that leads to one, as in an image where /bin is a link.
             path = self._tree.resolve(path)
-        self._tree.put(path, self._node(item))
+        self._tree.put(path, self._node(item.node))
 
-    def _node(self, item: Found) -> Node:
-        what = self._what
-        mode = context_mode(item.status.st_mode) if what.mode is None else what.mode
-        if item.is_directory:
-            return Directory(mode=mode, uid=what.uid, gid=what.gid)
-        if stat.S_ISLNK(item.status.st_mode):
-            target = os.readlink(os.fsencode(item.path))  # noqa: PTH115 - bytes as they are
-            return Symlink(mode=0o777, uid=what.uid, gid=what.gid, target=target)
-        content = FileBytes(item.path, item.status.st_size)
-        return File(mode=mode, uid=what.uid, gid=what.gid, content=content)
+    def _node(self, node: Node) -> Node:
+        """The entry anew: two stages never share one, but hard links stay links in a copy."""
+        known = self._linked.get(id(node))
+        if known is not None:
+            return known
+        uid, gid = (node.uid, node.gid) if self._what.owner is None else self._what.owner
+        mode = node.mode if self._what.mode is None else self._what.mode
+        if isinstance(node, Symlink):
+            return dataclasses.replace(node, uid=uid, gid=gid)
+        if isinstance(node, Directory):
+            return dataclasses.replace(node, uid=uid, gid=gid, mode=mode, children={})
+        made = dataclasses.replace(node, uid=uid, gid=gid, mode=mode)
+        if isinstance(made, File):
+            self._linked[id(node)] = made
+        return made
+
+    def _unpack(self, item: Picked, destination: bytes) -> None:
+        """A local archive, as ADD says: its files, with owners and modes of its own."""
+        content = item.node.content if isinstance(item.node, File) else None
+        if not isinstance(content, FileBytes):
+            raise self._what.place.error("ADD of an archive that is no file of the context")
+        budget = Budget(Limits())
+        name = f"`{shown(item.relative)}`"
+        archive = Backing.open(content.path).whole()
+        unpacked = Unpacker(self._what.scratch, budget).tar(
+            archive, name, digest=None, unpacked=None
+        )
+        self._folders(destination)
+        merging = Merging(self._tree, has_whiteouts=False)
+        owner, mode = self._what.owner, self._what.mode
+        merging.add(
+            (
+                member._replace(
+                    path=_join(destination, member.path),
+                    target=_join(destination, member.target)
+                    if member.is_hard_link
+                    else member.target,
+                    uid=member.uid if owner is None else owner[0],
+                    gid=member.gid if owner is None else owner[1],
+                    mode=member.mode if mode is None else mode,
+                )
+                for member in walk(unpacked, budget, name=name)
+                if member.path
+            ),
+            name,
+        )
 
     def _folders(self, path: bytes) -> None:
-        self._tree.make_directories(path, uid=self._what.uid, gid=self._what.gid)
+        uid, gid = self._what.owner or (0, 0)
+        self._tree.make_directories(path, uid=uid, gid=gid)
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
     return b"/".join(part for part in (folder, name) if part)
 
 
-def _refuse_archive(item: Found, place: Place) -> None:
-    """ADD unpacks a local archive; copying it as it is would be something else."""
-    with item.path.open("rb") as file:
-        start = file.read(512)
-    is_tar = start[257:262] == b"ustar"
-    if is_tar or any(start.startswith(magic) for magic in _ARCHIVES):
-        raise place.error(
-            f"ADD would unpack the archive `{shown(item.relative)}`, which is not supported yet",
-            hint="COPY copies it as it is; unpack it before the build; " + ONLY_NATIVE,
-        )
+def _is_archive(item: Picked) -> bool:
+    """By what is in it, as the Dockerfile reference says, not by its name."""
+    if not isinstance(item.node, File):
+        return False
+    start = b""
+    for block in item.node.content.blocks():
+        start = block[:TAR_BYTES]
+        break
+    return start[257:262] == b"ustar" or any(start.startswith(magic) for magic in _ARCHIVES)
 
 
+TAR_BYTES = 512
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")

@@ -1,13 +1,16 @@
-"""A Dockerfile as logical lines: comments dropped, continuations joined, directives applied.
+"""A Dockerfile as logical lines: comments dropped, continuations joined, documents attached.
 
-Rules of BuildKit's parser: directives stand before anything else, comment lines vanish also inside
-a continued instruction, and so do empty lines there.
+The rules are those of BuildKit's parser (``frontend/dockerfile/parser``): directives stand before
+anything else, comment lines and empty lines vanish also inside a continued instruction, and the
+lines of a heredoc belong to the instruction that announces it, also where nothing runs it.
 """
 
 import dataclasses
 import re
 
-from cloister.build.dockerfile.place import ONLY_NATIVE, Place
+from cloister.build.dockerfile.directives import Directives, read_directives
+from cloister.build.dockerfile.heredoc import Heredoc, announced
+from cloister.build.dockerfile.place import Place
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +21,15 @@ class Line:
         place: The line it starts on.
         name: The instruction, upper case.
         rest: What follows it, one line.
+        heredocs: Documents that it announces, in order.
+        has_gap: An empty line is inside of it, which BuildKit warns of.
     """
 
     place: Place
     name: str
     rest: str
+    heredocs: tuple[Heredoc, ...] = ()
+    has_gap: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +37,11 @@ class Lexed:
     """A whole Dockerfile.
 
     Args:
-        escape: The escape character, a backslash or a backtick.
+        directives: What its first lines set.
         lines: Its instructions, in order.
     """
 
-    escape: str
+    directives: Directives
     lines: tuple[Line, ...]
 
 
@@ -46,61 +53,98 @@ def lex(text: str, file: str) -> Lexed:
         file: Its name, for messages.
 
     Raises:
-        MalformedImage: An unknown or repeated directive value, a heredoc, or a line that is no
-            instruction.
+        MalformedImage: A wrong or repeated directive, a heredoc without its end, or a line that is
+            no instruction.
     """
-    source = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
-    escape, start = _directives(source, file)
-    continued = re.compile(re.escape(escape) + r"[ \t]*$")
-    lines: list[Line] = []
-    parts: list[str] = []
-    first = start
-    for number, raw in enumerate(source[start:], start=start + 1):
-        if raw.lstrip().startswith("#"):
-            continue
-        if not raw.strip():
-            continue
-        if not parts:
-            first = number
-        found = continued.search(raw)
-        parts.append(raw[: found.start()] if found else raw)
-        if not found:
-            lines.append(_line("".join(parts).strip(), Place(file, first)))
-            parts = []
-    if "".join(parts).strip():
-        lines.append(_line("".join(parts).strip(), Place(file, first)))
-    return Lexed(escape=escape, lines=tuple(lines))
+    source = _lines(text)
+    directives, start = read_directives(source, file)
+    return Lexed(directives=directives, lines=tuple(_Lexer(source, file, directives.escape, start)))
 
 
-def _directives(source: list[str], file: str) -> tuple[str, int]:
-    escape = "\\"
-    seen: set[str] = set()
-    for index, raw in enumerate(source):
-        found = _DIRECTIVE.fullmatch(raw)
-        if found is None or found[1].lower() not in _KNOWN:
-            return escape, index
-        name, value = found[1].lower(), found[2].strip()
-        place = Place(file, index + 1)
-        if name in seen:
-            raise place.error(f"the directive `{name}` is there twice")
-        seen.add(name)
-        if name == "escape":
-            if value not in ("\\", "`"):
-                raise place.error(f"`escape` is {value!r}, expected a backslash or a backtick")
-            escape = value
-    return escape, len(source)
+def lex_one(text: str, place: Place, escape: str) -> Line:
+    """An instruction inside another, which ONBUILD holds; its documents are in the text.
+
+    Raises:
+        MalformedImage: It is none, or more than one.
+    """
+    found = list(_Lexer(_lines(text), place.file, escape, 0))
+    if len(found) != 1:
+        raise place.error(f"expected one instruction, found {text[:60]!r}")
+    return dataclasses.replace(found[0], place=place)
 
 
-def _line(text: str, place: Place) -> Line:
-    name, _, rest = text.replace("\t", " ", 1).partition(" ")
-    if not re.fullmatch(r"[A-Za-z]+", name):
-        raise place.error(f"expected an instruction, found {name[:40]!r}")
-    rest = rest.strip()
-    if name.upper() in _HEREDOC_TAKERS and re.search(r"(?:^|\s)\d*<<-?\s*['\"]?\w", rest):
-        raise place.error(f"{name.upper()} with a heredoc is not read yet", hint=ONLY_NATIVE)
-    return Line(place=place, name=name.upper(), rest=rest)
+class _Lexer:
+    def __init__(self, source: list[str], file: str, escape: str, start: int) -> None:
+        self._source = source
+        self._file = file
+        self._at = start
+        mark = re.escape(escape)
+        # An escaped escape character at the end of a line is not a continuation.
+        self._continued = re.compile(rf"(?:^|(?<=[^{mark}])){mark}[ \t]*$")
+
+    def __iter__(self) -> "_Lexer":
+        return self
+
+    def __next__(self) -> Line:
+        while self._at < len(self._source):
+            first = self._at
+            text, has_gap = self._joined()
+            if text:
+                return self._line(text, Place(self._file, first + 1), has_gap=has_gap)
+        raise StopIteration
+
+    def _joined(self) -> tuple[str, bool]:
+        """The next logical line, without space around it; empty: a comment or nothing."""
+        parts: list[str] = []
+        has_gap = False
+        while self._at < len(self._source):
+            raw = self._source[self._at].rstrip("\r\n")
+            self._at += 1
+            stripped = raw.lstrip()
+            if stripped.startswith("#") or not stripped:
+                if not parts:
+                    break
+                has_gap = has_gap or not stripped
+                continue
+            found = self._continued.search(raw)
+            parts.append(raw[: found.start()] if found else raw)
+            if not found:
+                break
+        return "".join(parts).strip(), has_gap
+
+    def _line(self, text: str, place: Place, *, has_gap: bool) -> Line:
+        found = _INSTRUCTION.fullmatch(text)
+        if found is None:
+            raise place.error(f"expected an instruction, found {text.split(maxsplit=1)[0][:40]!r}")
+        name, rest = found[1].upper(), found[2] or ""
+        takes = name in _HEREDOC_TAKERS or (
+            name == "ONBUILD" and rest.partition(" ")[0].upper() in _HEREDOC_TAKERS
+        )
+        documents: list[Heredoc] = []
+        # The exec form has no heredocs: its texts are taken as they are.
+        if takes and "<<" in rest and not _EXEC.match(rest):
+            documents = [self._document(head, place) for head in announced(rest, place)]
+        return Line(place=place, name=name, rest=rest, heredocs=tuple(documents), has_gap=has_gap)
+
+    def _document(self, head: Heredoc, place: Place) -> Heredoc:
+        lines: list[str] = []
+        while self._at < len(self._source):
+            raw = self._source[self._at]
+            self._at += 1
+            end = raw.rstrip("\r\n")
+            if (end.lstrip("\t") if head.is_chomped else end) == head.name:
+                return head.with_lines(lines)
+            lines.append(raw)
+        raise place.error(f"the heredoc {head.name[:40]!r} has no end")
 
 
-_DIRECTIVE = re.compile(r"\s*#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
-_KNOWN = {"syntax", "escape", "check"}
-_HEREDOC_TAKERS = {"COPY", "ADD", "RUN"}
+def _lines(text: str) -> list[str]:
+    """Lines with their ends; only a line feed ends one."""
+    parts = text.removeprefix("\ufeff").split("\n")
+    last = parts.pop()
+    return [part + "\n" for part in parts] + ([last] if last else [])
+
+
+_INSTRUCTION = re.compile(r"([A-Za-z]+)(?:[ \t\v\f\r]+(.*))?", re.DOTALL)
+_EXEC = re.compile(r"(?:--\S+\s+)*\[")
+_HEREDOC_TAKERS = {"ADD", "COPY", "RUN"}

@@ -6,8 +6,9 @@ Nothing is expanded here: variables depend on what came before, which :mod:`run`
 import dataclasses
 
 from cloister.build.dockerfile import words
+from cloister.build.dockerfile.heredoc import Heredoc
 from cloister.build.dockerfile.lex import Lexed, Line, lex
-from cloister.build.dockerfile.place import ONLY_NATIVE, Place
+from cloister.build.dockerfile.place import NEEDS_CONTAINER, Place
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class Instruction:
         words: What follows, in words as written; the one text of a shell form.
         is_exec: In exec form: a JSON list, whose texts are taken as they are.
         text: What follows, whole.
+        heredocs: Documents that it announces, in order.
     """
 
     place: Place
@@ -29,6 +31,7 @@ class Instruction:
     words: tuple[str, ...]
     is_exec: bool
     text: str
+    heredocs: tuple[Heredoc, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def parse(text: str, file: str) -> Parsed:
     if not any(item.name == "FROM" for item in instructions):
         last = lexed.lines[-1].place if lexed.lines else Place(file, 1)
         raise last.error("there is no FROM", hint="add `FROM scratch` as the first instruction")
-    return Parsed(escape=lexed.escape, instructions=instructions)
+    return Parsed(escape=lexed.directives.escape, instructions=instructions)
 
 
 def pairs(item: Instruction) -> list[tuple[str, str]]:
@@ -87,13 +90,13 @@ def _instruction(line: Line, lexed: Lexed) -> Instruction:
     if line.name not in _KNOWN:
         raise place.error(f"there is no instruction {line.name[:40]}")
     flags, text = _flags(line)
-    exec_form = words.json_list(text) if line.name in _EXEC else None
+    exec_form = words.json_list(text, place) if line.name in _EXEC else None
     if exec_form is not None:
         found = tuple(exec_form)
     elif line.name in _SHELL_FORM:
         found = (text,) if text else ()
     else:
-        found = tuple(words.split(text, lexed.escape))
+        found = tuple(words.split(text, lexed.directives.escape))
     fewest, most = _KNOWN[line.name]
     # An empty list is a list: `CMD []` takes the command away.
     if len(found) < fewest and not (exec_form is not None and line.name in _SHELL_FORM):
@@ -107,6 +110,7 @@ def _instruction(line: Line, lexed: Lexed) -> Instruction:
         words=found,
         is_exec=exec_form is not None,
         text=text,
+        heredocs=line.heredocs,
     )
 
 
@@ -121,7 +125,7 @@ def _flags(line: Line) -> tuple[dict[str, str], str]:
             continue
         if name in _LATER.get(line.name, ()):
             raise line.place.error(
-                f"{line.name} --{name} is not supported by the native builder", hint=ONLY_NATIVE
+                f"{line.name} --{name} is not supported by the native builder", hint=NEEDS_CONTAINER
             )
         if name not in _FLAGS.get(line.name, ()):
             raise line.place.error(f"{line.name} has no flag --{name[:40]}")
@@ -162,11 +166,11 @@ _EXEC = {"ADD", "CMD", "COPY", "ENTRYPOINT", "SHELL", "VOLUME"}
 _SHELL_FORM = {"CMD", "ENTRYPOINT", "HEALTHCHECK", "MAINTAINER", "ONBUILD", "RUN"}
 _FLAGS = {
     "ADD": {"chmod", "chown", "link"},
-    "COPY": {"chmod", "chown", "link"},
+    "COPY": {"chmod", "chown", "from", "link"},
     "FROM": {"platform"},
     "HEALTHCHECK": {"interval", "retries", "start-interval", "start-period", "timeout"},
 }
 _LATER = {
     "ADD": {"checksum", "exclude", "keep-git-dir", "unpack"},
-    "COPY": {"exclude", "from", "parents"},
+    "COPY": {"exclude", "parents"},
 }

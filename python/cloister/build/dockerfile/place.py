@@ -4,11 +4,17 @@ import dataclasses
 
 from cloister.errors import MalformedImage
 
-ONLY_NATIVE = (
-    "`--builder native` is the only builder of this version: it takes single-stage Dockerfiles"
-    " `FROM scratch` without RUN; build the files first (as `make hello` does) and COPY them"
+NEEDS_CONTAINER = (
+    "`--builder docker`, `buildah` and `podman` run containers, the native builder does not;"
+    " or build the files first and COPY them"
 )
-"""What to do about an instruction that needs a container or another image."""
+"""What to do about an instruction that runs something."""
+NEEDS_BASE = (
+    "`--builder docker`, `buildah` and `podman` fetch images; for the native builder save it"
+    " (`docker save NAME -o base.tar`) and write `FROM docker-archive:base.tar`, or"
+    " `oci-archive:FILE`, `oci:FOLDER`: paths are relative to the context"
+)
+"""What to do about a base image that is in a registry."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,3 +32,9 @@ class Place:
     def error(self, message: str, *, hint: str | None = None) -> MalformedImage:
         """The error that names this line."""
         return MalformedImage(f"{self.file}:{self.line}: {message}", hint=hint)
+
+    def wrap(self, problem: MalformedImage) -> MalformedImage:
+        """An error from elsewhere, which names this line from here on."""
+        if problem.message.startswith(f"{self.file}:"):
+            return problem
+        return self.error(problem.message, hint=problem.hint)

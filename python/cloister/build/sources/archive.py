@@ -57,6 +57,11 @@ class Member(NamedTuple):
     content: Content | None
     attributes: tuple[str, ...]
 
+    @property
+    def is_hard_link(self) -> bool:
+        """Whether it is another name of a file."""
+        return self.kind is Kind.LINK
+
 
 def walk(archive: Slice, budget: Budget, *, name: str | None = None) -> Iterator[Member]:
     """The entries of an archive, in its order.

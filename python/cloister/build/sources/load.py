@@ -104,7 +104,7 @@ class SavedImage:
                         raise MalformedImage(
                             f"{name} is {blob.size} bytes long, expected {layer.size}"
                         )
-                    if unpacker.compression(blob, name) is None:
+                    if unpacker.compression(blob) is None:
                         # It is read while it is checked; the image is given out when all are right.
                         expected = {layer.digest, diff_id} - {None}
                         checks.append(pool.submit(unpacker.check, blob, name, expected))

@@ -13,10 +13,17 @@ from cloister.errors import MalformedImage
 
 
 class Merging:
-    """A tree that layers are added to, from the lowest up."""
+    """A tree that layers are added to, from the lowest up.
 
-    def __init__(self) -> None:
-        self.tree = Tree()
+    Args:
+        tree: What is there already; default: nothing.
+        has_whiteouts: Names that hide others do so; otherwise they are names, as in an archive
+            that is no layer.
+    """
+
+    def __init__(self, tree: Tree | None = None, *, has_whiteouts: bool = True) -> None:
+        self.tree = Tree() if tree is None else tree
+        self.has_whiteouts = has_whiteouts
         self.left_out_devices: list[str] = []
         self.dropped_attributes: dict[str, int] = {}
 
@@ -74,7 +81,7 @@ class _Adding:
             if attribute in dropped or len(dropped) < MAX_NAMED:
                 key = shown(attribute.encode("utf-8", "surrogateescape"))
                 dropped[key] = dropped.get(key, 0) + 1
-        if name.startswith(WHITEOUT):
+        if self._merging.has_whiteouts and name.startswith(WHITEOUT):
             self._whiteout(member, parent, name)
         elif member.path:
             self._place(member, parent, name)

@@ -38,6 +38,7 @@ def image_config(document: Document) -> ImageConfig:
     config.volumes = sorted(inner.names("Volumes"))
     config.shell = inner.texts("Shell") or config.shell
     config.healthcheck = _healthcheck(inner)
+    config.on_build = inner.texts("OnBuild")
     return config
 
 

@@ -5,13 +5,15 @@ and decompressing happen outside of the interpreter lock, on as many threads as 
 work.
 """
 
+import bz2
 import hashlib
+import lzma
 import os
 import pathlib
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import zstandard
 
@@ -50,24 +52,16 @@ class Unpacker:
                 or it unpacks to more than the limits.
             OutputError: There is no room for it.
         """
-        compression = self.compression(archive, name)
+        compression = self.compression(archive)
         if compression is None:
             self.check(archive, name, {digest, unpacked} - {None})
             return archive
         return self._unpacked(archive, name, compression, digest, unpacked)
 
-    def compression(self, archive: Slice, name: str) -> str | None:
-        """What an archive is compressed with; ``None``: nothing.
-
-        Raises:
-            MalformedImage: Something that cannot be undone here.
-        """
+    def compression(self, archive: Slice) -> str | None:
+        """What an archive is compressed with; ``None``: nothing."""
         start = b"".join(archive.part(0, min(archive.size, MAGIC_BYTES)).blocks())
         found = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
-        if found is not None and found not in _READERS:
-            raise MalformedImage(
-                f"{name} is compressed with {found}, expected gzip, zstd or nothing"
-            )
         return found
 
     def check(self, archive: Slice, name: str, expected: set[str | None]) -> None:
@@ -177,6 +171,31 @@ def _zstd(source: Iterator[bytes], name: str) -> Iterator[bytes]:
         raise MalformedImage(f"{name} is damaged: {problem}") from None
 
 
+def _other(source: Iterator[bytes], name: str, new: Callable[[], Any]) -> Iterator[bytes]:
+    """Streams of bzip2 or xz, one after the other."""
+    reader = new()
+    try:
+        for block in source:
+            left = block
+            while left or not (reader.eof or reader.needs_input):
+                if reader.eof:
+                    reader = new()
+                yield reader.decompress(left, BLOCK_BYTES)
+                left = reader.unused_data.strip(b"\0") if reader.eof else b""
+    except (OSError, lzma.LZMAError, EOFError) as problem:
+        raise MalformedImage(f"{name} is damaged: {problem}") from None
+    if not reader.eof:
+        raise MalformedImage(f"{name} ends inside its compressed stream")
+
+
+def _bzip2(source: Iterator[bytes], name: str) -> Iterator[bytes]:
+    return _other(source, name, bz2.BZ2Decompressor)
+
+
+def _xz(source: Iterator[bytes], name: str) -> Iterator[bytes]:
+    return _other(source, name, lambda: lzma.LZMADecompressor(memlimit=XZ_MEMORY))
+
+
 class _Reading:
     """Blocks as a file, which is what the library reads."""
 
@@ -196,9 +215,12 @@ _MAGIC = {
 _READERS: dict[str, Callable[[Iterator[bytes], str], Iterator[bytes]]] = {
     "gzip": _gzip,
     "zstd": _zstd,
+    "bzip2": _bzip2,
+    "xz": _xz,
 }
 MAGIC_BYTES = 6
 BLOCK_BYTES = 1 << 20
 HASHED_BYTES = 16 << 20
 GZIP_WINDOW = 31  # the largest window, with a gzip header (zlib.h, inflateInit2)
+XZ_MEMORY = 256 << 20  # what the highest preset, 9, takes is 65 MiB (xz(1))
 ZSTD_WINDOW = 1 << 27  # what `zstd --decompress` takes without being asked (zstd(1), --memory)

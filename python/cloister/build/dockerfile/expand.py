@@ -1,0 +1,168 @@
+"""Variables in a word: ``$name``, ``${name…}``, quotes and escapes, as BuildKit's shell lexer has it."""
+
+import re
+from collections.abc import Mapping
+
+from cloister.build.dockerfile.place import Place
+
+
+def expand(
+    text: str, values: Mapping[str, str], escape: str, place: Place, *, keeps_quotes: bool = False
+) -> str:
+    """A word with its variables put in and its quotes taken off.
+
+    Args:
+        text: The word.
+        values: Variables by name; one that is not there is empty.
+        escape: The escape character.
+        place: For messages.
+        keeps_quotes: Quotes are text, as in a heredoc.
+
+    Raises:
+        MalformedImage: A quote or brace without its end, or a form of substitution that is not
+            known.
+    """
+    return _Expander(text, values, escape, place, keeps_quotes=keeps_quotes).word("")
+
+
+class _Expander:
+    def __init__(
+        self,
+        text: str,
+        values: Mapping[str, str],
+        escape: str,
+        place: Place,
+        *,
+        keeps_quotes: bool,
+    ) -> None:
+        self._keeps_quotes = keeps_quotes
+        self._text = text
+        self._values = values
+        self._escape = escape
+        self._place = place
+        self._at = 0
+
+    def word(self, end: str) -> str:
+        """Up to the character ``end``, which is passed over, or to the end of the text."""
+        result = ""
+        while self._at < len(self._text):
+            char = self._text[self._at]
+            if end and char == end:
+                self._at += 1
+                return result
+            if char == "'" and not self._keeps_quotes:
+                result += self._single()
+            elif char == '"' and not self._keeps_quotes:
+                self._at += 1
+                result += self._double()
+            else:
+                result += self._plain()
+        if end:
+            raise self._place.error("a `${` has no `}`")
+        return result
+
+    def _single(self) -> str:
+        close = self._text.find("'", self._at + 1)
+        if close < 0:
+            raise self._place.error("a ' has no second one")
+        inner = self._text[self._at + 1 : close]
+        self._at = close + 1
+        return inner
+
+    def _double(self) -> str:
+        result = ""
+        while self._at < len(self._text):
+            char = self._text[self._at]
+            if char == '"':
+                self._at += 1
+                return result
+            follows = self._text[self._at + 1 : self._at + 2]
+            if char == self._escape and follows and follows not in ('"', "$", self._escape):
+                result += char  # In double quotes, an escape before another character stays.
+                self._at += 1
+            else:
+                result += self._plain()
+        raise self._place.error('a " has no second one')
+
+    def _plain(self) -> str:
+        """One character: escaped, a variable, or itself."""
+        char = self._text[self._at]
+        self._at += 1
+        if char == self._escape and self._at < len(self._text):
+            self._at += 1
+            return self._text[self._at - 1]
+        return self._variable() if char == "$" else char
+
+    def _variable(self) -> str:
+        if self._text.startswith("{", self._at):
+            self._at += 1
+            return self._braces()
+        found = _NAME.match(self._text, self._at)
+        if found is None:
+            return "$"
+        self._at = found.end()
+        return self._values.get(found.group(), "")
+
+    def _braces(self) -> str:
+        found = _NAME.match(self._text, self._at)
+        if found is None:
+            raise self._place.error("a `${` is not followed by a name")
+        self._at = found.end()
+        name = found.group()
+        value = self._values.get(name)
+        operator = _OPERATOR.match(self._text, self._at)
+        if operator is None:
+            raise self._place.error(
+                f"`${{{name}` has a form of substitution that is not known",
+                hint="known: ${name}, with :-word, :+word, :?word and the same without `:`,"
+                " #pattern, ##pattern, %pattern, %%pattern, /pattern/word, //pattern/word",
+            )
+        self._at = operator.end()
+        kind = operator.group()
+        if kind == "}":
+            return value or ""
+        if kind[0] in "#%/":
+            return self._edited(kind, value or "")
+        word = self.word("}")
+        is_set = bool(value) if kind.startswith(":") else value is not None
+        if kind[-1] == "?" and not is_set:
+            raise self._place.error(f"`{name}` is not set: {word}" if word else f"no `{name}`")
+        if kind[-1] == "+":
+            return word if is_set else ""
+        return (value or "") if is_set else word
+
+    def _edited(self, kind: str, value: str) -> str:
+        """A part taken off, or replaced: patterns with ``*`` and ``?``, as the shell has them."""
+        if kind[0] == "/":
+            pattern = self.word("/")
+            word = self.word("}")
+            return re.sub(
+                _pattern(pattern, is_greedy=True),
+                lambda _: word,
+                value,
+                count=0 if kind == "//" else 1,
+                flags=re.DOTALL,
+            )
+        pattern = self.word("}")
+        is_greedy = len(kind) > 1
+        starts = range(len(value) + 1)
+        whole = re.compile(_pattern(pattern, is_greedy=True), re.DOTALL)
+        if kind[0] == "#":
+            for end in reversed(starts) if is_greedy else starts:
+                if whole.fullmatch(value, 0, end):
+                    return value[end:]
+        else:
+            for start in starts if is_greedy else reversed(starts):
+                if whole.fullmatch(value, start):
+                    return value[:start]
+        return value
+
+
+def _pattern(text: str, *, is_greedy: bool) -> str:
+    many = ".*" if is_greedy else ".*?"
+    parts = {"*": many, "?": "."}
+    return "".join(parts.get(char, re.escape(char)) for char in text)
+
+
+_OPERATOR = re.compile(r":?[-+?]|##?|%%?|//?|\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]")
