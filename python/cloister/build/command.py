@@ -12,7 +12,7 @@ def check_command(tree: Tree, config: ImageConfig) -> None:
     """Looks the program up as the enclave's init will.
 
     Raises:
-        MalformedImage: It is not in the image, or is a folder.
+        MalformedImage: It is not in the image, is a folder, or nobody may execute it.
     """
     if not config.argv:
         return
@@ -25,8 +25,15 @@ def check_command(tree: Tree, config: ImageConfig) -> None:
     for path in tried:
         absolute = os.fsencode(posixpath.join(config.cwd, path))
         node = tree.node(tree.resolve(absolute))
-        if node is not None and not isinstance(node, Directory):
-            return
+        if node is None or isinstance(node, Directory):
+            continue
+        # Not even root executes a file that nobody may execute (capabilities(7)).
+        if not node.mode & 0o111:
+            raise MalformedImage(
+                f"`{shown(os.fsencode(program))}`, which the image is to run, is not executable",
+                hint="chmod +x in the context, or COPY --chmod=755",
+            )
+        return
     raise MalformedImage(
         f"`{shown(os.fsencode(program))}`, which the image is to run, is not in the image",
         hint="the shell form of ENTRYPOINT and CMD needs a shell: use the exec form"

@@ -17,11 +17,9 @@ from cloister.build.builders import (
     StoredImage,
     all_builders,
     choose,
-    needs_container,
 )
 from cloister.build.built_image import BuiltImage
 from cloister.build.cache import Cache
-from cloister.build.dockerfile.run import Options
 from cloister.build.image_config import ImageConfig
 from cloister.build.progress import Advance, Progress
 from cloister.build.request import FromDockerfile, FromFolder, FromImage, Request
@@ -93,13 +91,16 @@ def _built(
     progress: Progress,
 ) -> Iterator[Obtained]:
     file = request.toml.beside(request.toml.dockerfile)
-    chosen = _chosen(source.builder, file, progress)
+    chosen = _chosen(source, file, progress)
     if chosen is None:
         with progress.stage(f"files of `{request.toml.dockerfile}`"):
-            options = Options(
+            options = dockerfile.Options(
                 build_args=source.build_args,
                 private=request.private,
                 architecture=request.architecture,
+                target=source.target,
+                load_image=lambda path: _load(path, request, scratch),
+                scratch=scratch,
             )
             image = dockerfile.run(file, source.context, options)
         yield _Ready(image)
@@ -124,7 +125,9 @@ def _built(
         yield _Stored(stored, f"{head}\n{text}", request, cache, scratch)
 
 
-def _chosen(wanted: str, file: pathlib.Path, progress: Progress) -> ContainerBuilder | None:
+def _chosen(
+    source: FromDockerfile, file: pathlib.Path, progress: Progress
+) -> ContainerBuilder | None:
     """The builder; ``None``: this program itself."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -135,7 +138,10 @@ def _chosen(wanted: str, file: pathlib.Path, progress: Progress) -> ContainerBui
             else f"`{file}` cannot be read: {problem.strerror}",
             hint="`dockerfile` in enclave.toml names it, relative to that file",
         ) from None
-    builder = choose(wanted, needs_container(text, str(file)), progress.tell)
+    reason = dockerfile.needs_container(
+        text, str(file), target=source.target, build_args=source.build_args
+    )
+    builder = choose(source.builder, reason, progress.tell)
     return builder if isinstance(builder, ContainerBuilder) else None
 
 

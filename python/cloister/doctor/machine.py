@@ -19,7 +19,8 @@ import shutil
 import socket
 import subprocess
 
-from cloister.build.builders import Builder, all_builders, needs_container
+from cloister.build.builders import Builder, all_builders
+from cloister.build.dockerfile import needs_container
 from cloister.doctor.port_holder import holder_of
 from cloister.doctor.readings import (
     AllocatorReading,

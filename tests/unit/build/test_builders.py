@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister.build.builders import BuildRequest, Native, Unusable, child, choose, needs_container
+from cloister.build.builders import BuildRequest, Native, Unusable, child, choose
 from cloister.build.builders.docker import Docker
 from cloister.build.builders.output import MAX_CHARACTERS, MAX_PENDING_BYTES, Lines, clean
 from cloister.build.builders.stage import staged
@@ -74,24 +74,6 @@ def test_a_builder_that_was_named_is_taken_or_refused() -> None:
         choose("docker", None, print, ORDER)
     with pytest.raises(UsageError, match="no builder 'kaniko'"):
         choose("kaniko", None, print, ORDER)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("FROM scratch\nCOPY a /\n", None),
-        ("FROM scratch AS one\nFROM One\nCOPY --chown=1 a /\n", None),
-        ("FROM scratch\nRUN true\n", "D:2: RUN"),
-        ("ARG X\nFROM debian:12 AS b\n", "D:2: FROM debian:12"),
-        ("FROM scratch\nFROM debian AS b\n", "D:2: FROM debian"),
-    ],
-)
-def test_a_dockerfile_says_whether_it_needs_containers(text: str, reason: str | None) -> None:
-    assert needs_container(text, "D") == reason
-
-
-def test_a_dockerfile_that_is_not_understood_is_for_the_others() -> None:
-    assert "D:2" in (needs_container("FROM scratch\nFETCH x\n", "D") or "")
 
 
 def test_a_program_that_is_not_there_is_unusable_and_says_what_to_install() -> None:

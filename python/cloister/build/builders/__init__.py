@@ -9,7 +9,7 @@ anything that a Dockerfile runs, so it is shown without control characters.
 """
 
 from cloister.build.builders.buildah import Buildah, Podman
-from cloister.build.builders.choose import NAMES, all_builders, choose, needs_container
+from cloister.build.builders.choose import NAMES, all_builders, choose
 from cloister.build.builders.docker import Docker
 from cloister.build.builders.native import Native
 from cloister.build.builders.protocol import (
@@ -33,5 +33,4 @@ __all__ = [
     "Unusable",
     "all_builders",
     "choose",
-    "needs_container",
 ]

@@ -11,8 +11,7 @@ from cloister.build.builders.buildah import Buildah, Podman
 from cloister.build.builders.docker import Docker
 from cloister.build.builders.native import Native
 from cloister.build.builders.protocol import Builder
-from cloister.build.dockerfile.parse import parse
-from cloister.errors import BuilderUnusable, MalformedImage, UsageError
+from cloister.errors import BuilderUnusable, UsageError
 
 AUTO = "auto"
 NAMES = (AUTO, "docker", "buildah", "podman", "native")
@@ -29,7 +28,7 @@ def choose(
 
     Args:
         wanted: One of :data:`NAMES`.
-        container_reason: From :func:`needs_container`.
+        container_reason: From :func:`~cloister.build.dockerfile.needs_container`.
         tell: Told which was taken, and why not those before it; only for ``auto``.
         known: All builders, in order of preference; default: those of this package.
 
@@ -74,33 +73,6 @@ def choose(
 def all_builders() -> tuple[Builder, ...]:
     """Every builder, in the order in which ``auto`` looks at them."""
     return (Docker(), Buildah(), Podman(), Native())
-
-
-def needs_container(text: str, file: str) -> str | None:
-    """Why a Dockerfile cannot be built natively: its first line that needs more; ``None``: it can.
-
-    Args:
-        text: The Dockerfile.
-        file: Its name, for the reason.
-    """
-    try:
-        parsed = parse(text, file)
-    except MalformedImage as problem:
-        return problem.message
-    stages = {"scratch"}
-    for item in parsed.instructions:
-        if item.name == "RUN":
-            return f"{item.place.file}:{item.place.line}: RUN"
-        if item.name == "FROM":
-            if not (item.words[0].lower() in stages or is_local(item.words[0])):
-                return f"{item.place.file}:{item.place.line}: FROM {item.words[0][:80]}"
-            stages.update(word.lower() for word in item.words[2:3])
-    return None
-
-
-def is_local(image: str) -> bool:
-    """Whether FROM names a saved image of this machine, which the native builder reads."""
-    return image.startswith(("./", "../", "/", "oci:", "oci-archive:", "docker-archive:"))
 
 
 def _because(passed: list[str]) -> str:

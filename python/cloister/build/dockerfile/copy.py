@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import tarfile
 
 from cloister.build.content import Backing
 from cloister.build.dockerfile.copy_source import CopySource, Picked
@@ -87,8 +88,7 @@ class _Copying:
                 tail = inner.relative[len(item.relative) :].lstrip(b"/")
                 self._put(_join(destination, tail), inner)
             return
-        if self._what.is_add and _is_archive(item):
-            self._unpack(item, destination)
+        if self._what.is_add and self._unpack(item, destination):
             return
         name = item.relative.rpartition(b"/")[2]
         target = _join(destination, name) if is_folder else destination
@@ -120,17 +120,24 @@ class _Copying:
             self._linked[id(node)] = made
         return made
 
-    def _unpack(self, item: Picked, destination: bytes) -> None:
-        """A local archive, as ADD says: its files, with owners and modes of its own."""
+    def _unpack(self, item: Picked, destination: bytes) -> bool:
+        """A local archive, as ADD says: its files, with owners and modes of its own.
+
+        What is one is decided by what is in it, not by its name (Dockerfile reference, ADD).
+
+        Returns:
+            Whether it is an archive; a damaged one that never was is a file as any other.
+        """
         content = item.node.content if isinstance(item.node, File) else None
         if not isinstance(content, FileBytes):
-            raise self._what.place.error("ADD of an archive that is no file of the context")
+            return False
         budget = Budget(Limits())
         name = f"`{shown(item.relative)}`"
+        unpacker = Unpacker(self._what.scratch, budget)
         archive = Backing.open(content.path).whole()
-        unpacked = Unpacker(self._what.scratch, budget).tar(
-            archive, name, digest=None, unpacked=None
-        )
+        if not _starts_as_tar(unpacker.start(archive, name, tarfile.BLOCKSIZE)):
+            return False
+        unpacked = unpacker.tar(archive, name, digest=None, unpacked=None)
         self._folders(destination)
         merging = Merging(self._tree, has_whiteouts=False)
         owner, mode = self._what.owner, self._what.mode
@@ -150,6 +157,7 @@ class _Copying:
             ),
             name,
         )
+        return True
 
     def _folders(self, path: bytes) -> None:
         uid, gid = self._what.owner or (0, 0)
@@ -160,16 +168,9 @@ def _join(folder: bytes, name: bytes) -> bytes:
     return b"/".join(part for part in (folder, name) if part)
 
 
-def _is_archive(item: Picked) -> bool:
-    """By what is in it, as the Dockerfile reference says, not by its name."""
-    if not isinstance(item.node, File):
+def _starts_as_tar(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
         return False
-    start = b""
-    for block in item.node.content.blocks():
-        start = block[:TAR_BYTES]
-        break
-    return start[257:262] == b"ustar" or any(start.startswith(magic) for magic in _ARCHIVES)
-
-
-TAR_BYTES = 512
-_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+    return True

@@ -1,4 +1,4 @@
-"""Variables in a word: ``$name``, ``${name…}``, quotes and escapes, as BuildKit's shell lexer has it."""
+"""Variables in a word: ``$name``, ``${name…}``, quotes and escapes, as BuildKit's lexer has it."""
 
 import re
 from collections.abc import Mapping
@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from cloister.build.dockerfile.place import Place
 
 
-def expand(
-    text: str, values: Mapping[str, str], escape: str, place: Place, *, keeps_quotes: bool = False
+def expand(  # noqa: PLR0913 - a word and all that decides what becomes of it
+    text: str,
+    values: Mapping[str, str],
+    escape: str,
+    place: Place,
+    *,
+    keeps_quotes: bool = False,
+    undefined: set[str] | None = None,
 ) -> str:
     """A word with its variables put in and its quotes taken off.
 
@@ -17,12 +23,17 @@ def expand(
         escape: The escape character.
         place: For messages.
         keeps_quotes: Quotes are text, as in a heredoc.
+        undefined: Gets the names that are not there, where the word says nothing for that case.
 
     Raises:
         MalformedImage: A quote or brace without its end, or a form of substitution that is not
             known.
     """
-    return _Expander(text, values, escape, place, keeps_quotes=keeps_quotes).word("")
+    expander = _Expander(text, values, escape, place, keeps_quotes=keeps_quotes)
+    expanded = expander.word("")
+    if undefined is not None:
+        undefined |= expander.undefined
+    return expanded
 
 
 class _Expander:
@@ -41,6 +52,7 @@ class _Expander:
         self._escape = escape
         self._place = place
         self._at = 0
+        self.undefined: set[str] = set()
 
     def word(self, end: str) -> str:
         """Up to the character ``end``, which is passed over, or to the end of the text."""
@@ -101,7 +113,12 @@ class _Expander:
         if found is None:
             return "$"
         self._at = found.end()
-        return self._values.get(found.group(), "")
+        return self._value(found.group()) or ""
+
+    def _value(self, name: str) -> str | None:
+        if name not in self._values:
+            self.undefined.add(name)
+        return self._values.get(name)
 
     def _braces(self) -> str:
         found = _NAME.match(self._text, self._at)
@@ -109,7 +126,6 @@ class _Expander:
             raise self._place.error("a `${` is not followed by a name")
         self._at = found.end()
         name = found.group()
-        value = self._values.get(name)
         operator = _OPERATOR.match(self._text, self._at)
         if operator is None:
             raise self._place.error(
@@ -120,9 +136,10 @@ class _Expander:
         self._at = operator.end()
         kind = operator.group()
         if kind == "}":
-            return value or ""
+            return self._value(name) or ""
         if kind[0] in "#%/":
-            return self._edited(kind, value or "")
+            return self._edited(kind, self._value(name) or "")
+        value = self._values.get(name)
         word = self.word("}")
         is_set = bool(value) if kind.startswith(":") else value is not None
         if kind[-1] == "?" and not is_set:

@@ -21,17 +21,19 @@ class Heredoc:
         is_expanded: Variables in it are put in.
         is_chomped: Tabs at the start of a line do not belong to it.
         text: Its lines, line ends as they are.
+        source: The same with the tabs that do not belong to it.
     """
 
     name: str
     is_expanded: bool
     is_chomped: bool
     text: str = ""
+    source: str = ""
 
     def with_lines(self, lines: Sequence[str]) -> "Heredoc":
         """The document, now that its lines are known."""
         kept = (line.lstrip("\t") for line in lines) if self.is_chomped else lines
-        return dataclasses.replace(self, text="".join(kept))
+        return dataclasses.replace(self, text="".join(kept), source="".join(lines))
 
 
 def announced(text: str, place: Place) -> list[Heredoc]:

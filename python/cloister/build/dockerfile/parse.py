@@ -6,8 +6,9 @@ Nothing is expanded here: variables depend on what came before, which :mod:`run`
 import dataclasses
 
 from cloister.build.dockerfile import words
+from cloister.build.dockerfile.directives import Directives
 from cloister.build.dockerfile.heredoc import Heredoc
-from cloister.build.dockerfile.lex import Lexed, Line, lex
+from cloister.build.dockerfile.lex import Line, lex, lex_one
 from cloister.build.dockerfile.place import NEEDS_CONTAINER, Place
 
 
@@ -23,6 +24,7 @@ class Instruction:
         is_exec: In exec form: a JSON list, whose texts are taken as they are.
         text: What follows, whole.
         heredocs: Documents that it announces, in order.
+        has_gap: An empty line is inside of it.
     """
 
     place: Place
@@ -32,6 +34,7 @@ class Instruction:
     is_exec: bool
     text: str
     heredocs: tuple[Heredoc, ...] = ()
+    has_gap: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +42,11 @@ class Parsed:
     """A whole Dockerfile.
 
     Args:
-        escape: The escape character.
+        directives: What its first lines set.
         instructions: In order.
     """
 
-    escape: str
+    directives: Directives
     instructions: tuple[Instruction, ...]
 
 
@@ -58,11 +61,29 @@ def parse(text: str, file: str) -> Parsed:
         MalformedImage: With the line: an unknown instruction or flag, missing words, no FROM.
     """
     lexed = lex(text, file)
-    instructions = tuple(_instruction(line, lexed) for line in lexed.lines)
+    escape = lexed.directives.escape
+    instructions = tuple(_instruction(line, escape) for line in lexed.lines)
     if not any(item.name == "FROM" for item in instructions):
         last = lexed.lines[-1].place if lexed.lines else Place(file, 1)
         raise last.error("there is no FROM", hint="add `FROM scratch` as the first instruction")
-    return Parsed(escape=lexed.directives.escape, instructions=instructions)
+    return Parsed(directives=lexed.directives, instructions=instructions)
+
+
+def parse_trigger(text: str, place: Place, escape: str) -> Instruction:
+    """The instruction that an ONBUILD holds.
+
+    Args:
+        text: What follows ONBUILD, with its documents.
+        place: Where it is run.
+        escape: The escape character.
+
+    Raises:
+        MalformedImage: It is none, or one that cannot be held.
+    """
+    item = _instruction(lex_one(text, place, escape), escape)
+    if item.name in _NO_TRIGGERS:
+        raise place.error(f"ONBUILD cannot hold {item.name}")
+    return item
 
 
 def pairs(item: Instruction) -> list[tuple[str, str]]:
@@ -85,7 +106,7 @@ def pairs(item: Instruction) -> list[tuple[str, str]]:
     return found
 
 
-def _instruction(line: Line, lexed: Lexed) -> Instruction:
+def _instruction(line: Line, escape: str) -> Instruction:
     place = line.place
     if line.name not in _KNOWN:
         raise place.error(f"there is no instruction {line.name[:40]}")
@@ -96,7 +117,7 @@ def _instruction(line: Line, lexed: Lexed) -> Instruction:
     elif line.name in _SHELL_FORM:
         found = (text,) if text else ()
     else:
-        found = tuple(words.split(text, lexed.directives.escape))
+        found = tuple(words.split(text, escape))
     fewest, most = _KNOWN[line.name]
     # An empty list is a list: `CMD []` takes the command away.
     if len(found) < fewest and not (exec_form is not None and line.name in _SHELL_FORM):
@@ -111,6 +132,7 @@ def _instruction(line: Line, lexed: Lexed) -> Instruction:
         is_exec=exec_form is not None,
         text=text,
         heredocs=line.heredocs,
+        has_gap=line.has_gap,
     )
 
 
@@ -170,6 +192,8 @@ _FLAGS = {
     "FROM": {"platform"},
     "HEALTHCHECK": {"interval", "retries", "start-interval", "start-period", "timeout"},
 }
+_NO_TRIGGERS = {"FROM", "MAINTAINER", "ONBUILD"}
+"""Dockerfile reference, ONBUILD limitations."""
 _LATER = {
     "ADD": {"checksum", "exclude", "keep-git-dir", "unpack"},
     "COPY": {"exclude", "parents"},

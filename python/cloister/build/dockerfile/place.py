@@ -29,9 +29,14 @@ class Place:
     file: str
     line: int
 
+    @property
+    def prefix(self) -> str:
+        """What every message about this line begins with."""
+        return f"{self.file}:{self.line}: "
+
     def error(self, message: str, *, hint: str | None = None) -> MalformedImage:
         """The error that names this line."""
-        return MalformedImage(f"{self.file}:{self.line}: {message}", hint=hint)
+        return MalformedImage(f"{self.prefix}{message}", hint=hint)
 
     def wrap(self, problem: MalformedImage) -> MalformedImage:
         """An error from elsewhere, which names this line from here on."""

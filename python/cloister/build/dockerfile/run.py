@@ -11,15 +11,17 @@ import tempfile
 from collections.abc import Callable, Mapping
 
 from cloister.build.built_image import BuiltImage
+from cloister.build.dockerfile.arguments import Arguments
 from cloister.build.dockerfile.context import Context
 from cloister.build.dockerfile.copy_source import ContextSource, CopySource, TreeSource
 from cloister.build.dockerfile.expand import expand
 from cloister.build.dockerfile.ignore import Ignore
-from cloister.build.dockerfile.parse import Instruction, Parsed, parse
-from cloister.build.dockerfile.place import NEEDS_BASE, NEEDS_CONTAINER
+from cloister.build.dockerfile.needs import is_local, needed
+from cloister.build.dockerfile.parse import Instruction, Parsed, parse, parse_trigger
+from cloister.build.dockerfile.place import NEEDS_BASE
 from cloister.build.dockerfile.plan import Plan, StagePlan, plan
 from cloister.build.dockerfile.stage import Stage, World
-from cloister.build.dockerfile.values import check_name
+from cloister.build.dockerfile.warnings import DUPLICATE_STAGE_NAME, Warnings
 from cloister.build.image_config import ImageConfig
 from cloister.build.rootfs import Tree
 from cloister.errors import MalformedImage, MissingInput
@@ -73,12 +75,12 @@ class _Running:
     def __init__(
         self,
         parsed: Parsed,
-        plan: Plan,
+        planned: Plan,
         dockerfile: pathlib.Path,
         context: pathlib.Path,
         options: Options,
     ) -> None:
-        self._plan = plan
+        self._plan = planned
         self._options = options
         self._folder = context
         self._context = Context(context, Ignore.of(context, dockerfile), options.private)
@@ -86,71 +88,61 @@ class _Running:
         self._loaded: dict[pathlib.Path, BuiltImage] = {}
         self._now = 0
         self.bases: list[str] = []
-        platform = f"linux/{options.architecture}"
-        self._arguments = {
-            f"{where}{what}": value
-            for where in ("BUILD", "TARGET")
-            for what, value in (
-                ("PLATFORM", platform),
-                ("OS", "linux"),
-                ("ARCH", options.architecture),
-                ("VARIANT", ""),
-            )
-        }
+        escape = parsed.directives.escape
         self._world = World(
-            escape=parsed.escape,
-            arguments=self._arguments,
-            build_args=options.build_args,
-            used=set(),
-            warnings=[],
+            escape=escape,
+            arguments=Arguments(planned, options.build_args, options.architecture, escape),
+            warnings=Warnings(parsed.directives),
             scratch=options.scratch or pathlib.Path(tempfile.gettempdir()),
             source=self._source,
         )
 
     def whole(self) -> BuiltImage:
-        for item in self._plan.arguments:
-            self._argument(item)
+        self._check_names()
         target = self._plan.target(self._options.target)
-        for index in sorted(self._needed(target)):
-            self._now = index
-            self._stage(self._plan.stages[index])
+        self._run(target)
         image = self._done[target.index]
-        unused = sorted(set(self._options.build_args) - self._world.used)
-        if unused:
-            self._world.warnings.append(f"no ARG takes the build argument {', '.join(unused)}")
-        image.warnings = [*image.warnings, *self._world.warnings]
+        arguments, warnings = self._world.arguments, self._world.warnings
+        if arguments.unused:
+            warnings.say(f"no ARG takes the build argument {', '.join(arguments.unused)}")
+        image.warnings = [*image.warnings, *warnings.end()]
         image.left_out = sorted(self._context.left_out)
         return image
 
-    def _argument(self, item: Instruction) -> None:
-        for word in item.words:
-            name, equals, default = word.partition("=")
-            check_name(name, item)
-            if name in self._options.build_args:
-                self._arguments[name] = self._options.build_args[name]
-                self._world.used.add(name)
-            elif equals:
-                self._arguments[name] = self._expanded(item, default)
+    def _check_names(self) -> None:
+        names: set[str] = set()
+        for stage in self._plan.stages:
+            if stage.name in names:
+                self._world.warnings.check(
+                    DUPLICATE_STAGE_NAME,
+                    stage.start.place,
+                    f"an earlier stage is called `{stage.name}` too: lines from here on see this one",
+                )
+            names |= {stage.name} - {""}
 
-    def _needed(self, target: StagePlan) -> set[int]:
-        """Numbers of the stages that a stage needs, itself included; others are not run."""
-        needed: set[int] = set()
-        todo = [target]
-        while todo:
-            stage = todo.pop()
-            if stage.index in needed:
-                continue
-            needed.add(stage.index)
-            names = [self._expanded(stage.start, stage.start.words[0])]
-            names += [item.flags["from"] for item in stage.instructions if "from" in item.flags]
-            found = (self._plan.find(name, before=stage.index) for name in names)
-            todo += [one for one in found if one is not None]
-        return needed
+    def _run(self, target: StagePlan) -> None:
+        """Runs a stage, and those that it needs before it."""
+        arguments = self._world.arguments.values
+        for planned in needed(self._plan, target, arguments, self._world.escape):
+            if planned.index not in self._done:
+                self._stage(planned)
 
     def _stage(self, planned: StagePlan) -> None:
-        stage = Stage(self._world, self._start(planned))
+        before, self._now = self._now, planned.index
+        image = self._start(planned)
+        held, image.config.on_build = image.config.on_build, []
+        stage = Stage(self._world, image)
+        place, escape = planned.start.place, self._world.escape
+        try:
+            stage.run(tuple(parse_trigger(text, place, escape) for text in held))
+        except MalformedImage as problem:
+            raise place.error(
+                f"ONBUILD of the base image: {problem.message.removeprefix(place.prefix)}",
+                hint=problem.hint,
+            ) from None
         stage.run(planned.instructions)
-        self._done[planned.index] = stage.image
+        self._done[planned.index] = image
+        self._now = before
 
     def _start(self, planned: StagePlan) -> BuiltImage:
         item = planned.start
@@ -163,11 +155,6 @@ class _Running:
             return BuiltImage(tree=Tree(), config=config)
         earlier = self._plan.find(name, before=planned.index)
         image = self._done[earlier.index] if earlier is not None else self._image(name, item)
-        if image.config.on_build:
-            raise item.place.error(
-                f"`{name[:80]}` has ONBUILD {image.config.on_build[0][:60]!r}, which would run here",
-                hint=NEEDS_CONTAINER,
-            )
         return BuiltImage(
             tree=image.tree.copy(),
             config=copy.deepcopy(image.config),
@@ -176,10 +163,10 @@ class _Running:
 
     def _check_platform(self, item: Instruction) -> None:
         platform = self._expanded(item, item.flags.get("platform", ""))
-        if platform and platform != self._arguments["TARGETPLATFORM"]:
+        wanted = f"linux/{self._options.architecture}"
+        if platform and platform != wanted:
             raise item.place.error(
-                f"--platform={platform} is not the platform of this build,"
-                f" {self._arguments['TARGETPLATFORM']}"
+                f"--platform={platform[:60]} is not the platform of this build, {wanted}"
             )
 
     def _source(self, item: Instruction) -> CopySource:
@@ -187,20 +174,21 @@ class _Running:
         if name is None:
             return ContextSource(self._context)
         stage = self._plan.find(name, before=self._now)
-        if stage is not None:
-            return TreeSource(self._done[stage.index].tree, f"the stage `{name[:60]}`")
-        return TreeSource(self._image(name, item).tree, f"the image `{name[:60]}`")
+        if stage is None:
+            return TreeSource(self._image(name, item).tree, f"the image `{name[:60]}`")
+        if stage.index not in self._done:
+            # Named by an ONBUILD of a base, which nothing knew of when stages were picked.
+            self._run(stage)
+        return TreeSource(self._done[stage.index].tree, f"the stage `{name[:60]}`")
 
     def _image(self, name: str, item: Instruction) -> BuiltImage:
         """A saved image by its path."""
-        transport, colon, rest = name.partition(":")
-        if not colon or transport not in LOCAL or self._options.load_image is None:
-            what = "names no stage before this line, and" if item.name != "FROM" else ""
+        if not is_local(name) or self._options.load_image is None:
+            what = "names no stage before this line, and " if item.name != "FROM" else ""
             raise item.place.error(
-                f"`{name[:80]}` {what} needs a base image from elsewhere".replace("  ", " "),
-                hint=NEEDS_BASE,
+                f"`{name[:80]}` {what}needs a base image from elsewhere", hint=NEEDS_BASE
             )
-        path = self._folder / rest
+        path = self._folder / name.partition(":")[2]
         if path not in self._loaded:
             try:
                 self._loaded[path] = self._options.load_image(path)
@@ -212,7 +200,7 @@ class _Running:
         return self._loaded[path]
 
     def _expanded(self, item: Instruction, word: str) -> str:
-        return expand(word, self._arguments, self._world.escape, item.place)
+        return expand(word, self._world.arguments.values, self._world.escape, item.place)
 
 
 def _read(dockerfile: pathlib.Path) -> str:
@@ -248,5 +236,3 @@ def _record(text: str, bases: list[str], options: Options) -> str:
 
 
 MAX_BYTES = 1 << 20
-LOCAL = {"docker-archive", "oci-archive", "oci"}
-"""Spellings of a saved image (containers-transports(5))."""

@@ -8,16 +8,18 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from cloister.build.built_image import BuiltImage
-from cloister.build.dockerfile import words
+from cloister.build.dockerfile import warnings, words
+from cloister.build.dockerfile.arguments import Arguments
 from cloister.build.dockerfile.copy import Copy, copy
 from cloister.build.dockerfile.copy_source import CopySource, TextSource
 from cloister.build.dockerfile.expand import expand
 from cloister.build.dockerfile.heredoc import one as heredoc_in
+from cloister.build.dockerfile.needs import is_remote
 from cloister.build.dockerfile.owner import owner
-from cloister.build.dockerfile.parse import Instruction, pairs
+from cloister.build.dockerfile.parse import Instruction, pairs, parse_trigger
 from cloister.build.dockerfile.place import NEEDS_CONTAINER
 from cloister.build.dockerfile.values import check_name, healthcheck
 from cloister.build.image_config import signal_number
@@ -30,19 +32,15 @@ class World:
 
     Args:
         escape: The escape character.
-        arguments: ARG before the first FROM, and what is set without being asked for.
-        build_args: Values for ARG.
-        used: Names of those that an ARG took.
+        arguments: Values for ARG.
         warnings: What the user should know.
         scratch: Where archives are decompressed.
         source: Where a COPY takes its files from.
     """
 
     escape: str
-    arguments: Mapping[str, str]
-    build_args: Mapping[str, str]
-    used: set[str]
-    warnings: list[str]
+    arguments: Arguments
+    warnings: warnings.Warnings
     scratch: pathlib.Path
     source: Callable[[Instruction], CopySource]
 
@@ -59,7 +57,8 @@ class Stage:
         self.image = image
         self._world = world
         self._args: dict[str, str] = {}
-        self._has_cmd = False
+        self._unset: set[str] = set()
+        self._seen: set[str] = set()
 
     def run(self, instructions: tuple[Instruction, ...]) -> None:
         """Runs instructions.
@@ -69,7 +68,22 @@ class Stage:
         """
         steps = self._steps()
         for item in instructions:
+            self._check(item)
             steps[item.name](item)
+            self._seen.add(item.name)
+
+    def _check(self, item: Instruction) -> None:
+        check = self._world.warnings.check
+        if item.has_gap:
+            check(
+                warnings.NO_EMPTY_CONTINUATION, item.place, "an empty line is inside an instruction"
+            )
+        if item.name in ("CMD", "ENTRYPOINT", "HEALTHCHECK") and item.name in self._seen:
+            check(
+                warnings.MULTIPLE,
+                item.place,
+                f"a second {item.name} in a stage: the first one means nothing",
+            )
 
     def _steps(self) -> dict[str, Callable[[Instruction], None]]:
         return {
@@ -82,7 +96,7 @@ class Stage:
             "EXPOSE": self._expose,
             "HEALTHCHECK": self._healthcheck,
             "LABEL": self._label,
-            "MAINTAINER": self._nothing,
+            "MAINTAINER": self._maintainer,
             "ONBUILD": self._on_build,
             "RUN": self._refuse_run,
             "SHELL": self._set_shell,
@@ -96,23 +110,40 @@ class Stage:
         """Variables in sight: ENV wins over ARG."""
         return self._args | self.image.config.env
 
-    def _expanded(self, item: Instruction, word: str) -> str:
-        return expand(word, self._values(), self._world.escape, item.place)
+    def _expanded(self, item: Instruction, word: str, *, keeps_quotes: bool = False) -> str:
+        undefined: set[str] = set()
+        text = expand(
+            word,
+            self._values(),
+            self._world.escape,
+            item.place,
+            keeps_quotes=keeps_quotes,
+            undefined=undefined,
+        )
+        for name in sorted(undefined - self._unset):
+            self._world.warnings.check(
+                warnings.UNDEFINED_VARIABLE, item.place, f"`${name[:60]}` is not set"
+            )
+        return text
 
     def _arg(self, item: Instruction) -> None:
         for word in item.words:
             name, equals, default = word.partition("=")
             check_name(name, item)
-            value: str | None = self._expanded(item, default) if equals else None
-            if not equals:
-                value = self._world.arguments.get(name)
-            if name in self._world.build_args:
-                value = self._world.build_args[name]
-                self._world.used.add(name)
-            if value is not None:
+            value = self._world.arguments.of(name)
+            if value is None:
+                value = (
+                    self._expanded(item, default)
+                    if equals
+                    else self._world.arguments.values.get(name)
+                )
+            if value is None:
+                self._unset.add(name)
+            else:
                 self._args[name] = value
 
     def _env(self, item: Instruction) -> None:
+        self._check_pairs(item)
         # All values of one ENV see the variables as they were before it.
         made = {
             self._expanded(item, name): self._expanded(item, value) for name, value in pairs(item)
@@ -122,7 +153,17 @@ class Stage:
                 raise item.place.error(f"ENV {name[:40]!r} is not a variable")
         self.image.config.env |= made
 
+    def _check_pairs(self, item: Instruction) -> None:
+        if "=" not in item.words[0]:
+            self._world.warnings.check(
+                warnings.LEGACY_PAIR,
+                item.place,
+                f"{item.name} without `=` takes the whole line as one value:"
+                f" {item.name} {item.words[0][:60]}=… is clearer",
+            )
+
     def _label(self, item: Instruction) -> None:
+        self._check_pairs(item)
         self.image.config.labels |= {
             self._expanded(item, name): self._expanded(item, value) for name, value in pairs(item)
         }
@@ -136,9 +177,12 @@ class Stage:
 
     def _volume(self, item: Instruction) -> None:
         for word in item.words:
-            path = _absolute("/", word if item.is_exec else self._expanded(item, word))
-            self._make_folder(item, path)
-            self.image.config.volumes.append(path)
+            path = word if item.is_exec else self._expanded(item, word)
+            if not path:
+                raise item.place.error("VOLUME is empty")
+            # Docker makes the folder when a container starts, not in the image; so does init.
+            if path not in self.image.config.volumes:
+                self.image.config.volumes.append(path)
 
     def _make_folder(self, item: Instruction, path: str) -> None:
         try:
@@ -178,22 +222,30 @@ class Stage:
 
     def _entrypoint(self, item: Instruction) -> None:
         self.image.config.entrypoint = self._command(item)
-        if not self._has_cmd:
+        if "CMD" not in self._seen:
             # CMD of the base was for the ENTRYPOINT of the base (Dockerfile reference, "Understand
             # how CMD and ENTRYPOINT interact").
             self.image.config.cmd = []
 
     def _cmd(self, item: Instruction) -> None:
         self.image.config.cmd = self._command(item)
-        self._has_cmd = True
 
     def _command(self, item: Instruction) -> list[str]:
         if item.is_exec:
             return list(item.words)
         if item.text.startswith("["):
-            self._world.warnings.append(
-                f"{item.place.file}:{item.place.line}: {item.name} looks like a JSON list and is"
-                " none (texts need double quotes): it is run by the shell, as Docker does"
+            self._world.warnings.check(
+                warnings.JSON_ARGS,
+                item.place,
+                f"{item.name} looks like a JSON list and is none (texts need double quotes):"
+                " it is run by the shell, as Docker does",
+            )
+        elif "SHELL" not in self._seen:
+            self._world.warnings.check(
+                warnings.JSON_ARGS,
+                item.place,
+                f"{item.name} is run by a shell, which does not pass the stop signal on:"
+                f' {item.name} ["program", "argument"] is run as it is',
             )
         return [*self.image.config.shell, item.text]
 
@@ -214,7 +266,7 @@ class Stage:
         given = self._world.source(item)
         picked: list[tuple[CopySource, str]] = [(TextSource(texts), name) for name in texts]
         for source in sources:
-            if item.name == "ADD" and re.match(r"(https?://|git@|git://|ssh://)", source):
+            if item.name == "ADD" and is_remote(source):
                 raise item.place.error(
                     f"ADD of the remote file `{source[:120]}` needs a network",
                     hint="fetch it before the build and check its digest; " + NEEDS_CONTAINER,
@@ -236,16 +288,18 @@ class Stage:
     def _documents(self, item: Instruction) -> dict[str, str]:
         """Heredocs by name, variables put in where their name is not quoted."""
         return {
-            one.name: expand(
-                one.text, self._values(), self._world.escape, item.place, keeps_quotes=True
-            )
+            one.name: self._expanded(item, one.text, keeps_quotes=True)
             if one.is_expanded
             else one.text
             for one in item.heredocs
         }
 
     def _on_build(self, item: Instruction) -> None:
-        self.image.config.on_build.append(item.text)
+        documents = "".join(f"\n{one.source}{one.name}" for one in item.heredocs)
+        text = item.text + documents
+        # Said here, and not when somebody builds on the image.
+        parse_trigger(text, item.place, self._world.escape)
+        self.image.config.on_build.append(text)
 
     def _owner(self, item: Instruction) -> tuple[int, int] | None:
         if "chown" not in item.flags:
@@ -269,8 +323,13 @@ class Stage:
             "RUN needs a container, which there is none of", hint=NEEDS_CONTAINER
         )
 
-    def _nothing(self, item: Instruction) -> None:
-        """MAINTAINER says nothing about what runs."""
+    def _maintainer(self, item: Instruction) -> None:
+        """It says nothing about what runs."""
+        self._world.warnings.check(
+            warnings.MAINTAINER,
+            item.place,
+            "MAINTAINER is deprecated: LABEL org.opencontainers.image.authors=… says the same",
+        )
 
 
 def _words(item: Instruction) -> list[str]:

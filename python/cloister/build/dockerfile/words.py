@@ -29,11 +29,6 @@ def json_list(text: str, place: Place) -> list[str] | None:
     return [_HALF.sub("\N{REPLACEMENT CHARACTER}", item) for item in value]
 
 
-def spaced(text: str) -> list[str]:
-    """Words between white space; quotes mean nothing."""
-    return [word for word in _SPACE.split(text) if word]
-
-
 def split(text: str, escape: str) -> list[str]:
     """Words between white space outside of quotes; quotes and escapes are kept as they are."""
     words: list[str] = []
@@ -88,5 +83,4 @@ def unquoted(text: str, place: Place) -> str:
     return "".join(result)
 
 
-_SPACE = re.compile(r"[ \t\v\f\r\n]+")
 _HALF = re.compile("[\ud800-\udfff]")

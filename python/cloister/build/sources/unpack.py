@@ -61,8 +61,27 @@ class Unpacker:
     def compression(self, archive: Slice) -> str | None:
         """What an archive is compressed with; ``None``: nothing."""
         start = b"".join(archive.part(0, min(archive.size, MAGIC_BYTES)).blocks())
-        found = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
-        return found
+        return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+
+    def start(self, archive: Slice, name: str, size: int) -> bytes:
+        """The first bytes of what is in an archive; fewer where it is short or damaged.
+
+        Args:
+            archive: As it is.
+            name: How messages call it.
+            size: How many bytes, :data:`BLOCK_BYTES` at most.
+        """
+        compression = self.compression(archive)
+        blocks = archive.blocks()
+        found = b""
+        try:
+            for block in blocks if compression is None else _READERS[compression](blocks, name):
+                found += block[:size]
+                if len(found) >= size:
+                    break
+        except MalformedImage:
+            pass
+        return found[:size]
 
     def check(self, archive: Slice, name: str, expected: set[str | None]) -> None:
         """Checks an archive that is not compressed.
