@@ -85,6 +85,24 @@ class Slice:
             at += len(block)
             left -= len(block)
 
+    def fill(self, buffer: memoryview, offset: int) -> int:
+        """Reads bytes from an offset on into a buffer, which is used again and again.
+
+        Returns:
+            How many: 0 at the end, else at least one.
+
+        Raises:
+            MalformedImage: The file ends before them.
+        """
+        wanted = min(len(buffer), self.size - offset)
+        if wanted <= 0:
+            return 0
+        found = os.preadv(self.backing.fd, [buffer[:wanted]], self.offset + offset)
+        if not found:
+            at = self.offset + offset
+            raise MalformedImage(f"`{self.backing.name}` ends at {at}, {wanted} bytes too early")
+        return found
+
     def read(self, limit: int, what: str) -> bytes:
         """All of them at once, where they are few.
 

@@ -5,6 +5,7 @@ to ``tarfile``, and so decides nothing about what is right.
 """
 
 import os
+import struct
 from typing import NamedTuple
 
 from cloister.build.content import Slice
@@ -63,18 +64,20 @@ class Heads:
 
 
 def _head(block: bytes, at: int, whole: int) -> Head | None:
-    kind = block[156:157]
-    if len(block) != BLOCK_BYTES or kind not in _KINDS or block[257:262] != b"ustar":
+    if len(block) != BLOCK_BYTES:
+        return None
+    name, *octal, kind, link, magic, prefix = _FIELDS.unpack(block)
+    if kind not in _KINDS or magic[:5] != b"ustar":
         return None
     try:
         # Octal digits, then a space or a zero byte; anything else is somebody else's to read.
-        numbers = [int(block[first:last], 8) for first, last in _NUMBERS]
+        mode, uid, gid, size, mtime, checksum = numbers = [int(digits, 8) for digits in octal]
     except ValueError:
         return None
-    mode, uid, gid, size, mtime, checksum = numbers
-    found = sum(block[:148]) + sum(block[156:]) + _CHECKSUM_AS_SPACES
-    name = block[:100].partition(b"\0")[0]
-    prefix = block[345:500].partition(b"\0")[0]
+    # Most bytes of a head are zeros, which a sum does not need.
+    found = sum(block.translate(None, b"\0")) - sum(block[148:156]) + _CHECKSUM_AS_SPACES
+    name = name.partition(b"\0")[0]
+    prefix = prefix.partition(b"\0")[0]
     if prefix:
         name = prefix + b"/" + name
     is_odd = (
@@ -82,8 +85,8 @@ def _head(block: bytes, at: int, whole: int) -> Head | None:
         or min(numbers) < 0
         or b"_" in block[100:154]  # which Python's numbers may have
         or not name
-        or (prefix and block[257:265] != b"ustar\x0000")  # GNU has other fields there
-        or (kind in _FILES and name.endswith(b"/"))
+        or (prefix and magic != b"ustar\x0000")  # GNU has other fields there
+        or (kind in _FILES and name[-1:] == b"/")
     )
     if is_odd:
         return None
@@ -93,23 +96,14 @@ def _head(block: bytes, at: int, whole: int) -> Head | None:
     following = start + size + -size % BLOCK_BYTES
     if following > whole:
         return None
-    return Head(
-        name,
-        kind,
-        mode & 0o7777,
-        uid,
-        gid,
-        mtime,
-        size,
-        block[157:257].partition(b"\0")[0],
-        start,
-        following,
-    )
+    link = link.partition(b"\0")[0]
+    return Head(name, kind, mode & 0o7777, uid, gid, mtime, size, link, start, following)
 
 
 BLOCK_BYTES = 512
 AHEAD_BYTES = 16 << 10
-_NUMBERS = ((100, 107), (108, 115), (116, 123), (124, 135), (136, 147), (148, 154))
+_FIELDS = struct.Struct("100s 7sx 7sx 7sx 11sx 11sx 6s2x c 100s 8s 80x 155s 12x")
+"""Name, mode, owner, group, size, time, checksum, kind, link, magic with version, prefix."""
 _FILES = frozenset((b"0", b"\0"))
 _KINDS = frozenset((b"0", b"\0", b"1", b"2", b"5"))
 _CHECKSUM_AS_SPACES = 8 * 0x20
