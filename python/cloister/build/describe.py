@@ -7,6 +7,7 @@ from typing import Any
 
 from cloister.build import cpio
 from cloister.build.eif import Eif, Kind, measure, metadata, open_eif, signature
+from cloister.build.eif.layout import SECTION_BYTES
 from cloister.build.eif.measure import Measuring, register
 from cloister.build.explain.contents import contents, file_in
 from cloister.errors import MalformedImage
@@ -17,8 +18,8 @@ def describe(path: pathlib.Path, *, is_verified: bool = False) -> dict[str, Any]
 
     Args:
         path: The EIF.
-        is_verified: Refuse an image that could not start: its ramdisks are read too, and a
-            signature must be right. Without it, a problem with either is part of the description.
+        is_verified: :func:`verify` it too. Without it, a problem with a ramdisk or the signature is
+            part of the description.
 
     Returns:
         One object with stable keys, ready for JSON.
@@ -27,11 +28,9 @@ def describe(path: pathlib.Path, *, is_verified: bool = False) -> dict[str, Any]
         MissingInput: There is no such file.
         MalformedImage: It is not an EIF, or ``is_verified`` and something in it is wrong.
     """
+    if is_verified:
+        verify(path)
     with open_eif(path) as image:
-        if is_verified:
-            measure(image)
-            for section in image.ramdisks:
-                cpio.read(section.payload, at=section.offset)
         measured = Measuring.of(image).pcrs(None)
         pcrs, signed = measured.shown(), None
         if image.signature is not None:
@@ -63,6 +62,25 @@ def describe(path: pathlib.Path, *, is_verified: bool = False) -> dict[str, Any]
         }
 
 
+def verify(path: pathlib.Path) -> None:
+    """Refuses an image that cannot start.
+
+    The ramdisks of an image of ours are held to what our init and our launcher take. Those of
+    another maker are read as the kernel reads them, which takes more: device nodes, gzip.
+
+    Raises:
+        MissingInput: There is no such file.
+        MalformedImage: It is not an EIF, its signature is not one of it, or a ramdisk cannot be
+            read; at which offset, and why.
+    """
+    with open_eif(path) as image:
+        measure(image)
+        with contents(image) as ramdisks:
+            is_ours = file_in(ramdisks, PROCESS) is not None
+        for section in image.ramdisks if is_ours else ():
+            cpio.read(section.payload, at=section.offset + SECTION_BYTES)
+
+
 def _signature(section: bytes, pcr0: bytes) -> dict[str, Any]:
     try:
         verified = signature.verify(section, pcr0)
@@ -89,11 +107,11 @@ def _runs(image: Eif) -> dict[str, Any]:
             told = {name: file_in(ramdisks, name) for name in _TOLD}
     except MalformedImage as problem:
         return {"layout": "unknown", "problem": problem.message}
-    if told["cloister/process.json"] is not None:
+    if told[PROCESS] is not None:
         return {
             "layout": "cloister",
-            "process": _decoded(told["cloister/process.json"]),
-            "config": _decoded(told["cloister/config.json"]),
+            "process": _decoded(told[PROCESS]),
+            "config": _decoded(told[CONFIG]),
         }
     if told["cmd"] is not None:
         # linuxkit's init reads a word a line (aws-nitro-enclaves-sdk-bootstrap, init/init.c).
@@ -128,4 +146,6 @@ def _metadata(image: Eif) -> dict[str, Any] | None:
         return {"problem": problem.message}
 
 
-_TOLD = ("cloister/process.json", "cloister/config.json", "cmd", "env")
+PROCESS = "cloister/process.json"
+CONFIG = "cloister/config.json"
+_TOLD = (PROCESS, CONFIG, "cmd", "env")

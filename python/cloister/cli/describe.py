@@ -9,11 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from cloister.build.describe import describe as describe_image
+from cloister.build.describe import verify as verify_image
 from cloister.build.eif import open_eif
-from cloister.build.explain import Change, Item, contents, difference, registers
+from cloister.build.explain import Item, contents, difference, registers
 from cloister.build.explain import extract as extract_image
-from cloister.build.rootfs import shown
+from cloister.build.explain.names import spelled
 from cloister.cli import output
+from cloister.cli._difference_text import difference_text
+from cloister.cli.params import without_controls as _safe
+from cloister.config.setting import as_size
 from cloister.errors import UsageError
 
 
@@ -35,10 +39,15 @@ def describe(  # noqa: PLR0913 - the options of the command
             " exit status 1 when something does.",
         ),
     ] = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="With --diff: show every file, however many differ.")
+    ] = False,
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Refuse it when its signature or a ramdisk is wrong; exit status 65."
+            "--verify",
+            help="Refuse what cannot start: a wrong signature or ramdisk; exit status 65. With"
+            " --diff, both images.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -56,15 +65,32 @@ def describe(  # noqa: PLR0913 - the options of the command
     """
     if sum((tree, extract is not None, diff is not None)) > 1:
         raise UsageError("--tree, --extract and --diff: give one of them")
+    if show_all and diff is None:
+        raise UsageError("--all goes with --diff")
+    if verify and (diff is not None or extract is not None or tree):
+        for path in filter(None, (eif, diff)):
+            verify_image(path)
     if diff is not None:
-        return _difference(eif, diff, as_json=as_json)
+        return _difference(eif, diff, is_all=show_all, as_json=as_json)
     if extract is not None:
         return _extracted(eif, extract, as_json=as_json)
-    found = describe_image(eif, is_verified=verify)
     if tree:
         return _tree(eif, as_json=as_json)
+    found = describe_image(eif, is_verified=verify)
+    _warn_of_dates(found["signature"])
     output.show(found, as_json=as_json, text=_told(found))
     return 0
+
+
+def _warn_of_dates(signature: dict[str, Any] | None) -> None:
+    """A hypervisor looks at the dates when it starts an image; the registers do not."""
+    if signature is None or not signature["valid"]:
+        return
+    now = dt.datetime.now(dt.UTC)
+    if dt.datetime.fromisoformat(signature["not_after"]) < now:
+        output.warn(f"its certificate ended {signature['not_after']}: no enclave starts from it")
+    elif dt.datetime.fromisoformat(signature["not_before"]) > now:
+        output.warn(f"its certificate starts {signature['not_before']}: no enclave starts before")
 
 
 def _tree(eif: pathlib.Path, *, as_json: bool) -> int:
@@ -95,10 +121,10 @@ def _line(item: Item) -> str:
     size = len(item.data) if item.kind == "file" else 0
     line = (
         f"{stat.filemode(item.mode)} {item.uid:>5}:{item.gid:<5} {size:>10} {time}"
-        f" {shown(item.path)}"
+        f" {spelled(item.path)}"
     )
     if item.kind == "link":
-        line += f" -> {shown(bytes(item.data))}"
+        line += f" -> {spelled(bytes(item.data))}"
     if len(item.names) > 1:
         line += f" ({len(item.names)} hard links)"
     return line
@@ -115,51 +141,28 @@ def _extracted(eif: pathlib.Path, folder: pathlib.Path, *, as_json: bool) -> int
     return 0
 
 
-def _difference(first: pathlib.Path, second: pathlib.Path, *, as_json: bool) -> int:
+def _difference(first: pathlib.Path, second: pathlib.Path, *, is_all: bool, as_json: bool) -> int:
     with open_eif(first) as one, open_eif(second) as other:
-        changes = difference(one, other)
+        differing = difference(one, other)
         measured = [registers(image) for image in (one, other)]
     names = sorted(measured[0].keys() | measured[1].keys())
-    differing = [name for name in names if measured[0].get(name) != measured[1].get(name)]
     found = {
-        "same": not changes,
-        "pcrs_differ": differing,
+        "same": not differing.changes,
+        "pcrs_differ": [name for name in names if measured[0].get(name) != measured[1].get(name)],
         "pcrs": measured,
-        "changes": [change.described() for change in changes],
+        "packages": [package.described() for package in differing.packages],
+        "changes": [change.described() for change in differing.changes],
     }
-    output.show(found, as_json=as_json, text=_difference_told(changes, differing))
-    return 1 if changes else 0
-
-
-def _difference_told(changes: list[Change], differing: list[str]) -> str:
-    lines: list[str] = []
-    section = path = ""
-    for change in changes:
-        if (change.section, change.path) != (section, path):
-            section, path = change.section, change.path
-            touched = f" ({', '.join(change.pcrs)})" if change.pcrs else " (in no PCR)"
-            lines.append(f"{section}{': ' + path if path else ''}{touched}")
-        lines.append(f"  {_safe(change.what)}")
-        for sign, value in (("-", change.first), ("+", change.second)):
-            if value is not None:
-                lines.append(f"    {sign} {_safe(value)}")
-    files = len({(change.section, change.path) for change in changes if change.path})
-    if not changes:
-        lines.append("the same: every section and every file")
-    elif not differing:
-        lines.append("no PCR differs: a client that pins them takes either image")
-    else:
-        word = "file" if files == 1 else "files"
-        because = f" because of {files} {word}" if files else ""
-        lines.append(f"{' and '.join(differing)} differ{because}")
-    return "\n".join(lines)
+    text = "" if as_json else difference_text(differing, measured, is_all=is_all)
+    output.show(found, as_json=as_json, text=text)
+    return 1 if differing.changes else 0
 
 
 def _told(found: dict[str, Any]) -> str:
     kernel = "" if found["has_kernel"] else ", no kernel: for the sandbox alone"
     lines = [
         f"{_safe(found['path'])}: EIF version {found['version']}, {found['architecture']}{kernel}",
-        f"  default memory {found['default_memory']} bytes, default CPUs {found['default_cpus']}",
+        f"  default memory {as_size(found['default_memory'])}, CPUs {found['default_cpus']}",
         f"  CRC-32 {found['crc']}, right",
         "sections:",
     ]
@@ -182,12 +185,21 @@ def _told(found: dict[str, Any]) -> str:
     else:
         lines.append(f"signature: WRONG: {_safe(signature['problem'])}")
     lines += _runs_told(found["runs"])
-    lines.append("metadata, as its builder said:")
-    text = json.dumps(found["metadata"], indent=2, ensure_ascii=False)
-    lines += [f"  {_safe(line)}" for line in text.splitlines()]
+    if found["metadata"] is None:
+        lines.append("metadata: none")
+    else:
+        lines += _metadata_told(found["metadata"])
     if found["verified"]:
         lines.append("verified: structure, checksum, ramdisks and signature are right")
     return "\n".join(lines)
+
+
+def _metadata_told(metadata: dict[str, Any]) -> list[str]:
+    text = json.dumps(metadata, indent=2, ensure_ascii=False)
+    return [
+        "metadata, as its builder said:",
+        *(f"  {_safe(line)}" for line in text.splitlines()),
+    ]
 
 
 def _runs_told(runs: dict[str, Any]) -> list[str]:
@@ -207,8 +219,3 @@ def _runs_told(runs: dict[str, Any]) -> list[str]:
             value = json.dumps(settings.get(name), ensure_ascii=False)
             lines.append(f"  config {name} {_safe(value)}")
     return lines
-
-
-def _safe(text: str) -> str:
-    """Text of whoever made the image, without what a terminal would obey."""
-    return "".join(char if char.isprintable() else "�" for char in text)

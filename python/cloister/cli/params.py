@@ -70,5 +70,9 @@ def duration(text: str) -> dt.timedelta:
 
 def printable(text: str) -> str:
     """Text of a stranger, short and without control characters, for a message."""
-    shown = "".join(char if char.isprintable() else "�" for char in text[:80])
-    return shown + ("…" if len(text) > 80 else "")  # noqa: PLR2004 - the cut above
+    return without_controls(text[:80]) + ("…" if len(text) > 80 else "")  # noqa: PLR2004 - the cut
+
+
+def without_controls(text: str) -> str:
+    """Text of a stranger, without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "�" for char in text)

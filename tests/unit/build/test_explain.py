@@ -1,16 +1,19 @@
 """What is in an image, of any maker, and where two of them differ."""
 
+import datetime as dt
 import gzip
 import hashlib
 import json
+import lzma
 import pathlib
 import stat
+import struct
 
 import pytest
 from tests.support import eif_images
 from tests.support.ramdisks import FOLDER, LINK, Record, archive
 
-from cloister.build.eif import SigningPair
+from cloister.build.eif import SigningPair, open_eif
 from cloister.cli.main import run
 
 BOOT = archive(Record(name="init", data=b"init", mode=0o755))
@@ -198,7 +201,13 @@ def test_a_changed_file_is_named_with_what_changed_and_its_registers(
     found = described(capsys, first, "--diff", second, status=1)
     assert found["pcrs_differ"] == ["PCR0", "PCR2"]
     assert run(["describe", str(first), "--diff", str(second)]) == 1
-    assert "PCR0 and PCR2 differ because of 1 file" in capsys.readouterr().out
+    count = (
+        f"because of 1 file of ramdisk 1 (1 {what if what in ('added', 'removed') else 'changed'})"
+    )
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"PCR0 and PCR2 differ {count}",
+        "PCR1 is the same",
+    ]
 
 
 def test_a_link_that_leads_elsewhere_is_named(
@@ -219,6 +228,19 @@ def test_a_changed_setting_is_named_by_its_key(
     second = written(tmp_path / "b.eif", BOOT, archive(*told, *FILES))
     assert changes(capsys, first, second) == [
         ("ramdisk 1", "cloister/config.json", "`service.port`", APPLICATION)
+    ]
+
+
+def test_a_changed_variable_is_named_by_itself(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = []
+    for name, value in (("a", "1"), ("b", "2")):
+        told = json.dumps({"argv": ["/app"], "env": [["PATH", "/bin"], ["A", value]]}).encode()
+        records = (*TOLD[:2], Record(name="cloister/process.json", data=told), *FILES)
+        images.append(written(tmp_path / f"{name}.eif", BOOT, archive(*records)))
+    assert changes(capsys, *images) == [
+        ("ramdisk 1", "cloister/process.json", "`env.A`", APPLICATION)
     ]
 
 
@@ -339,3 +361,256 @@ def test_names_of_hard_links_are_compared(
     first = ours(tmp_path / "a.eif", *FILES, *linked)
     second = ours(tmp_path / "b.eif", *FILES, *apart)
     assert {change[2] for change in changes(capsys, first, second)} == {"hard links"}
+
+
+def test_a_name_is_never_cut(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two files of one deep folder would be one in the list."""
+    deep = "rootfs/" + "d" * 250 + "/"
+    records = [Record(name=deep + name) for name in ("one", "two")]
+    path = ours(tmp_path / "a.eif", Record(name=deep[:-1], kind=FOLDER, mode=0o755), *records)
+    found = described(capsys, path, "--tree")["ramdisks"]
+    assert isinstance(found, list)
+    assert {deep + "one", deep + "two"} <= {entry["path"] for entry in found[1]["entries"]}
+
+
+def pyc(time: int, code: bytes = b"code") -> bytes:
+    return b"\xa7\r\r\n" + bytes(4) + struct.pack("<II", time, 10) + code
+
+
+REASONS: dict[str, tuple[bytes, bytes, str]] = {
+    "compiled Python": (pyc(1), pyc(2), "only the time of its source"),
+    "other compiled Python": (pyc(1), pyc(2, b"more"), "from byte 8"),
+    "gzip": (
+        gzip.compress(b"x", mtime=1),
+        gzip.compress(b"x", mtime=2),
+        "only the time in its gzip header",
+    ),
+    "other gzip": (gzip.compress(b"x", mtime=1), gzip.compress(b"yy", mtime=1), "from byte"),
+    "text": (
+        b"a\nlevel = info\n",
+        b"a\nlevel = debug\n",
+        "line 2: `level = info` → `level = debug`",
+    ),
+    "a longer text": (b"a\n", b"a\nb\n", "line 2: (no such line) → `b`"),
+    "ends of lines": (b"a\nb\n", b"a\r\nb\r\n", "the ends of its lines"),
+    "a long line": (b"x" * 500 + b"1", b"x" * 500 + b"2", "xxx1` → `…xxx"),
+    "control characters": (b"\x1b[31m", b"\x1b[32m", "line 1: ` [31m` → ` [32m`"),
+    "binary": (b"\xff\0abc", b"\xff\0abd", "from byte 4"),
+    "a longer binary": (b"\xff\0", b"\xff\0a", "from byte 2"),
+}
+
+
+@pytest.mark.parametrize("what", REASONS)
+def test_why_a_content_differs_is_said_where_the_bytes_tell(
+    what: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other, reason = REASONS[what]
+    first = ours(tmp_path / "a.eif", *FILES, Record(name="rootfs/x", data=one))
+    second = ours(tmp_path / "b.eif", *FILES, Record(name="rootfs/x", data=other))
+    (change,) = described(capsys, first, "--diff", second, status=1)["changes"]  # type: ignore[attr-defined]
+    assert reason in change["note"]
+    assert change["first"].startswith(f"sha256 {hashlib.sha256(one).hexdigest()}, {len(one)} bytes")
+
+
+SITE = "rootfs/venv/lib/python3.11/site-packages"
+BEFORE = (
+    Record(name=f"{SITE}/idna-3.6.dist-info/METADATA", data=b"Name: idna\nVersion: 3.6\n\ntext"),
+    Record(name=f"{SITE}/same-1.dist-info/METADATA", data=b"Name: same\nVersion: 1\n"),
+    Record(
+        name="rootfs/var/lib/dpkg/status",
+        data=b"Package: libc6\nVersion: 1\n\nPackage: bash\nVersion: 5\n\n",
+    ),
+    Record(name="rootfs/lib/apk/db/installed", data=b"P:musl\nV:1.2\n\n"),
+    Record(name="rootfs/a/node_modules/@b/c/package.json", data=b'{"name":"@b/c","version":"1"}'),
+    Record(name="rootfs/a/package.json", data=b'{"name":"a","version":"1"}'),
+)
+AFTER = (
+    Record(name=f"{SITE}/idna-3.7.dist-info/METADATA", data=b"Name: idna\nVersion: 3.7\n\ntext"),
+    BEFORE[1],
+    Record(
+        name="rootfs/var/lib/dpkg/status",
+        data=b"Package: libc6\nVersion: 2\n\nPackage: bash\nVersion: 5\n\n",
+    ),
+    Record(name="rootfs/lib/apk/db/installed", data=b"P:musl\nV:1.2\n\nP:zlib\nV:1\n\n"),
+    Record(name="rootfs/a/node_modules/@b/c/package.json", data=b"not JSON"),
+    Record(name="rootfs/a/package.json", data=b'{"name":"a","version":"2"}'),
+)
+
+
+def test_packages_that_came_went_or_changed_are_named(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ours(tmp_path / "a.eif", *BEFORE)
+    second = ours(tmp_path / "b.eif", *AFTER)
+    packages = described(capsys, first, "--diff", second, status=1)["packages"]
+    assert isinstance(packages, list)
+    found = {(one["manager"], one["name"]): (one["first"], one["second"]) for one in packages}
+    assert found == {
+        ("Python", "idna"): ("3.6", "3.7"),
+        ("Debian", "libc6"): ("1", "2"),
+        ("Alpine", "zlib"): (None, "1"),
+        ("npm", "@b/c"): ("1", None),
+    }
+    assert run(["describe", str(first), "--diff", str(second)]) == 1
+    shown = capsys.readouterr().out
+    assert f"  Python idna: 3.6 → 3.7  ({SITE})" in shown
+    assert "  Alpine zlib: 1 came  (rootfs)" in shown
+    assert described(capsys, first, "--diff", first)["packages"] == []
+
+
+def test_of_many_files_the_first_are_shown_and_the_answer_is_last(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = [Record(name=f"rootfs/f{number:03}", data=b"1") for number in range(100)]
+    folder = [Record(name="rootfs/new", kind=FOLDER, mode=0o755)]
+    folder += [Record(name=f"rootfs/new/{number}") for number in range(9)]
+    other = [Record(name=record.name, data=b"2") for record in many]
+    first = ours(tmp_path / "a.eif", *FILES, *many)
+    second = ours(tmp_path / "b.eif", *FILES, *other, *folder)
+    assert run(["describe", str(first), "--diff", str(second)]) == 1
+    short = capsys.readouterr().out
+    assert "rootfs/f039" in short
+    assert "rootfs/f040" not in short
+    # 100 files and the folder are 101 lines to show.
+    assert "… and 61 more: --all shows them" in short
+    last = "PCR0 and PCR2 differ because of 110 files of ramdisk 1 (100 changed, 10 added)"
+    assert short.splitlines()[-2] == last
+    assert run(["describe", str(first), "--diff", str(second), "--all"]) == 1
+    whole = capsys.readouterr().out
+    assert all(f"* {record.name}\n" in whole for record in many)
+    assert all(f"+ {record.name}  (" in whole for record in folder)
+    assert whole.splitlines()[-2] == last
+    found = described(capsys, first, "--diff", second, status=1)["changes"]
+    assert len(found) == 110  # type: ignore[arg-type]
+    assert run(["describe", str(first), "--all"]) == 2
+
+
+def test_a_folder_that_came_is_one_line(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = [Record(name="rootfs/new", kind=FOLDER, mode=0o755)]
+    folder += [Record(name=f"rootfs/new/{number}") for number in range(3)]
+    first = ours(tmp_path / "a.eif", *FILES)
+    second = ours(tmp_path / "b.eif", *FILES, *folder, Record(name="rootfs/newer"))
+    assert run(["describe", str(first), "--diff", str(second)]) == 1
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "  + rootfs/new  (folder, drwxr-xr-x 0:0, 3 more in it)",
+        "  + rootfs/newer  (file, -rw-r--r-- 0:0, 0 bytes)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        (b"{}", b"{ }", ("metadata", "", "content (order or space, no key)", ())),
+        (
+            b'{"a":1,"b":2}',
+            b'{"b":2,"a":1}',
+            ("metadata", "", "content (order or space, no key)", ()),
+        ),
+        (None, b"{}", ("metadata", "", "added", ())),
+        (b"{}", None, ("metadata", "", "removed", ())),
+        (b"{}", b"no JSON", ("metadata", "", "`(not JSON)`", ())),
+    ],
+)
+def test_metadata_that_says_the_same_in_other_bytes_is_not_the_same(
+    first: bytes | None,
+    second: bytes | None,
+    what: tuple[str, str, str, tuple[str, ...]],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    application = archive(*TOLD, *FILES)
+    one = written(tmp_path / "a.eif", BOOT, application, metadata=first)
+    other = written(tmp_path / "b.eif", BOOT, application, metadata=second)
+    assert what in changes(capsys, one, other)
+    assert described(capsys, one, "--diff", one)["same"] is True
+
+
+def test_a_signature_that_cannot_be_read_is_a_difference(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = SigningPair.load(*eif_images.pair_files(tmp_path), now=eif_images.NOW)
+    unsigned = ours(tmp_path / "a.eif", *FILES)
+    signed = ours(tmp_path / "b.eif", *FILES, signing=pair)  # type: ignore[arg-type]
+    assert changes(capsys, unsigned, signed) == [("signature", "", "certificate", ("PCR8",))]
+    raw = bytearray(signed.read_bytes())
+    with open_eif(signed) as image:
+        assert image.signature is not None
+        raw[image.signature.offset + 12] ^= 0xFF
+    broken = tmp_path / "c.eif"
+    broken.write_bytes(eif_images.with_checksum(bytes(raw)))
+    assert changes(capsys, unsigned, broken) == [("signature", "", "added", ())]
+
+
+def test_what_is_verified_is_what_can_start_and_others_images_too(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours have what our launcher takes; linuxkit's have device nodes, and may be packed."""
+    for parts in (LINUXKIT, [gzip.compress(part) for part in LINUXKIT]):
+        path = written(tmp_path / "linuxkit.eif", *parts, kernel=b"kernel", cmdline=b"reboot=k")
+        assert described(capsys, path, "--verify")["verified"] is True
+    good = ours(tmp_path / "good.eif", *FILES)
+    bad = ours(tmp_path / "bad.eif", *FILES, Record(name="rootfs/device", kind=stat.S_IFCHR))
+    assert described(capsys, good, "--verify")["verified"] is True
+    error = described(capsys, bad, "--verify", status=65)["error"]
+    assert "rootfs/device" in str(error)
+    described(capsys, bad)
+    # Whatever else is asked for, and of both images.
+    for words in ((bad, "--tree"), (bad, "--extract", tmp_path / "out"), (good, "--diff", bad)):
+        assert "device" in str(described(capsys, *words, "--verify", status=65)["error"])
+    assert not (tmp_path / "out").exists()
+    described(capsys, good, "--diff", good, "--verify")
+
+
+def test_a_wrong_signature_is_shown_and_refused_when_verified(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = SigningPair.load(*eif_images.pair_files(tmp_path), now=eif_images.NOW)
+    path = ours(tmp_path / "a.eif", *FILES, signing=pair)  # type: ignore[arg-type]
+    described(capsys, path, "--verify")
+    raw = path.read_bytes().replace(b"program", b"pROGRAM")
+    path.write_bytes(eif_images.with_checksum(raw))
+    assert described(capsys, path)["signature"]["valid"] is False  # type: ignore[index]
+    assert "signature" in str(described(capsys, path, "--verify", status=65)["error"])
+
+
+def test_a_certificate_that_ended_is_said(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    for days, message in ((-1, "no enclave starts from it"), (1, "")):
+        until = now + dt.timedelta(days=days)
+        files = eif_images.pair_files(
+            tmp_path / f"{days}", not_before=now - dt.timedelta(days=9), not_after=until
+        )
+        pair = SigningPair.load(*files, now=now - dt.timedelta(days=2))
+        path = ours(tmp_path / "a.eif", *FILES, signing=pair)  # type: ignore[arg-type]
+        assert run(["describe", str(path)]) == 0
+        found = capsys.readouterr().err
+        assert (message in found) if message else not found
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_ramdisk_that_cannot_be_read_is_refused_at_its_place(
+    is_packed: bool,  # noqa: FBT001 - a parameter of the test
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The offset is that of the file, or of what was unpacked."""
+    broken = archive(*FILES).replace(b"070701", b"070709", 1)
+    path = written(tmp_path / "a.eif", BOOT, gzip.compress(broken) if is_packed else broken)
+    at = 0 if is_packed else path.read_bytes().index(b"070709")
+    error = described(capsys, path, "--tree", status=65)["error"]
+    assert f"offset {at}: not an uncompressed `newc` header" in str(error)
+    described(capsys, ours(tmp_path / "b.eif", *FILES), "--tree")
+
+
+def test_a_method_of_compression_that_is_not_read_is_named(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "a.eif", BOOT, lzma.compress(archive(*FILES)))
+    error = described(capsys, path, "--tree", status=65)["error"]
+    assert "packed with xz" in str(error)
+    runs = described(capsys, path)["runs"]
+    assert "packed with xz" in str(runs)

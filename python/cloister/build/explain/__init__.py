@@ -5,8 +5,20 @@ compressed ramdisks, several archives in one) is shown as it is. The structure
 around it is read strictly.
 """
 
+from cloister.build.explain.change import Change
 from cloister.build.explain.contents import Contents, Item, contents
-from cloister.build.explain.difference import Change, difference, registers
+from cloister.build.explain.difference import Difference, difference, registers
 from cloister.build.explain.extract import extract
+from cloister.build.explain.packages import PackageChange
 
-__all__ = ["Change", "Contents", "Item", "contents", "difference", "extract", "registers"]
+__all__ = [
+    "Change",
+    "Contents",
+    "Difference",
+    "Item",
+    "PackageChange",
+    "contents",
+    "difference",
+    "extract",
+    "registers",
+]

@@ -11,13 +11,14 @@ import mmap
 import pathlib
 import stat
 import tempfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from cloister.build import cpio
 from cloister.build.eif import Eif, Section
-from cloister.build.rootfs import shown
+from cloister.build.eif.layout import SECTION_BYTES
+from cloister.build.explain import packed
+from cloister.build.explain.names import spelled
 from cloister.errors import MalformedImage
 
 
@@ -51,7 +52,7 @@ class Item:
     def described(self) -> dict[str, Any]:
         """One object with stable keys; ``sha256`` is there for files."""
         found: dict[str, Any] = {
-            "path": shown(self.path),
+            "path": spelled(self.path),
             "kind": self.kind,
             "mode": f"{stat.S_IMODE(self.mode):04o}",
             "uid": self.uid,
@@ -62,9 +63,9 @@ class Item:
         if self.kind == "file":
             found["sha256"] = hashlib.sha256(self.data).hexdigest()
         if self.kind == "link":
-            found["target"] = shown(bytes(self.data))
+            found["target"] = spelled(bytes(self.data))
         if len(self.names) > 1:
-            found["hard_links"] = [shown(name) for name in self.names if name != self.path]
+            found["hard_links"] = [spelled(name) for name in self.names if name != self.path]
         return found
 
 
@@ -101,14 +102,20 @@ def contents(image: Eif) -> Iterator[list[Contents]]:
 
 @contextlib.contextmanager
 def _ramdisk(number: int, section: Section) -> Iterator[Contents]:
-    if bytes(section.payload[:2]) != GZIP:
-        yield _read(number, section.payload, section.offset, compression="")
+    method = packed.compression(section.payload)
+    at = section.offset + SECTION_BYTES
+    if not method:
+        yield _read(number, section.payload, at, compression="")
         return
+    if method != "gzip":
+        raise MalformedImage(
+            f"ramdisk at offset {at}: it is packed with {method}, which is not read here"
+        )
     with tempfile.TemporaryFile() as file:
-        _decompress(section, file)
-        if not file.tell():
-            raise MalformedImage(f"ramdisk at offset {section.offset}: nothing is compressed in it")
+        packed.unpack(section, file)
         file.flush()
+        if not file.tell():
+            raise MalformedImage(f"ramdisk at offset {at}: nothing is compressed in it")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         yield _read(number, memoryview(mapped), 0, compression="gzip")
         # Items may outlive the block; the mapping goes with the last of them.
@@ -152,33 +159,6 @@ def _linked(same: list[cpio.Entry]) -> tuple[tuple[bytes, ...], memoryview]:
     return tuple(dict.fromkeys(entry.path for entry in same)), carrier.data
 
 
-def _decompress(section: Section, file: Any) -> None:  # noqa: ANN401 - a binary temporary file
-    reader = zlib.decompressobj(31)  # a gzip header, the largest window (zlib.h, inflateInit2)
-    written = 0
-    at = 0
-    try:
-        while at < section.size and not reader.eof:
-            block = bytes(section.payload[at : at + BLOCK_BYTES])
-            at += len(block)
-            while block and not reader.eof:
-                found = reader.decompress(block, BLOCK_BYTES)
-                written += len(found)
-                if written > max(RATIO_FROM, RATIO * at):
-                    raise MalformedImage(
-                        f"ramdisk at offset {section.offset}: unpacks to more than {RATIO} times"
-                        " its size: a decompression bomb"
-                    )
-                file.write(found)
-                block = reader.unconsumed_tail
-        file.write(reader.flush())
-    except zlib.error as problem:
-        raise MalformedImage(
-            f"ramdisk at offset {section.offset}: not gzip as it says: {problem}"
-        ) from None
-    if not reader.eof:
-        raise MalformedImage(f"ramdisk at offset {section.offset}: its gzip stream has no end")
-
-
 def file_in(found: list[Contents], path: str) -> bytes | None:
     """A small file of the application's ramdisks, the last that has it; ``None``: none has."""
     for one in reversed(found):
@@ -188,15 +168,20 @@ def file_in(found: list[Contents], path: str) -> bytes | None:
     return None
 
 
+def is_same(one: memoryview, other: memoryview) -> bool:
+    """Whether the bytes are the same; by blocks, for memoryviews compare item by item."""
+    return len(one) == len(other) and all(
+        bytes(one[at : at + BLOCK_BYTES]) == bytes(other[at : at + BLOCK_BYTES])
+        for at in range(0, len(one), BLOCK_BYTES)
+    )
+
+
 def on_disk(path: pathlib.Path) -> str:
     """A path for a message."""
-    return shown(str(path).encode("utf-8", "surrogateescape"))
+    return spelled(str(path).encode("utf-8", "surrogateescape"))
 
 
-GZIP = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 20
-RATIO = 200
-RATIO_FROM = 256 << 20
 MAX_SHOWN_BYTES = 1 << 20
 _KINDS = {
     stat.S_IFREG: "file",

@@ -6,46 +6,34 @@ PCR2 the other ramdisks; PCR8 the signing certificate. Header and metadata are i
 
 import dataclasses
 import hashlib
-import json
-import stat
 from collections.abc import Iterator
-from typing import Any
 
 from cloister.build.eif import Eif, Kind, Section, metadata, signature
 from cloister.build.eif.measure import Measuring, Pcrs
-from cloister.build.explain.contents import Contents, Item, contents
-from cloister.build.rootfs import shown
+from cloister.build.explain.change import Change
+from cloister.build.explain.contents import Contents, contents, is_same
+from cloister.build.explain.files import changed_files
+from cloister.build.explain.keys import changed_keys, flat
+from cloister.build.explain.names import spelled
+from cloister.build.explain.packages import PackageChange, packages
 from cloister.errors import MalformedImage
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One thing that is not the same.
+class Difference:
+    """Everything in which two images differ.
 
     Args:
-        section: ``header``, ``kernel``, ``cmdline``, ``metadata``, ``signature``, ``ramdisk 0``, …
-        path: The file; empty: the section itself.
-        what: The attribute: ``content``, ``mode``, ``owner``, ``time``, ``link``, ``kind``,
-            ``hard links``, ``added``, ``removed``, or a key of a JSON file.
-        first: What the first image has; ``None``: nothing.
-        second: What the second has.
-        pcrs: Registers that it touches.
+        changes: In the order of the format, files by the bytes of their path.
+        packages: Packages whose lists say that they came, went or have another version.
     """
 
-    section: str
-    path: str = ""
-    what: str
-    first: str | None
-    second: str | None
-    pcrs: tuple[str, ...]
-
-    def described(self) -> dict[str, Any]:
-        """One object with stable keys."""
-        return dataclasses.asdict(self) | {"pcrs": list(self.pcrs)}
+    changes: list[Change]
+    packages: list[PackageChange]
 
 
-def difference(first: Eif, second: Eif) -> list[Change]:
-    """Everything in which two images differ, in the order of the format.
+def difference(first: Eif, second: Eif) -> Difference:
+    """Everything in which two images differ; nothing: header and sections are the same, to the bit.
 
     Raises:
         MalformedImage: A ramdisk of one of them cannot be read.
@@ -54,6 +42,7 @@ def difference(first: Eif, second: Eif) -> list[Change]:
     for kind in (Kind.KERNEL, Kind.CMDLINE):
         found += _blob(kind, first.one(kind), second.one(kind))
     found += _metadata(first, second)
+    listed: list[PackageChange] = []
     with contents(first) as one, contents(second) as other:
         for number in range(max(len(one), len(other))):
             found += _ramdisk(
@@ -61,8 +50,10 @@ def difference(first: Eif, second: Eif) -> list[Change]:
                 (first.ramdisks[number], one[number]) if number < len(one) else None,
                 (second.ramdisks[number], other[number]) if number < len(other) else None,
             )
+            if number < min(len(one), len(other)):
+                listed += packages(one[number].items, other[number].items)
     found += _signature(first, second)
-    return found
+    return Difference(changes=found, packages=listed)
 
 
 def registers(image: Eif) -> dict[str, str]:
@@ -78,39 +69,67 @@ def _header(first: Eif, second: Eif) -> Iterator[Change]:
         one, other = getattr(first, what), getattr(second, what)
         if one != other:
             yield Change(section="header", what=what, first=str(one), second=str(other), pcrs=())
+    orders = [
+        ", ".join(section.kind.name.lower() for section in image.sections)
+        for image in (first, second)
+    ]
+    # Otherwise a section came or went, which is told at its place.
+    if orders[0] != orders[1] and sorted(orders[0].split()) == sorted(orders[1].split()):
+        yield Change(section="header", what="order", first=orders[0], second=orders[1], pcrs=())
 
 
 def _blob(kind: Kind, first: Section | None, second: Section | None) -> Iterator[Change]:
     name = kind.name.lower()
     if first is None or second is None:
-        if first is not second:
-            what = "added" if first is None else "removed"
-            yield Change(
-                section=name,
-                what=what,
-                first=None if first is None else _hash(first.payload),
-                second=None if second is None else _hash(second.payload),
-                pcrs=_BOOT,
-            )
-    elif first.payload != second.payload:
+        yield from _presence(name, first, second, _BOOT)
+    elif not is_same(first.payload, second.payload):
         if kind is Kind.CMDLINE:
-            one, other = shown(bytes(first.payload)), shown(bytes(second.payload))
+            one, other = spelled(bytes(first.payload)), spelled(bytes(second.payload))
         else:
             one, other = _hash(first.payload), _hash(second.payload)
         yield Change(section=name, what="content", first=one, second=other, pcrs=_BOOT)
 
 
+def _presence(
+    name: str, first: Section | None, second: Section | None, pcrs: tuple[str, ...]
+) -> Iterator[Change]:
+    """A section that one of the images lacks, if one does."""
+    if (first is None) != (second is None):
+        yield Change(
+            section=name,
+            what="added" if first is None else "removed",
+            first=None if first is None else _hash(first.payload),
+            second=None if second is None else _hash(second.payload),
+            pcrs=pcrs,
+        )
+
+
+def _content(
+    name: str, what: str, first: Section, second: Section, pcrs: tuple[str, ...]
+) -> Change:
+    return Change(
+        section=name,
+        what=what,
+        first=_hash(first.payload),
+        second=_hash(second.payload),
+        pcrs=pcrs,
+    )
+
+
 def _metadata(first: Eif, second: Eif) -> Iterator[Change]:
     one, other = first.one(Kind.METADATA), second.one(Kind.METADATA)
-    flat = [_flat_metadata(section) for section in (one, other)]
-    yield from _keys("metadata", "", flat[0], flat[1], ())
+    if one is None or other is None:
+        yield from _presence("metadata", one, other, ())
+        return
+    if is_same(one.payload, other.payload):
+        return
+    changes = list(changed_keys("metadata", "", _flat_metadata(one), _flat_metadata(other), ()))
+    yield from changes or [_content("metadata", "content (order or space, no key)", one, other, ())]
 
 
-def _flat_metadata(section: Section | None) -> dict[str, str]:
-    if section is None:
-        return {}
+def _flat_metadata(section: Section) -> dict[str, str]:
     try:
-        return _flat(metadata.decode(section.payload))
+        return flat(metadata.decode(section.payload))
     except MalformedImage:
         return {"(not JSON)": _hash(section.payload)}
 
@@ -128,14 +147,11 @@ def _signature(first: Eif, second: Eif) -> Iterator[Change]:
             second=_sha256(certificates[1]),
             pcrs=("PCR8",),
         )
-    elif one is not None and other is not None and one.payload != other.payload:
-        yield Change(
-            section="signature",
-            what="content",
-            first=_hash(one.payload),
-            second=_hash(other.payload),
-            pcrs=(),
-        )
+    elif one is None or other is None:
+        # It is there and has no certificate that could be read.
+        yield from _presence("signature", one, other, ())
+    elif not is_same(one.payload, other.payload):
+        yield _content("signature", "content", one, other, ())
 
 
 def _certificate(section: Section) -> bytes | None:
@@ -152,137 +168,15 @@ def _ramdisk(
     name = f"ramdisk {number}"
     pcrs = _BOOT if number == 0 else _APPLICATION
     if first is None or second is None:
-        there = first or second
-        yield Change(
-            section=name,
-            what="added" if first is None else "removed",
-            first=None if first is None else _hash(first[0].payload),
-            second=None if second is None else _hash(second[0].payload),
-            pcrs=pcrs if there else (),
-        )
+        yield from _presence(name, first and first[0], second and second[0], pcrs)
         return
-    if first[0].payload == second[0].payload:
+    if is_same(first[0].payload, second[0].payload):
         return
-    changes = list(_files(name, first[1].items, second[1].items, pcrs))
+    changes = list(changed_files(name, first[1].items, second[1].items, pcrs))
     yield from changes
     if not changes:
         # The same files in other bytes: the archives are written in another way.
-        yield Change(
-            section=name,
-            what="archive (order, inode numbers, padding or compression; no file)",
-            first=_hash(first[0].payload),
-            second=_hash(second[0].payload),
-            pcrs=pcrs,
-        )
-
-
-def _files(
-    section: str, first: dict[bytes, Item], second: dict[bytes, Item], pcrs: tuple[str, ...]
-) -> Iterator[Change]:
-    for path in sorted(first.keys() | second.keys()):
-        one, other = first.get(path), second.get(path)
-        if one is not None and other is not None:
-            yield from _item(section, one, other, pcrs)
-        else:
-            yield Change(
-                section=section,
-                path=shown(path),
-                what="added" if one is None else "removed",
-                first=None if one is None else _shown_item(one),
-                second=None if other is None else _shown_item(other),
-                pcrs=pcrs,
-            )
-
-
-def _item(section: str, one: Item, other: Item, pcrs: tuple[str, ...]) -> Iterator[Change]:
-    path = shown(one.path)
-
-    def change(what: str, first: str, second: str) -> Change:
-        return Change(section=section, path=path, what=what, first=first, second=second, pcrs=pcrs)
-
-    if one.kind != other.kind:
-        yield change("kind", one.kind, other.kind)
-        return
-    if one.data != other.data:
-        if one.kind == "link":
-            yield change("link", shown(bytes(one.data)), shown(bytes(other.data)))
-        else:
-            inner = _json_keys(section, path, one, other, pcrs)
-            yield from inner or [
-                change("content", _shown_data(one, other), _shown_data(other, one))
-            ]
-    if stat.S_IMODE(one.mode) != stat.S_IMODE(other.mode):
-        yield change("mode", f"{stat.S_IMODE(one.mode):04o}", f"{stat.S_IMODE(other.mode):04o}")
-    if (one.uid, one.gid) != (other.uid, other.gid):
-        yield change("owner", f"{one.uid}:{one.gid}", f"{other.uid}:{other.gid}")
-    if one.mtime != other.mtime:
-        yield change("time", str(one.mtime), str(other.mtime))
-    if one.names != other.names:
-        yield change(
-            "hard links",
-            ", ".join(shown(name) for name in one.names),
-            ", ".join(shown(name) for name in other.names),
-        )
-
-
-def _json_keys(
-    section: str, path: str, one: Item, other: Item, pcrs: tuple[str, ...]
-) -> list[Change]:
-    """Changes of what the enclave is told about itself, key by key."""
-    if path not in TOLD or max(len(one.data), len(other.data)) > MAX_TOLD_BYTES:
-        return []
-    try:
-        flat = [_flat(json.loads(bytes(item.data))) for item in (one, other)]
-    except (ValueError, RecursionError):
-        return []
-    return list(_keys(section, path, flat[0], flat[1], pcrs))
-
-
-def _keys(
-    section: str, path: str, first: dict[str, str], second: dict[str, str], pcrs: tuple[str, ...]
-) -> Iterator[Change]:
-    for name in sorted(first.keys() | second.keys()):
-        if first.get(name) != second.get(name):
-            yield Change(
-                section=section,
-                path=path,
-                what=f"`{name}`",
-                first=first.get(name),
-                second=second.get(name),
-                pcrs=pcrs,
-            )
-
-
-def _flat(value: Any, at: str = "") -> dict[str, str]:  # noqa: ANN401 - any JSON
-    """A JSON value as one text for each leaf, by its path."""
-    if isinstance(value, dict) and (value or not at):
-        found: dict[str, str] = {}
-        for key, inner in value.items():
-            found |= _flat(inner, f"{at}.{key}" if at else str(key))
-        return found
-    return {at or "(whole)": json.dumps(value, ensure_ascii=False, sort_keys=True)}
-
-
-def _shown_data(one: Item, other: Item) -> str:
-    """Digest and length of a file, and where it starts to differ."""
-    return (
-        f"sha256 {hashlib.sha256(one.data).hexdigest()}, {len(one.data)} bytes,"
-        f" first difference at {_first_difference(one.data, other.data)}"
-    )
-
-
-def _first_difference(one: memoryview, other: memoryview) -> int:
-    shorter = min(len(one), len(other))
-    at = 0
-    while at < shorter and one[at : at + BLOCK_BYTES] == other[at : at + BLOCK_BYTES]:
-        at += BLOCK_BYTES
-    while at < shorter and one[at] == other[at]:
-        at += 1
-    return min(at, shorter)
-
-
-def _shown_item(item: Item) -> str:
-    return f"{item.kind}, {stat.filemode(item.mode)} {item.uid}:{item.gid}, {len(item.data)} bytes"
+        yield _content(name, ARCHIVE, first[0], second[0], pcrs)
 
 
 def _hash(payload: memoryview) -> str:
@@ -293,8 +187,6 @@ def _sha256(data: bytes | None) -> str | None:
     return None if data is None else f"sha256 {hashlib.sha256(data).hexdigest()}"
 
 
+ARCHIVE = "archive (order, inode or device numbers, padding or compression; no file)"
 _BOOT = ("PCR0", "PCR1")
 _APPLICATION = ("PCR0", "PCR2")
-TOLD = ("cloister/config.json", "cloister/process.json")
-MAX_TOLD_BYTES = 1 << 20
-BLOCK_BYTES = 1 << 16

@@ -16,6 +16,7 @@ from typing import Any
 
 from cloister.build.eif import Eif, Kind
 from cloister.build.explain.contents import Contents, Item, contents, on_disk
+from cloister.build.explain.names import spelled
 from cloister.build.rootfs import shown
 from cloister.errors import MalformedImage, OutputError
 
@@ -67,7 +68,7 @@ def _ramdisk(found: Contents, folder: pathlib.Path) -> list[str]:
         for path, item in found.items.items():
             _check(path)
             if item.kind not in ("file", "folder", "link"):
-                left_out.append(f"{name}/{shown(path)} ({item.kind})")
+                left_out.append(f"{name}/{spelled(path)} ({item.kind})")
                 continue
             with _parent(root, path) as parent:
                 _make(parent, path.rpartition(b"/")[2], item, root, written)
@@ -79,7 +80,7 @@ def _ramdisk(found: Contents, folder: pathlib.Path) -> list[str]:
                 _set_mode(parent, path.rpartition(b"/")[2], mode)
     finally:
         os.close(root)
-    listed = {shown(path): _owner(item) for path, item in found.items.items()}
+    listed = {spelled(path): _owner(item) for path, item in found.items.items()}
     (folder / f"{name}.json").write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
     return left_out
 
