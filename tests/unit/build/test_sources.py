@@ -260,6 +260,17 @@ def test_device_nodes_in_dev_are_left_out_and_said(tmp_path: pathlib.Path) -> No
     assert image.tree.node(b"dev/null") is None
 
 
+def test_an_empty_file_that_a_builder_mounted_over_is_not_there(tmp_path: pathlib.Path) -> None:
+    """One of buildah stays when the base has none; `localhost` would then have no address."""
+    stubs = [file(f"etc/{name}", b"") for name in ("hosts", "resolv.conf", "hostname")]
+    others = [file("etc/empty", b""), file("hosts", b"")]
+    tree = merged(tmp_path, si.layer(folder("etc")), si.layer(*stubs, *others))
+    assert shown(tree) == {"etc": None, "etc/empty": b"", "hosts": b""}
+    own = [file("etc/hosts", b"127.0.0.1 localhost\n"), symlink("etc/resolv.conf", "../run/x")]
+    tree = merged(tmp_path, si.layer(folder("etc"), *own, folder("etc/hostname")))
+    assert len(tree) == 4
+
+
 def test_the_name_of_an_image_is_the_digest_of_its_configuration(tmp_path: pathlib.Path) -> None:
     raw = json.dumps(si.configuration(LAYERS)).encode()
     image = SavedImage(si.docker_save(tmp_path / "i.tar", LAYERS), tmp_path)

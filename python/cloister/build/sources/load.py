@@ -17,6 +17,7 @@ from cloister.build.sources.documents import Document
 from cloister.build.sources.limits import Budget, Limits
 from cloister.build.sources.merge import Merging
 from cloister.build.sources.saved import Saved, Wanted
+from cloister.build.sources.stub import remove_stubs
 from cloister.build.sources.unpack import Unpacker
 from cloister.errors import MalformedImage, MissingInput, UsageError
 
@@ -129,6 +130,7 @@ class SavedImage:
             finally:
                 for check in checks:
                     check.cancel()
+        remove_stubs(merging.tree)
         return BuiltImage(
             tree=merging.tree,
             config=self.config,
