@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloister.build.builders import BuildRequest, Native, Unusable, child, choose
+from cloister.build.builders import (
+    Buildah,
+    BuildRequest,
+    Native,
+    Podman,
+    Unusable,
+    child,
+    choose,
+)
+from cloister.build.builders.buildah import _Bases
 from cloister.build.builders.docker import Docker
 from cloister.build.builders.output import MAX_CHARACTERS, MAX_PENDING_BYTES, Lines, clean
 from cloister.build.builders.stage import staged
@@ -83,13 +92,16 @@ def test_a_program_that_is_not_there_is_unusable_and_says_what_to_install() -> N
     assert "apt install" in problem.fix
 
 
-def test_a_daemon_that_does_not_answer_is_unusable_within_two_seconds(
-    tmp_path: pathlib.Path,
+@pytest.mark.parametrize("builder", [Docker, Buildah, Podman])
+def test_a_builder_that_does_not_answer_is_unusable_and_a_slow_one_is_not(
+    builder: type[Docker | Buildah], tmp_path: pathlib.Path
 ) -> None:
-    slow = script(tmp_path / "docker", "import time; time.sleep(60)")
+    answer = '{"Client": {"Version": "20.10"}, "Server": {"Os": "linux"}}'
+    slow = script(tmp_path / "slow", f"import time; time.sleep(2.5); print('{answer}')")
+    assert builder(program=str(slow)).unusable() is None
     started = time.monotonic()
-    problem = Docker(program=str(slow)).unusable()
-    assert time.monotonic() - started < 3
+    problem = builder(program=str(slow), patience=0.2).unusable()
+    assert time.monotonic() - started < 2
     assert problem is not None
     assert "did not answer" in problem.reason
 
@@ -302,6 +314,22 @@ def test_a_file_that_cannot_be_read_is_named(context: pathlib.Path) -> None:
     (context / "closed").chmod(0)
     with pytest.raises(InputError, match="closed"), staged(request(context), print):
         pass
+
+
+def test_a_stage_is_no_base_however_buildah_names_it() -> None:
+    """1.28 prints the identity of a stage that another one starts from."""
+    stage, base = "5d" * 32, "c0" * 32
+    bases = _Bases(f"FROM debian:12 AS python\nFROM python AS build\nFROM {base}\n")
+    for line in (
+        "[1/4] STEP 1/2: FROM debian:12 AS python",
+        "[1/4] STEP 2/2: RUN echo FROM nowhere",
+        f"[2/4] STEP 1/2: FROM {stage} AS build",
+        "[3/4] STEP 1/1: FROM build",
+        f"[4/4] STEP 1/1: FROM {base}",
+        "STEP 1: FROM scratch",
+    ):
+        bases.read(line)
+    assert bases.found == ["debian:12", base]
 
 
 def test_a_base_has_the_digest_of_its_registry() -> None:

@@ -15,13 +15,11 @@ from typing import Any
 
 from cloister.build.builders import child
 from cloister.build.builders.leftover import Leftover
-from cloister.build.builders.protocol import BuildRequest, Tell, Unusable
+from cloister.build.builders.protocol import PROBE_SECONDS, BuildRequest, Tell, Unusable
 from cloister.build.builders.stage import Stage, staged
 from cloister.build.builders.stored import Saved, not_there, read_identity, with_digest
 from cloister.errors import UsageError
 
-PROBE_SECONDS = 0.9
-"""Of each of two questions: ``unusable`` answers within two seconds."""
 SECRETS_SINCE = (1, 23)
 """First version of buildah with ``--secret`` (its release notes); podman 3.3 and later carry it."""
 
@@ -34,11 +32,13 @@ class Buildah:
         program: The program.
         options: Its own options, before the command: ``--root``.
         variables: Added to its environment.
+        patience: Seconds that it may take to say that it works.
     """
 
     program: str = "buildah"
     options: tuple[str, ...] = ()
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    patience: float = PROBE_SECONDS
     name: str = "buildah"
 
     def unusable(self) -> Unusable | None:
@@ -49,9 +49,7 @@ class Buildah:
             # A store of its own, as looking at the user's would make it where there is none.
             store = ("--root", f"{folder}/root", "--runroot", f"{folder}/run")
             try:
-                child.ask(
-                    [*self._tool(()), *store, "--storage-driver=vfs", "info"], PROBE_SECONDS * 2
-                )
+                child.ask([*self._tool(()), *store, "--storage-driver=vfs", "info"], self.patience)
             except child.NoAnswer as problem:
                 return Unusable(
                     f"`{self.program} info` failed: {problem}",
@@ -72,19 +70,19 @@ class Buildah:
         with staged(request, tell) as stage, Leftover(tool, self._listing(), tell):
             identity_file = stage.folder / "identity"
             words = [*_words(request, stage), f"--iidfile={identity_file}"]
-            bases: list[str] = []
+            bases = _Bases.of(request, stage)
             # What they leave in their folder for temporary files when stopped goes with it.
             tool_here = ["env", f"TMPDIR={stage.folder}", *tool]
             ended, lacks_runtime = self._run(tool_here, [*words, str(stage.context)], bases, tell)
             if ended.status and lacks_runtime:
                 tell(f"{self.name}: no container can be started here, trying --isolation=chroot")
-                bases.clear()
+                bases = _Bases.of(request, stage)
                 words.append("--isolation=chroot")
                 ended, _ = self._run(tool_here, [*words, str(stage.context)], bases, tell)
             if ended.status:
                 raise child.failure(self.name, ended, stage.hint(ended.last))
             identity = read_identity(identity_file, self.name)
-            used = tuple(self._base(tool, base) for base in bases)
+            used = tuple(self._base(tool, base) for base in bases.found)
             yield self._saved(tool, identity, bases=used, left_out=stage.left_out)
 
     def find(self, reference: str) -> Saved:
@@ -133,18 +131,14 @@ class Buildah:
         return tool
 
     def _run(
-        self, tool: list[str], words: list[str], bases: list[str], tell: Tell
+        self, tool: list[str], words: list[str], bases: "_Bases", tell: Tell
     ) -> tuple[child.Ended, bool]:
         lacks_runtime = False
-        stages: set[str] = set()
 
         def line(text: str) -> None:
             nonlocal lacks_runtime
             lacks_runtime |= _NO_RUNTIME.search(text) is not None
-            if match := _FROM.match(text):
-                if match[1] not in bases and match[1].lower() not in stages:
-                    bases.append(match[1])
-                stages.add((match[2] or "").lower())
+            bases.read(text)
             if not _NOT_A_WARNING.search(text):
                 tell(text)
 
@@ -197,6 +191,34 @@ class Podman(Buildah):
         return True
 
 
+class _Bases:
+    """Reads base images from what they print: nothing else says what was used.
+
+    Args:
+        written: What a person wrote, where a base is named: Dockerfile and build arguments.
+    """
+
+    def __init__(self, written: str) -> None:
+        self.found: list[str] = []
+        self._written = written
+        self._stages: set[str] = set()
+
+    @classmethod
+    def of(cls, request: BuildRequest, stage: Stage) -> "_Bases":
+        text = stage.dockerfile.read_text(encoding="utf-8", errors="replace")
+        return cls("\n".join([text, *request.build_args.values()]))
+
+    def read(self, line: str) -> None:
+        match = _FROM.match(line)
+        if match is None:
+            return
+        # A stage that another one starts from is named by its identity, which nobody wrote.
+        is_made = _IDENTITY.fullmatch(match[1]) is not None and match[1] not in self._written
+        if not is_made and match[1] not in self.found and match[1].lower() not in self._stages:
+            self.found.append(match[1])
+        self._stages.add((match[2] or "").lower())
+
+
 def _words(request: BuildRequest, stage: Stage) -> list[str]:
     words = [
         "--layers",
@@ -219,6 +241,7 @@ _FROM = re.compile(
     r"(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: FROM (?:--\S+ +)*(?!scratch\b)(\S+)(?: +AS +(\S+))?",
     re.IGNORECASE,
 )
+_IDENTITY = re.compile(r"[0-9a-f]{64}")
 _NO_RUNTIME = re.compile(r"error running container: from \S+ (?:creat|start)ing container")
 _NOT_A_WARNING = re.compile(r"build args were not consumed: \[TARGETARCH TARGETOS TARGETPLATFORM\]")
 """buildah 1.28 sets these itself, for ``--platform``."""

@@ -14,13 +14,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cloister.build.builders import child
-from cloister.build.builders.protocol import BuildRequest, Tell, Unusable
+from cloister.build.builders.protocol import PROBE_SECONDS, BuildRequest, Tell, Unusable
 from cloister.build.builders.stage import Stage, staged
 from cloister.build.builders.stored import Saved, not_there, read_identity, with_digest
 from cloister.errors import UsageError
 
-PROBE_SECONDS = 1.9
-"""``unusable`` answers within two seconds."""
 BUILDX_SINCE = 23
 """First major version of a client whose BuildKit is a plugin (Docker Engine 23.0 release notes)."""
 
@@ -33,11 +31,13 @@ class Docker:
         program: The client.
         variables: Added to its environment: ``DOCKER_HOST``.
         buildkit: ``False``: the classic builder, whatever there is.
+        patience: Seconds that its daemon may take to say that it works.
     """
 
     program: str = "docker"
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
     buildkit: bool = True
+    patience: float = PROBE_SECONDS
     name: str = "docker"
 
     def unusable(self) -> Unusable | None:
@@ -138,7 +138,7 @@ class Docker:
     def _versions(self) -> "_Versions | None":
         command = [*self._docker(), "version", "--format={{json .}}"]
         try:
-            told = json.loads(child.ask(command, PROBE_SECONDS))
+            told = json.loads(child.ask(command, self.patience))
             return _Versions(
                 client=int(str(told["Client"]["Version"]).split(".")[0]),
                 server_os=str(told["Server"]["Os"]),

@@ -6,6 +6,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
+PROBE_SECONDS = 10.0
+"""How long a builder may take to say that it works. On a machine that is busy, buildah and podman
+take two seconds and more; one that would have worked must not be passed over for that."""
 Tell = Callable[[str], None]
 """Called with one line of progress, without control characters."""
 
@@ -89,7 +92,7 @@ class Builder(Protocol):
         """``docker``, ``buildah``, ``podman`` or ``native``."""
 
     def unusable(self) -> Unusable | None:
-        """Why it does not work here; ``None``: it works. Quick, and changes nothing."""
+        """Why it does not work here; ``None``: it works. Quick where it does; changes nothing."""
 
 
 @runtime_checkable
