@@ -1,9 +1,10 @@
 """Dockerfiles as the native builder reads and runs them, and the line of each refusal."""
 
 import gzip
+import hashlib
 import os
 import pathlib
-import random
+import re
 import signal
 import socket
 import stat
@@ -15,11 +16,12 @@ from tests.support import saved_images
 
 from cloister.build.command import check_command
 from cloister.build.dockerfile import BuiltImage, run
+from cloister.build.dockerfile.expand import expand
+from cloister.build.dockerfile.glob import compiled
 from cloister.build.dockerfile.ignore import Ignore
 from cloister.build.dockerfile.parse import parse
 from cloister.build.dockerfile.place import Place
 from cloister.build.dockerfile.run import Options
-from cloister.build.dockerfile.expand import expand
 from cloister.build.dockerfile.words import split
 from cloister.build.rootfs import Directory, File, Symlink
 from cloister.errors import MalformedImage, MissingInput
@@ -59,7 +61,9 @@ def paths(image: BuiltImage) -> list[str]:
 
 
 def bytes_of_tar() -> bytes:
-    return saved_images.layer(saved_images.file("from-archive", random.Random(1).randbytes(9000)))
+    # Bytes that do not compress, and the same ones each time.
+    data = hashlib.shake_256(b"archive").digest(9000)
+    return saved_images.layer(saved_images.file("from-archive", data))
 
 
 def content(image: BuiltImage, path: str) -> bytes:
@@ -419,6 +423,33 @@ def test_dockerignore(tmp_path: pathlib.Path, patterns: str, left: list[str]) ->
     ignore = Ignore.read(patterns, ".dockerignore")
     names = ("a", "b/c", "b/d/e.py", "b/d/f.txt")
     assert [name for name in names if not ignore.leaves_out(name)] == left
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*a" * 60 + "b", "**/*a/" * 60 + "b", "**/a/" * 60 + "b", "**a**b", "[a-b]*" * 60 + "c"],
+)
+def test_t17_no_pattern_takes_for_ever(pattern: str) -> None:
+    """A pattern and the name it meets may both be somebody else's."""
+    ignore = Ignore.read(pattern, "f")
+    for name in ("a" * 250, "a/" * 1000 + "a", "/".join(["a" * 250] * 16)):
+        assert not ignore.leaves_out(name)
+
+
+@given(
+    pattern=st.lists(st.sampled_from(["a", "b", "*", "?", "**", "/", "[a]"]), max_size=7),
+    name=st.text(alphabet="ab/", min_size=1, max_size=9),
+)
+def test_a_pattern_means_the_same_however_it_is_tried(pattern: list[str], name: str) -> None:
+    """Against the expression that tries every way, as moby's patternmatcher has it."""
+    parts = [part for part in "".join(pattern).split("/") if part]
+    cleaned = re.sub(r"\*{3,}", "**", "/".join(parts))
+    if sum("**" in part and part != "**" for part in parts) > 2:
+        return
+    plain = re.escape(cleaned).replace(r"\[a\]", "a").replace(r"\*\*/", "(?:.*/)?")
+    plain = plain.replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+    found = compiled(cleaned).fullmatch(name)
+    assert (found is not None) == (re.fullmatch(plain, name) is not None), (cleaned, name)
 
 
 def test_a_wrong_dockerignore_names_its_line(context: pathlib.Path) -> None:

@@ -10,7 +10,8 @@ import pathlib
 import stat
 from collections.abc import Iterator
 
-from cloister.build.dockerfile.ignore import Ignore, compiled
+from cloister.build.dockerfile.glob import compiled
+from cloister.build.dockerfile.ignore import Ignore
 from cloister.build.dockerfile.place import Place
 from cloister.build.rootfs import MAX_LINKS, shown
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cloister.build.context_mode import context_mode
 from cloister.build.dockerfile.context import Context, Found
-from cloister.build.dockerfile.ignore import compiled
+from cloister.build.dockerfile.glob import compiled
 from cloister.build.dockerfile.place import Place
 from cloister.build.rootfs import Bytes, Directory, File, FileBytes, Node, Symlink, Tree
 

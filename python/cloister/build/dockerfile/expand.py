@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from cloister.build.dockerfile.place import Place
+from cloister.build.dockerfile.shell_pattern import ShellPattern
 
 
 def expand(  # noqa: PLR0913 - a word and all that decides what becomes of it
@@ -151,34 +152,15 @@ class _Expander:
     def _edited(self, kind: str, value: str) -> str:
         """A part taken off, or replaced: patterns with ``*`` and ``?``, as the shell has them."""
         if kind[0] == "/":
-            pattern = self.word("/")
-            word = self.word("}")
-            return re.sub(
-                _pattern(pattern, is_greedy=True),
-                lambda _: word,
-                value,
-                count=0 if kind == "//" else 1,
-                flags=re.DOTALL,
-            )
-        pattern = self.word("}")
-        is_greedy = len(kind) > 1
-        starts = range(len(value) + 1)
-        whole = re.compile(_pattern(pattern, is_greedy=True), re.DOTALL)
+            pattern = ShellPattern(self.word("/"))
+            return pattern.replaced(value, self.word("}"), everywhere=kind == "//")
+        pattern = ShellPattern(self.word("}"))
+        is_longest = len(kind) > 1
         if kind[0] == "#":
-            for end in reversed(starts) if is_greedy else starts:
-                if whole.fullmatch(value, 0, end):
-                    return value[end:]
-        else:
-            for start in starts if is_greedy else reversed(starts):
-                if whole.fullmatch(value, start):
-                    return value[:start]
-        return value
-
-
-def _pattern(text: str, *, is_greedy: bool) -> str:
-    many = ".*" if is_greedy else ".*?"
-    parts = {"*": many, "?": "."}
-    return "".join(parts.get(char, re.escape(char)) for char in text)
+            ends = pattern.ends(value)
+            return value[max(ends, default=0) if is_longest else next(ends, 0) :]
+        ends = pattern.reversed().ends(value[::-1])
+        return value[: len(value) - (max(ends, default=0) if is_longest else next(ends, 0))]
 
 
 _OPERATOR = re.compile(r":?[-+?]|##?|%%?|//?|\}")

@@ -9,6 +9,7 @@ import dataclasses
 import pathlib
 import re
 
+from cloister.build.dockerfile.glob import compiled
 from cloister.errors import MalformedImage
 
 
@@ -73,64 +74,6 @@ class Ignore:
     def may_take_back(self) -> bool:
         """Whether something below a folder that is left out may be there again."""
         return any(takes_back for _, takes_back in self.patterns)
-
-
-def compiled(pattern: str, *, across: bool = True) -> re.Pattern[str]:
-    """A pattern of Go's ``filepath.Match``.
-
-    Args:
-        pattern: The pattern.
-        across: ``**`` goes across folders.
-
-    Raises:
-        ValueError: A ``[`` without its end, or an escape at the end.
-    """
-    result = ""
-    at = 0
-    while at < len(pattern):
-        char = pattern[at]
-        at += 1
-        if across and pattern.startswith("**", at - 1):
-            at += 1
-            if pattern.startswith("/", at):
-                at += 1
-                result += "(?:.*/)?"
-            else:
-                result += ".*"
-        elif char == "*":
-            result += "[^/]*"
-        elif char == "?":
-            result += "[^/]"
-        elif char == "[":
-            group, at = _group(pattern, at)
-            result += group
-        elif char == "\\":
-            if at == len(pattern):
-                raise ValueError(f"the pattern {pattern!r} ends in a backslash")
-            result += re.escape(pattern[at])
-            at += 1
-        else:
-            result += re.escape(char)
-    return re.compile(result, re.DOTALL)
-
-
-def _group(pattern: str, at: int) -> tuple[str, int]:
-    negated = pattern.startswith("^", at)
-    at += negated
-    items = ""
-    while at < len(pattern) and (pattern[at] != "]" or not items):
-        if pattern[at] == "\\":
-            at += 1
-        if at < len(pattern):
-            items += pattern[at] if pattern[at] == "-" and items else re.escape(pattern[at])
-            at += 1
-    if at >= len(pattern):
-        raise ValueError(f"the pattern {pattern!r} has a [ without its ]")
-    try:
-        re.compile(f"[{items}]")
-    except re.error:
-        raise ValueError(f"the pattern {pattern!r} has a wrong range in [ ]") from None
-    return f"(?!/)[{'^' if negated else ''}{items}]", at + 1
 
 
 def _clean(pattern: str) -> str:

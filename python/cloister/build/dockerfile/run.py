@@ -116,7 +116,7 @@ class _Running:
                 self._world.warnings.check(
                     DUPLICATE_STAGE_NAME,
                     stage.start.place,
-                    f"an earlier stage is called `{stage.name}` too: lines from here on see this one",
+                    f"an earlier stage is called `{stage.name}` too: lines below see this one",
                 )
             names |= {stage.name} - {""}
 
