@@ -53,9 +53,12 @@ def lex(text: str, file: str) -> Lexed:
         file: Its name, for messages.
 
     Raises:
-        MalformedImage: A wrong or repeated directive, a heredoc without its end, or a line that is
-            no instruction.
+        MalformedImage: A zero byte, which no path and no variable can hold; a wrong or repeated
+            directive, a heredoc without its end, or a line that is no instruction.
     """
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise Place(file, line).error("a zero byte, expected text")
     source = _lines(text)
     directives, start = read_directives(source, file)
     return Lexed(directives=directives, lines=tuple(_Lexer(source, file, directives.escape, start)))
