@@ -27,7 +27,9 @@ The tree::
     │   ├── DebugEnclave            a debug enclave: its PCR0 is zero and proves nothing
     │   └── BindingMismatch         not the TLS key, or not the user data, that was expected
     ├── TransportError              a connection failed; trying again may help
-    └── RunnerError                 an enclave could not be started or ended badly
+    ├── RunnerError                 an enclave could not be started or ended badly
+    ├── SystemFailure               a file or stream failed where no other class says more
+    └── InternalError               a mistake of this package
 
 A message says what was expected and what was found, in lower case and without a full stop, and
 never carries a secret. :attr:`CloisterError.exit_status` is the status the command line ends with.
@@ -186,3 +188,13 @@ class RunnerError(CloisterError):
     """An enclave could not be started or ended badly."""
 
     exit_status = 69
+
+
+class SystemFailure(CloisterError):
+    """A file or stream failed where no other class says more."""
+
+    exit_status = 74
+
+
+class InternalError(CloisterError):
+    """A mistake of this package."""

@@ -63,11 +63,19 @@ class LazyCommand(TyperCommand):
         return command
 
 
-def group(name: str, summary: str, entries: dict[str, Entry]) -> TyperGroup:
-    """A command with commands of its own."""
+def group(name: str, summary: str, entries: dict[str, Entry], *, example: str) -> TyperGroup:
+    """A command with commands of its own.
+
+    Args:
+        name: Its name.
+        summary: One line.
+        entries: Its commands by name.
+        example: A command line.
+    """
     return TyperGroup(
         name=name,
         help=summary,
+        epilog=f"\b\nExample:\n  {example}",
         short_help=summary,
         commands={key: LazyCommand(key, entry) for key, entry in entries.items()},
         no_args_is_help=True,

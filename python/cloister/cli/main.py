@@ -8,8 +8,9 @@ import typer
 from typer.core import TyperGroup
 
 from cloister.cli import output, settings
+from cloister.cli._failure import closed_pipe, escape_what_is_lacking, failed, told
 from cloister.cli.app import Entry, LazyCommand, group
-from cloister.errors import CloisterError, UsageError
+from cloister.errors import UsageError
 
 _SUMMARY = """Build, run, attest and reach applications in AWS Nitro Enclaves.
 
@@ -46,6 +47,7 @@ _GROUPS = {
                 "cloister.cli.attestation", "show", "Decode a document, believing nothing."
             ),
         },
+        "cloister attestation show doc.cbor",
     ),
     "cert": (
         "Make and show certificates that sign images.",
@@ -54,6 +56,7 @@ _GROUPS = {
             "show": Entry("cloister.cli.cert", "show", "Show what a certificate says."),
             "pcr8": Entry("cloister.cli.cert", "pcr8", "Print PCR8 of what it signs."),
         },
+        "cloister cert show .cloister/signing/cert.pem",
     ),
     "key": (
         "Make, list and revoke API keys.",
@@ -62,6 +65,7 @@ _GROUPS = {
             "list": Entry("cloister.cli.key", "list_keys", "List API keys."),
             "revoke": Entry("cloister.cli.key", "revoke", "Revoke an API key."),
         },
+        "cloister key create --name ci --scope app --expires 90d",
     ),
 }
 
@@ -71,6 +75,7 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and ends the process with its exit status."""
+    escape_what_is_lacking()
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -88,20 +93,24 @@ def run(arguments: list[str]) -> int:
             as_json="--json" in rest,
         )
     )
+    words = [*rest, *separator, *tail]
+    ended: object
     try:
-        ended = _root().main(
-            args=[*rest, *separator, *tail], prog_name="cloister", standalone_mode=False
-        )
-    except CloisterError as problem:
-        output.error(problem)
-        return problem.exit_status
+        if "--version" in words and set(words) <= {"--version", "--json"}:
+            ended = _show_version(as_json="--json" in words)
+        else:
+            ended = _root().main(args=words, prog_name="cloister", standalone_mode=False)
     except typer.TyperException as problem:
-        return _usage(problem)
-    except typer.Abort:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        ended = _usage(problem)
+    except (typer.Abort, KeyboardInterrupt):
+        ended = _INTERRUPTED
+    except SystemExit as problem:
+        # typer ends the process by itself when a pipe is closed, and after shell completion.
+        if not isinstance(problem.__context__, BrokenPipeError):
+            raise
+        ended = closed_pipe()
+    except Exception as problem:  # noqa: BLE001 - whatever it is, it ends as every error does
+        ended = failed(problem, is_verbose="--verbose" in switches)
     return ended if isinstance(ended, int) else 0
 
 
@@ -116,10 +125,10 @@ def _usage(problem: typer.TyperException) -> int:
         output.note(str(message))
         return UsageError.exit_status
     path = context.command_path if context is not None else "cloister"
-    output.error(
-        UsageError(str(message).rstrip("."), hint=f"`{path} --help` shows how it is called")
+    text = str(message).rstrip(".")
+    return told(
+        UsageError(text[:1].lower() + text[1:], hint=f"`{path} --help` shows how it is called")
     )
-    return UsageError.exit_status
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
@@ -136,8 +145,8 @@ def _root() -> TyperGroup:
         raise TypeError("the root command is a group")
     for name, entry in _COMMANDS.items():
         root.add_command(LazyCommand(name, entry))
-    for name, (summary, entries) in _GROUPS.items():
-        root.add_command(group(name, summary, entries))
+    for name, (summary, entries, example) in _GROUPS.items():
+        root.add_command(group(name, summary, entries, example=example))
     return root
 
 
@@ -147,25 +156,19 @@ def _shell() -> typer.Typer:
     @app.callback()
     def root(
         *,
-        version: Annotated[
-            bool,
-            typer.Option(
-                "--version", callback=_show_version, is_eager=True, help="Show the version."
-            ),
-        ] = False,
+        version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     ) -> None:
-        """Holds the options that stand before a command."""
+        """Lists the option that stands without a command; it never comes this far."""
 
     return app
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        from importlib import metadata  # noqa: PLC0415 - 20 ms that other commands need not pay
+def _show_version(*, as_json: bool) -> int:
+    from importlib import metadata  # noqa: PLC0415 - 20 ms that other commands need not pay
 
-        version = metadata.version("cloister")
-        output.show({"version": version}, text=f"cloister {version}")
-        raise typer.Exit
+    version = metadata.version("cloister")
+    output.show({"version": version}, as_json=as_json, text=f"cloister {version}")
+    return 0
 
 
 if __name__ == "__main__":

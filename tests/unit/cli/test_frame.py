@@ -1,9 +1,12 @@
 """The frame of the command line: start-up, errors, exit statuses, help."""
 
 import json
+import os
+import pathlib
 import resource
 import subprocess
 import sys
+from typing import IO
 
 import pytest
 
@@ -21,18 +24,33 @@ HEAVY = (
 )
 
 
-def cloister(*words: str) -> subprocess.CompletedProcess[str]:
+def cloister(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cloister.cli.main", *words],
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | environment,
     )
+
+
+def ended(stdout: IO[bytes], *words: str) -> tuple[int, str]:
+    """Exit status and standard error of a command with this standard output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cloister.cli.main", *words],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
 
 
 def every_command() -> list[tuple[str, ...]]:
     single = [(name,) for name in frame._COMMANDS]
-    grouped = [(name, inner) for name, (_, entries) in frame._GROUPS.items() for inner in entries]
+    grouped = [
+        (name, inner) for name, (_, entries, _) in frame._GROUPS.items() for inner in entries
+    ]
     return single + grouped
 
 
@@ -99,3 +117,71 @@ def test_an_unknown_option_is_a_usage_error_of_every_command(words: tuple[str, .
     done = cloister(*words, "--no-such-option")
     assert done.returncode == 2
     assert "--no-such-option" in done.stderr
+
+
+@pytest.mark.parametrize("name", frame._GROUPS)
+def test_a_group_of_commands_has_help_with_an_example(name: str) -> None:
+    done = cloister(name, "--help")
+    assert done.returncode == 0
+    assert f"Example:\n    cloister {name} " in done.stdout
+
+
+def test_the_version_is_told_as_text_and_as_json() -> None:
+    text = cloister("--version").stdout.strip()
+    (name, version) = text.split()
+    assert name == "cloister"
+    for words in (("--version", "--json"), ("--json", "--version")):
+        assert json.loads(cloister(*words).stdout) == {"version": version}
+
+
+@pytest.mark.parametrize("words", [("--version",), ("--version", "--json"), ("no", "--json")])
+def test_a_full_disk_is_an_error_and_no_traceback(words: tuple[str, ...]) -> None:
+    with pathlib.Path("/dev/full").open("wb") as full:
+        status, said = ended(full, *words)
+    assert status == (2 if words[0] == "no" else 74)
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    with pathlib.Path(os.devnull).open("wb") as null:
+        assert ended(null, "--version") == (0, "")
+
+
+def test_a_closed_pipe_ends_as_shells_report_it() -> None:
+    """Not with 1, which says that a check failed."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        assert ended(closed, "--help") == (141, "")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_characters_that_a_terminal_lacks_are_escaped(as_json: bool) -> None:  # noqa: FBT001
+    """In JSON they stay JSON."""
+    words = ("prüfen→😀", *(["--json"] if as_json else []))
+    plain = cloister(*words, PYTHONIOENCODING="ascii")
+    assert plain.returncode == 2
+    if as_json:
+        assert "prüfen→😀" in json.loads(plain.stdout)["error"]["message"]
+    else:
+        assert r"pr\u00fcfen\u2192\ud83d\ude00" in plain.stderr
+
+
+BROKEN = """
+from cloister.cli import main
+main._COMMANDS["broken"] = main.Entry("cloister.cli.main", "_COMMANDS", "No function.")
+main.main()
+"""
+
+
+def test_a_mistake_of_the_program_has_a_status_of_its_own() -> None:
+    """70, never 1: that would say that a check failed."""
+    command = [sys.executable, "-c", BROKEN, "broken"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "InternalError"
+    assert "internal error at" in error["message"]
+    assert "--verbose" in error["hint"]
+    assert done.stderr == ""
+    done = subprocess.run([*command, "--verbose"], capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    assert "Traceback" in done.stderr
