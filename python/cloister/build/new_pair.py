@@ -1,6 +1,7 @@
 """Makes a signing pair: a P-384 key and a certificate that it signed itself."""
 
 import datetime as dt
+import errno
 import os
 import pathlib
 
@@ -27,7 +28,7 @@ def make_signing_pair(  # noqa: PLR0913 - what a pair is made of
     """Makes the pair.
 
     Args:
-        certificate: Path of the certificate, PEM; readable by everybody.
+        certificate: Path of the certificate, PEM; readable by everybody whom the umask lets.
         key: Path of the key, PEM, mode 0600.
         name: Common name of the certificate.
         now: The certificate is valid from a day before it.
@@ -61,19 +62,43 @@ def make_signing_pair(  # noqa: PLR0913 - what a pair is made of
                 raise OutputError(
                     f"`{path}` is there already", hint="name another file, or replace it: --force"
                 )
-    _write(key, pem, 0o600)
-    _write(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+    written: list[tuple[pathlib.Path, pathlib.Path]] = []
+    try:
+        for path, content, mode in (
+            (key, pem, 0o600),
+            (certificate, made.public_bytes(serialization.Encoding.PEM), 0o644),
+        ):
+            written.append((_beside(path, content, mode), path))
+        # Only once both are on the disk: a key that is replaced cannot be had back.
+        for temporary, path in written:
+            _move(temporary, path)
+    finally:
+        for temporary, _ in written:
+            temporary.unlink(missing_ok=True)
 
 
-def _write(path: pathlib.Path, content: bytes, mode: int) -> None:
+def _beside(path: pathlib.Path, content: bytes, mode: int) -> pathlib.Path:
+    """Writes a file that is to take the place of ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as problem:
+        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from problem
+    return temporary
+
+
+def _move(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    try:
         temporary.replace(path)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write `{path}`: {problem.strerror}") from problem

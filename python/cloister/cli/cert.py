@@ -66,7 +66,7 @@ def show(certificate: _Certificate, *, as_json: _Json = False) -> None:
     for problem in found.problems(now):
         output.warn(problem)
     shown = _shown(found, now)
-    lines = [f"{field}: {params.printable(str(shown[field]))}" for field in _FIELDS]
+    lines = [f"{field:<11} {params.without_controls(str(shown[field]))}" for field in _FIELDS]
     output.show(shown, as_json=as_json, text="\n".join(lines))
 
 

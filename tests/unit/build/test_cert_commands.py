@@ -65,6 +65,31 @@ def test_files_that_are_there_are_kept_unless_that_is_asked_for(
     assert cli(capsys, "new", "--cert", cert, "--key", cert, "--force", status=2)["error"]
 
 
+def test_a_pair_is_replaced_whole_or_not_at_all(
+    pair: tuple[pathlib.Path, pathlib.Path],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A certificate that cannot be written must not cost the old key."""
+    _, key = pair
+    before = key.read_bytes()
+    (tmp_path / "file").write_text("no folder")
+    for cert in (tmp_path / "file" / "cert.pem", tmp_path):
+        words = ("new", "--cert", cert, "--key", key, "--force")
+        assert "cannot write" in str(cli(capsys, *words, status=OutputError.exit_status)["error"])
+        assert key.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"cert.pem", "key.pem", "file"}
+
+
+def test_what_is_shown_for_people_is_whole(
+    pair: tuple[pathlib.Path, pathlib.Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = cli(capsys, "show", pair[0])
+    assert run(["cert", "show", str(pair[0])]) == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert lines == {name: value for name, value in shown.items() if name != "problems"}
+
+
 def test_what_keeps_a_certificate_from_signing_is_said(
     pair: tuple[pathlib.Path, pathlib.Path],
 ) -> None:
