@@ -158,6 +158,14 @@ def test_a_stage_cannot_take_from_itself_or_a_later_one(context: pathlib.Path) -
             build(context, text, target="one")
 
 
+def test_from_takes_no_number(context: pathlib.Path) -> None:
+    """As Docker: only COPY --from does."""
+    text = "FROM scratch AS one\nCOPY a.txt /a\nFROM {}\n"
+    assert paths(build(context, text.format("one"))) == ["a"]
+    with pytest.raises(MalformedImage, match=r"Dockerfile:3: `0` needs a base image"):
+        build(context, text.format("0"))
+
+
 def test_a_path_that_the_other_stage_lacks_is_named(context: pathlib.Path) -> None:
     text = "FROM scratch AS one\nCOPY a.txt /a\nFROM scratch\nCOPY --from=one {} /x\n"
     assert content(build(context, text.format("/a")), "x") == b"a.txt"
@@ -226,7 +234,7 @@ def test_a_saved_image_that_is_not_there_is_named_with_its_line(context: pathlib
 @pytest.mark.parametrize(
     ("owner", "ids"),
     [
-        ("web", (33, 33)),
+        ("web", (33, 44)),
         ("web:staff", (33, 50)),
         ("web:7", (33, 7)),
         ("5:staff", (5, 50)),
@@ -236,7 +244,7 @@ def test_a_saved_image_that_is_not_there_is_named_with_its_line(context: pathlib
 def test_owners_are_looked_up_in_the_image(
     context: pathlib.Path, owner: str, ids: tuple[int, int]
 ) -> None:
-    """Without a group, it is the user's number: Docker does not look at passwd's own group."""
+    """Without a group, a name has that of passwd, and a number itself."""
     image = build(context, f"FROM {base(context)}\nCOPY --chown={owner} a.txt /x\n")
     node = image.tree.node(b"x")
     assert node is not None

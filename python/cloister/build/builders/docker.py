@@ -219,7 +219,11 @@ def _classic(request: BuildRequest, stage: Stage) -> list[str]:
     own = request.dockerfile.with_name(request.dockerfile.name + ".dockerignore")
     if own.exists():
         (stage.context / ".dockerignore").unlink(missing_ok=True)
-    # A Dockerfile from elsewhere would make the client add its name to the context's .dockerignore.
+    if stage.inner_dockerfile is None:
+        # For a Dockerfile from elsewhere the client adds a name of chance to the context's
+        # .dockerignore, and both would be in an image of the whole context. One that names itself
+        # is taken away by the daemon.
+        (stage.context / ".dockerignore").write_text(".dockerignore\n")
     return ["--force-rm", f"--file={stage.inner_dockerfile or stage.dockerfile}"]
 
 

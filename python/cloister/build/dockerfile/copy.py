@@ -79,7 +79,8 @@ class _Copying:
     def __init__(self, tree: Tree, what: Copy) -> None:
         self._tree = tree
         self._what = what
-        self._linked: dict[int, File] = {}
+        # By identity; the original is held, so that its identity is nobody else's.
+        self._linked: dict[int, tuple[File, File]] = {}
 
     def one(self, source: CopySource, item: Picked, destination: bytes, *, is_folder: bool) -> None:
         if item.is_directory:
@@ -108,7 +109,7 @@ class _Copying:
         """The entry anew: two stages never share one, but hard links stay links in a copy."""
         known = self._linked.get(id(node))
         if known is not None:
-            return known
+            return known[1]
         uid, gid = (node.uid, node.gid) if self._what.owner is None else self._what.owner
         mode = node.mode if self._what.mode is None else self._what.mode
         if isinstance(node, Symlink):
@@ -116,8 +117,8 @@ class _Copying:
         if isinstance(node, Directory):
             return dataclasses.replace(node, uid=uid, gid=gid, mode=mode, children={})
         made = dataclasses.replace(node, uid=uid, gid=gid, mode=mode)
-        if isinstance(made, File):
-            self._linked[id(node)] = made
+        if isinstance(node, File) and isinstance(made, File):
+            self._linked[id(node)] = (node, made)
         return made
 
     def _unpack(self, item: Picked, destination: bytes) -> bool:

@@ -31,9 +31,13 @@ def needed(
         if stage.index in found:
             continue
         found[stage.index] = stage
-        names = [expand(stage.start.words[0], values, escape, stage.start.place)]
-        names += [item.flags["from"] for item in stage.instructions if "from" in item.flags]
-        earlier = (planned.find(name, before=stage.index) for name in names)
+        base = expand(stage.start.words[0], values, escape, stage.start.place)
+        earlier = [planned.base(base, before=stage.index)]
+        earlier += [
+            planned.find(item.flags["from"], before=stage.index)
+            for item in stage.instructions
+            if "from" in item.flags
+        ]
         todo += [one for one in earlier if one is not None]
     return [found[index] for index in sorted(found)]
 
@@ -75,7 +79,7 @@ def _demands(
     if (
         base.lower() != "scratch"
         and not is_local(base)
-        and planned.find(base, before=stage.index) is None
+        and planned.base(base, before=stage.index) is None
     ):
         yield stage.start, f"FROM {base[:80]}"
     for item in stage.instructions:

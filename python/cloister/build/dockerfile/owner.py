@@ -9,8 +9,9 @@ from cloister.errors import MalformedImage
 def owner(tree: Tree, text: str) -> tuple[int, int]:
     """User and group id of a ``user[:group]``.
 
-    Without a group, it has the number of the user (Dockerfile reference, COPY --chown); with a name
-    for the user, the number is looked up, and the group too.
+    Without a group it is, for a number, the same number, and for a name the group that passwd has
+    for it. The Dockerfile reference (COPY --chown) says the first for both; BuildKit does this, and
+    it is followed.
 
     Raises:
         MalformedImage: No such name in the image, or a number that is too large.
@@ -18,29 +19,36 @@ def owner(tree: Tree, text: str) -> tuple[int, int]:
     user, colon, group = text.partition(":")
     if not user or (colon and not group):
         raise MalformedImage(f"--chown={text[:40]}: expected user or user:group, as in 1000:1000")
-    uid = _number(tree, user, "etc/passwd", "user")
-    return uid, _number(tree, group, "etc/group", "group") if colon else uid
+    uid, gid = _ids(tree, user, "etc/passwd", "user")
+    return uid, _ids(tree, group, "etc/group", "group")[0] if colon else gid
 
 
-def _number(tree: Tree, name: str, file: str, what: str) -> int:
+def _ids(tree: Tree, name: str, file: str, what: str) -> tuple[int, int]:
+    """The number of a name, and the one behind it in the file."""
     if re.fullmatch(r"[0-9]{1,10}", name):
-        number = int(name)
-        if number > MAX_ID:
-            raise MalformedImage(f"--chown: {what} {number} is larger than {MAX_ID}")
-        return number
+        return _checked(name, what), _checked(name, what)
     node = tree.node(tree.resolve(file.encode()))
     if isinstance(node, File) and node.content.size <= MAX_BYTES:
         lines = b"".join(node.content.blocks()).decode("utf-8", "replace").splitlines()
         for line in lines:
-            fields = line.split(":")
-            if fields[0] == name and len(fields) > ID_FIELD and fields[ID_FIELD].isdecimal():
-                return int(fields[ID_FIELD])
+            fields = [*line.split(":"), "", "", ""]
+            first, second = fields[ID_FIELD : ID_FIELD + 2]
+            if fields[0] == name and first.isascii() and first.isdecimal():
+                is_number = second.isascii() and second.isdecimal()
+                return _checked(first, what), _checked(second, what) if is_number else 0
     raise MalformedImage(
         f"--chown: there is no {what} {name[:40]!r} in /{file} of the image",
         hint="COPY that file first, or give a number",
     )
 
 
+def _checked(number: str, what: str) -> int:
+    if int(number[:MAX_DIGITS]) > MAX_ID:
+        raise MalformedImage(f"--chown: {what} {number[:MAX_DIGITS]} is larger than {MAX_ID}")
+    return int(number)
+
+
+MAX_DIGITS = 20
 ID_FIELD = 2
 """Of passwd(5) and group(5)."""
 MAX_ID = 0xFFFF_FFFE

@@ -36,12 +36,22 @@ class Plan:
     arguments: tuple[Instruction, ...]
     stages: tuple[StagePlan, ...]
 
-    def find(self, name: str, *, before: int) -> StagePlan | None:
-        """A stage by its name or number that stands before another; the last of that name."""
+    def base(self, name: str, *, before: int) -> StagePlan | None:
+        """The stage that FROM names, which stands before its own; the last of that name.
+
+        A number is none: FROM takes names alone.
+        """
         for stage in reversed(self.stages[:before]):
-            if stage.name == name.lower() or str(stage.index) == name:
+            if stage.name == name.lower():
                 return stage
         return None
+
+    def find(self, name: str, *, before: int) -> StagePlan | None:
+        """A stage by its name, else by its number, that stands before another."""
+        found = self.base(name, before=before)
+        if found is None and name.isascii() and name.isdecimal() and int(name) < before:
+            found = self.stages[int(name)]
+        return found
 
     def target(self, wanted: str | None) -> StagePlan:
         """The stage that is wanted; ``None``: the last.

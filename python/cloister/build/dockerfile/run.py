@@ -84,7 +84,7 @@ class _Running:
         self._options = options
         self._folder = context
         self._context = Context(context, Ignore.of(context, dockerfile), options.private)
-        self._done: dict[int, BuiltImage] = {}
+        self._done: dict[int, Stage] = {}
         self._loaded: dict[pathlib.Path, BuiltImage] = {}
         self._now = 0
         self.bases: list[str] = []
@@ -101,7 +101,7 @@ class _Running:
         self._check_names()
         target = self._plan.target(self._options.target)
         self._run(target)
-        image = self._done[target.index]
+        image = self._done[target.index].image
         arguments, warnings = self._world.arguments, self._world.warnings
         if arguments.unused:
             warnings.say(f"no ARG takes the build argument {', '.join(arguments.unused)}")
@@ -129,9 +129,8 @@ class _Running:
 
     def _stage(self, planned: StagePlan) -> None:
         before, self._now = self._now, planned.index
-        image = self._start(planned)
-        held, image.config.on_build = image.config.on_build, []
-        stage = Stage(self._world, image)
+        stage = self._start(planned)
+        held, stage.image.config.on_build = stage.image.config.on_build, []
         place, escape = planned.start.place, self._world.escape
         try:
             stage.run(tuple(parse_trigger(text, place, escape) for text in held))
@@ -141,10 +140,10 @@ class _Running:
                 hint=problem.hint,
             ) from None
         stage.run(planned.instructions)
-        self._done[planned.index] = image
+        self._done[planned.index] = stage
         self._now = before
 
-    def _start(self, planned: StagePlan) -> BuiltImage:
+    def _start(self, planned: StagePlan) -> Stage:
         item = planned.start
         self._check_platform(item)
         name = self._expanded(item, item.words[0])
@@ -152,14 +151,16 @@ class _Running:
             if "scratch" not in self.bases:
                 self.bases.append("scratch")
             config = ImageConfig(architecture=self._options.architecture)
-            return BuiltImage(tree=Tree(), config=config)
-        earlier = self._plan.find(name, before=planned.index)
-        image = self._done[earlier.index] if earlier is not None else self._image(name, item)
-        return BuiltImage(
+            return Stage(self._world, BuiltImage(tree=Tree(), config=config))
+        earlier = self._plan.base(name, before=planned.index)
+        parent = self._done[earlier.index] if earlier is not None else None
+        image = self._image(name, item) if parent is None else parent.image
+        own = BuiltImage(
             tree=image.tree.copy(),
             config=copy.deepcopy(image.config),
             warnings=list(image.warnings),
         )
+        return Stage(self._world, own, parent)
 
     def _check_platform(self, item: Instruction) -> None:
         platform = self._expanded(item, item.flags.get("platform", ""))
@@ -179,7 +180,7 @@ class _Running:
         if stage.index not in self._done:
             # Named by an ONBUILD of a base, which nothing knew of when stages were picked.
             self._run(stage)
-        return TreeSource(self._done[stage.index].tree, f"the stage `{name[:60]}`")
+        return TreeSource(self._done[stage.index].image.tree, f"the stage `{name[:60]}`")
 
     def _image(self, name: str, item: Instruction) -> BuiltImage:
         """A saved image by its path."""

@@ -51,13 +51,18 @@ class Stage:
     Args:
         world: What all stages share.
         image: What it starts from; it is changed.
+        parent: The stage that it starts from; its arguments are seen here too.
     """
 
-    def __init__(self, world: World, image: BuiltImage) -> None:
+    def __init__(self, world: World, image: BuiltImage, parent: "Stage | None" = None) -> None:
         self.image = image
         self._world = world
-        self._args: dict[str, str] = {}
-        self._unset: set[str] = set()
+        # Variables in sight. Of ENV and ARG of one name the later line wins, as in BuildKit; the
+        # reference says ENV.
+        inherited: dict[str, str] = {} if parent is None else parent.values
+        self.values: dict[str, str] = inherited | image.config.env
+        # ARG without a value.
+        self.unset: set[str] = set() if parent is None else set(parent.unset)
         self._seen: set[str] = set()
 
     def run(self, instructions: tuple[Instruction, ...]) -> None:
@@ -106,21 +111,17 @@ class Stage:
             "WORKDIR": self._workdir,
         }
 
-    def _values(self) -> dict[str, str]:
-        """Variables in sight: ENV wins over ARG."""
-        return self._args | self.image.config.env
-
     def _expanded(self, item: Instruction, word: str, *, keeps_quotes: bool = False) -> str:
         undefined: set[str] = set()
         text = expand(
             word,
-            self._values(),
+            self.values,
             self._world.escape,
             item.place,
             keeps_quotes=keeps_quotes,
             undefined=undefined,
         )
-        for name in sorted(undefined - self._unset):
+        for name in sorted(undefined - self.unset):
             self._world.warnings.check(
                 warnings.UNDEFINED_VARIABLE, item.place, f"`${name[:60]}` is not set"
             )
@@ -138,9 +139,9 @@ class Stage:
                     else self._world.arguments.values.get(name)
                 )
             if value is None:
-                self._unset.add(name)
+                self.unset.add(name)
             else:
-                self._args[name] = value
+                self.values[name] = value
 
     def _env(self, item: Instruction) -> None:
         self._check_pairs(item)
@@ -152,6 +153,7 @@ class Stage:
             if not name or "\0" in value:
                 raise item.place.error(f"ENV {name[:40]!r} is not a variable")
         self.image.config.env |= made
+        self.values |= made
 
     def _check_pairs(self, item: Instruction) -> None:
         if "=" not in item.words[0]:
