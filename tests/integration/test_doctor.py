@@ -112,7 +112,10 @@ def test_a_user_without_rights_is_told_what_it_lacks() -> None:
     assert checks["sandbox"]["state"] == "ok"
     assert checks["user-ids"]["state"] == "warn"
     assert "subuid" in checks["user-ids"]["found"] + checks["user-ids"]["fix"]
+    assert "nobody" in checks["user-ids"]["fix"]
     assert checks["cgroups"]["state"] == "warn"
+    if checks["port-443"]["state"] != "ok":
+        assert "ip_unprivileged_port_start" in checks["port-443"]["fix"]
 
 
 def test_a_dockerfile_that_no_builder_here_can_run_is_noticed(tmp_path: pathlib.Path) -> None:
@@ -141,6 +144,41 @@ def test_an_image_that_needs_more_memory_than_there_is_is_noticed(tmp_path: path
     status, found = doctor(tmp_path, "--listen", free_port())
     assert status == 1
     assert "900GiB" in found["memory"]["found"]
+
+
+def test_files_that_are_broken_are_findings_and_end_nothing(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "enclave.eif").write_bytes(b"no image")
+    status, found = doctor(tmp_path, "--listen", free_port())
+    assert (status, found["image"]["state"]) == (0, "warn")
+    (tmp_path / "enclave.toml").write_text('version = 1\nname = "Bad"\n')
+    status, found = doctor(tmp_path, "--listen", free_port())
+    assert (status, found["settings"]["state"]) == (1, "fail")
+    assert "enclave.toml:2:1" in found["settings"]["found"]
+
+
+def test_it_works_without_an_environment_and_in_a_folder_that_is_gone(
+    tmp_path: pathlib.Path,
+) -> None:
+    """``env -i``: no PATH, no HOME."""
+    env = shutil.which("env")
+    paths = os.pathsep.join(path for path in sys.path if path)
+    assert env is not None
+    before = (env, "-i", f"PYTHONPATH={paths}")
+    status, found = doctor(tmp_path, "--listen", free_port(), before=before)
+    assert (status, found["sandbox"]["state"]) == (0, "ok")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = ("sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh")
+    status, found = doctor(gone, "--listen", free_port(), before=shell)
+    assert (status, found["disk-build"]["state"]) == (1, "fail")
+    assert "gone" in found["disk-build"]["found"]
+
+
+def test_few_descriptors_are_noticed_with_what_fits(tmp_path: pathlib.Path) -> None:
+    before = ("sh", "-c", 'ulimit -n 500 && exec "$@"', "sh")
+    status, found = doctor(tmp_path, "--listen", free_port(), before=before)
+    assert (status, found["descriptors"]["state"]) == (0, "warn")
+    assert "max_concurrent_connections = 122" in found["descriptors"]["fix"]
 
 
 def test_a_file_that_is_no_image_is_an_error(tmp_path: pathlib.Path) -> None:

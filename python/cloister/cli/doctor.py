@@ -65,25 +65,31 @@ def doctor(
 def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, listen: str) -> Needs:
     memory, reason, connections = 256 << 20, "a small enclave", 10_000
     granted, cpus, dockerfile, dockerfile_name = None, 2, None, ""
+    settings_problem = image_problem = None
     folder = config.parent
     if config.exists():
         try:
             toml = configuration.load(config)
         except CloisterError as problem:
-            output.warn(
-                f"`{config}` cannot be read, so its settings are not looked at: {problem.message}"
-            )
+            settings_problem = problem.message
         else:
             memory, reason = toml.resources.memory, "`[resources] memory`"
             connections = toml.acceptor.max_concurrent_connections
             granted, cpus = toml.resources.memory, toml.resources.cpus
             dockerfile_name, dockerfile = toml.dockerfile, toml.beside(toml.dockerfile)
     image = eif or folder / "enclave.eif"
-    if eif is not None or image.exists():
-        with open_eif(image) as opened:
-            needed = memory_needed(sum(section.size for section in opened.ramdisks))
-        if needed > memory or eif is not None:
-            memory, reason = max(needed, memory if eif is None else needed), f"`{image}`"
+    if eif is not None or image.is_file():
+        try:
+            with open_eif(image) as opened:
+                needed = memory_needed(sum(section.size for section in opened.ramdisks))
+        except CloisterError as problem:
+            # One that was named is what the question is about.
+            if eif is not None:
+                raise
+            image_problem = problem.message
+        else:
+            if needed > memory or eif is not None:
+                memory, reason = needed, f"`{image}`"
     return Needs(
         runner=runner.value,
         memory_bytes=memory,
@@ -92,6 +98,8 @@ def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, liste
         cpus=cpus,
         dockerfile=dockerfile,
         dockerfile_name=dockerfile_name,
+        settings_problem=settings_problem,
+        image_problem=image_problem,
         connections=connections,
         listen=listen,
         folder=folder,

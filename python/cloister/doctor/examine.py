@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Iterator
 
 from cloister.config.setting import as_size
-from cloister.doctor.finding import Finding, State, fail, info, ok, warn
-from cloister.doctor.machine import ALLOCATOR, Needs
-from cloister.doctor.readings import AllocatorReading, Machine
+from cloister.doctor.finding import Finding, State, fail, gib, info, ok, warn
+from cloister.doctor.machine import Needs
+from cloister.doctor.nitro import examine_nitro
+from cloister.doctor.readings import Machine, PortFault, PortReading
 
 
 def examine(machine: Machine, needs: Needs) -> list[Finding]:
@@ -90,11 +91,15 @@ def _user_ids(machine: Machine, _: Needs) -> Iterator[Finding]:
             lacks.append("newuidmap and newgidmap")
         if not machine.has_id_ranges:
             lacks.append("a range of this user in /etc/subuid and /etc/subgid")
+        fixes = [] if machine.has_id_tools else ["apt-get install uidmap"]
+        if not machine.has_id_ranges:
+            fixes.append(
+                f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {machine.user}"
+            )
         yield warn(
             "user-ids",
             f"without {' and '.join(lacks)}, images of root alone can be run in the sandbox",
-            "apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids"
-            " 100000-165535 USER",
+            f"as root: {'; '.join(fixes)}",
         )
 
 
@@ -142,6 +147,21 @@ def _builders(machine: Machine, _: Needs) -> Iterator[Finding]:
         )
 
 
+def _project(_: Machine, needs: Needs) -> Iterator[Finding]:
+    if needs.settings_problem is not None:
+        yield fail(
+            "settings",
+            f"enclave.toml cannot be used: {needs.settings_problem}",
+            "mend it; enclave.toml.example has every setting. Here its defaults are taken",
+        )
+    if needs.image_problem is not None:
+        yield warn(
+            "image",
+            f"the image that is there cannot be used: {needs.image_problem}",
+            "cloister build makes it again",
+        )
+
+
 def _dockerfile(machine: Machine, _: Needs) -> Iterator[Finding]:
     found = machine.dockerfile
     if found is None:
@@ -166,7 +186,7 @@ def _dockerfile(machine: Machine, _: Needs) -> Iterator[Finding]:
 
 
 def _memory(machine: Machine, needs: Needs) -> Iterator[Finding]:
-    found = f"{_gib(machine.memory_bytes)} available"
+    found = f"{gib(machine.memory_bytes)} available"
     if needs.granted_bytes is not None and needs.memory_bytes > needs.granted_bytes:
         yield fail(
             "memory-granted",
@@ -195,7 +215,7 @@ def _descriptors(machine: Machine, needs: Needs) -> Iterator[Finding]:
     if hard < 0 or hard >= wanted:
         fix = f"ulimit -n {wanted}, in the shell that runs it (LimitNOFILE={wanted} in a unit)"
     else:
-        fix = f"`* - nofile {wanted}` in /etc/security/limits.conf, and log in again"
+        fix = f"`{machine.user} - nofile {wanted}` in /etc/security/limits.conf, and log in again"
     fits = max(1, (soft - SPARE_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION)
     yield warn(
         "descriptors",
@@ -215,21 +235,35 @@ def _ports(machine: Machine, _: Needs) -> Iterator[Finding]:
             yield state(
                 name,
                 f"{port.address}, for {port.purpose}: {port.problem}{holder}",
-                "end what listens there (ss -ltnp), or name another with --listen",
+                _port_fix(port),
             )
+
+
+def _port_fix(port: PortReading) -> str:
+    number = port.address.rpartition(":")[2]
+    another = ", or name another with --listen" if port.is_needed else ""
+    if port.fault is PortFault.FORBIDDEN:
+        return f"as root: sysctl net.ipv4.ip_unprivileged_port_start={number}{another}"
+    if port.fault is PortFault.ELSEWHERE:
+        return "name an address of this machine (ip address)"
+    return f"end what listens there (ss -ltnp){another}"
 
 
 def _folders(machine: Machine, needs: Needs) -> Iterator[Finding]:
     for folder in machine.folders:
         name = f"disk-{folder.purpose}"
-        room = f"{folder.path}: {_gib(folder.free_bytes)} free"
+        room = f"{folder.path}: {gib(folder.free_bytes)} free"
         if folder.problem is not None:
             yield fail(name, f"{folder.path}: {folder.problem}", "make it writable for this user")
-        elif folder.free_bytes < needs.disk_bytes:
+        elif folder.purpose == "build" and folder.free_bytes < needs.disk_bytes:
             yield warn(
                 name,
-                f"{room}, a build takes about {_gib(needs.disk_bytes)}",
+                f"{room}, a build takes about {gib(needs.disk_bytes)}",
                 "remove what is not needed; .cloister/build is a cache and may go",
+            )
+        elif folder.free_bytes < STATE_BYTES:
+            yield warn(
+                name, f"{room}, too little for keys and records", "remove what is not needed"
             )
         else:
             yield ok(name, room)
@@ -249,75 +283,18 @@ def _clock(machine: Machine, _: Needs) -> Iterator[Finding]:
             "timedatectl set-ntp true, or start chrony",
         )
     elif machine.is_synchronized is None:
-        yield info("clock", f"{machine.year}; nothing here says whether it is synchronized")
+        yield info(
+            "clock",
+            f"{machine.year}; nothing here says whether it is synchronized",
+            "look at what keeps it: chronyc tracking, or the settings of the machine's host",
+        )
     else:
         yield ok("clock", "synchronized")
-
-
-def _nitro(machine: Machine, needs: Needs) -> Iterator[Finding]:
-    state: Callable[[str, str, str], Finding] = fail if needs.runner == "nitro" else info
-    if needs.runner == "nitro":
-        yield warn(
-            "runner",
-            "images of this version have no kernel, so `cloister run` starts none with nitro",
-            "cloister run --runner sandbox",
-        )
-    if machine.devices.get("nitro_enclaves"):
-        yield ok("nitro", "the driver of AWS Nitro Enclaves is there")
-        if machine.hugepage_bytes < needs.memory_bytes:
-            yield state(
-                "nitro-memory",
-                f"{_gib(machine.hugepage_bytes)} of free huge pages,"
-                f" {needs.memory_reason} needs {as_size(needs.memory_bytes)}",
-                "raise memory_mib in /etc/nitro_enclaves/allocator.yaml, then"
-                " systemctl restart nitro-enclaves-allocator",
-            )
-        else:
-            yield ok("nitro-memory", f"{_gib(machine.hugepage_bytes)} of free huge pages")
-    else:
-        yield state(
-            "nitro",
-            "no /dev/nitro_enclaves: this is not a parent instance of AWS Nitro Enclaves",
-            "start the EC2 instance with EnclaveOptions.Enabled, install aws-nitro-enclaves-cli",
-        )
-    if machine.allocator is not None:
-        yield _allocated(machine.allocator, needs, state)
-    elif machine.devices.get("nitro_enclaves"):
-        yield state(
-            "nitro-allocator", f"there is no {ALLOCATOR}", "dnf install aws-nitro-enclaves-cli"
-        )
-    if not machine.devices.get("vsock"):
-        yield state("vsock", "no /dev/vsock", "modprobe vhost_vsock, or vsock on a guest")
-    else:
-        yield ok("vsock", "/dev/vsock is there")
-    if machine.qemu is None:
-        yield info("qemu", "not there; nothing of this version needs it")
-    else:
-        yield ok("qemu", machine.qemu)
-
-
-def _allocated(
-    found: AllocatorReading, needs: Needs, state: Callable[[str, str, str], Finding]
-) -> Finding:
-    memory = max(needs.memory_bytes, needs.granted_bytes or 0)
-    if (found.memory_bytes or 0) >= memory and (found.cpus or 0) >= needs.cpus:
-        return ok("nitro-allocator", f"enough is set aside in {ALLOCATOR}")
-    return state(
-        "nitro-allocator",
-        f"{ALLOCATOR} sets aside {_gib(found.memory_bytes or 0)} and {found.cpus or 0} CPUs, an"
-        f" enclave gets {_gib(memory)} and {needs.cpus}",
-        f"memory_mib: {-(-memory >> 20)} and cpu_count: {needs.cpus} there, then"
-        " systemctl restart nitro-enclaves-allocator",
-    )
 
 
 def can_work(findings: list[Finding]) -> bool:
     """Whether nothing keeps the main job from being done."""
     return all(finding.state is not State.FAIL for finding in findings)
-
-
-def _gib(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB"
 
 
 _CHECKS: tuple[Callable[[Machine, Needs], Iterator[Finding]], ...] = (
@@ -327,13 +304,14 @@ _CHECKS: tuple[Callable[[Machine, Needs], Iterator[Finding]], ...] = (
     _user_ids,
     _cgroups,
     _builders,
+    _project,
     _dockerfile,
     _memory,
     _descriptors,
     _ports,
     _folders,
     _clock,
-    _nitro,
+    examine_nitro,
 )
 OLDEST_KERNEL = (5, 10)
 """close_range, pidfd and the clone flags that the launcher uses are older; nothing older is
@@ -342,3 +320,4 @@ EARLIEST_YEAR = 2025
 DESCRIPTORS_PER_CONNECTION = 2
 """One to the client, one to the enclave."""
 SPARE_DESCRIPTORS = 256
+STATE_BYTES = 16 << 20

@@ -51,3 +51,8 @@ def warn(name: str, found: str, fix: str) -> Finding:
 def fail(name: str, found: str, fix: str) -> Finding:
     """The work cannot be done without it."""
     return Finding(id=name, state=State.FAIL, found=found, fix=fix)
+
+
+def gib(count: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{count / (1 << 30):.1f} GiB"

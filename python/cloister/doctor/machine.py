@@ -8,11 +8,11 @@ import contextlib
 import dataclasses
 import datetime as dt
 import errno
-import getpass
 import importlib.resources
 import os
 import pathlib
 import platform
+import pwd
 import re
 import resource
 import shutil
@@ -28,6 +28,7 @@ from cloister.doctor.readings import (
     DockerfileReading,
     FolderReading,
     Machine,
+    PortFault,
     PortReading,
 )
 from cloister.doctor.trial import try_enclave
@@ -50,6 +51,8 @@ class Needs:
         home: Where production state is kept.
         dockerfile: The Dockerfile of the enclave; ``None``: there is no enclave.
         dockerfile_name: As enclave.toml names it.
+        settings_problem: Why enclave.toml cannot be used; ``None``: it can, or there is none.
+        image_problem: Why the image that was built before cannot be used.
     """
 
     runner: str = "sandbox"
@@ -64,6 +67,8 @@ class Needs:
     home: pathlib.Path = pathlib.Path()
     dockerfile: pathlib.Path | None = None
     dockerfile_name: str = ""
+    settings_problem: str | None = None
+    image_problem: str | None = None
 
 
 def read_machine(needs: Needs) -> Machine:
@@ -77,6 +82,7 @@ def read_machine(needs: Needs) -> Machine:
             system=platform.system(),
             release=platform.release(),
             architecture=platform.machine(),
+            user=_user(),
             is_root=os.geteuid() == 0,
             has_only_root=_has_only_root(),
             user_namespace_problem=namespaces.result(),
@@ -101,6 +107,7 @@ def read_machine(needs: Needs) -> Machine:
             is_synchronized=clock.result(),
             # Only looked for: on some machines opening one means something.
             devices={name: pathlib.Path("/dev", name).exists() for name in _DEVICES},
+            may_use_nitro=os.access("/dev/nitro_enclaves", os.R_OK | os.W_OK),
             allocator=_allocator(),
             hugepage_bytes=_hugepages(),
             qemu=shutil.which("qemu-system-x86_64"),
@@ -159,13 +166,20 @@ def _settings() -> dict[str, str]:
     return found
 
 
-def _has_range(file: str) -> bool:
+def _user() -> str:
+    """By the user database, for the environment may say another; without a name, the number."""
     try:
-        names = {getpass.getuser(), str(os.getuid())}
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _has_range(file: str) -> bool:
+    names = {_user(), str(os.getuid())}
+    with contextlib.suppress(OSError):
         lines = pathlib.Path(file).read_text(errors="replace").splitlines()
-    except (OSError, KeyError):
-        return False
-    return any(line.partition(":")[0] in names for line in lines)
+        return any(line.partition(":")[0] in names for line in lines)
+    return False
 
 
 def _missing_programs() -> list[str]:
@@ -204,6 +218,7 @@ def _left_by_groups() -> list[int]:
 def _port(address: str, purpose: str, *, is_needed: bool) -> PortReading:
     host, _, port = address.rpartition(":")
     problem = holder = None
+    fault = PortFault.TAKEN
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as trial:
@@ -211,16 +226,30 @@ def _port(address: str, purpose: str, *, is_needed: bool) -> PortReading:
             trial.bind((host.strip("[]"), int(port)))
     except (OSError, ValueError, OverflowError) as found:
         problem = getattr(found, "strerror", None) or str(found)
-        if getattr(found, "errno", None) == errno.EADDRINUSE:
+        number = getattr(found, "errno", None)
+        if number == errno.EADDRINUSE:
             holder = holder_of(int(port))
+        elif number in (errno.EACCES, errno.EPERM):
+            fault = PortFault.FORBIDDEN
+        else:
+            fault = PortFault.ELSEWHERE
     return PortReading(
-        address=address, purpose=purpose, problem=problem, holder=holder, is_needed=is_needed
+        address=address,
+        purpose=purpose,
+        problem=problem,
+        fault=fault,
+        holder=holder,
+        is_needed=is_needed,
     )
 
 
 def _folder(path: pathlib.Path, purpose: str) -> FolderReading:
     """The folder, or the one above it that is there."""
-    there = path.absolute()
+    try:
+        there = path.absolute()
+    except OSError:
+        # It was removed while a shell was in it.
+        return FolderReading(path=str(path), purpose=purpose, free_bytes=0, problem="it is gone")
     while not there.exists() and there != there.parent:
         there = there.parent
     problem = None if os.access(there, os.W_OK | os.X_OK) else "this user may not write to it"
@@ -282,7 +311,7 @@ _MEMORY_GROUPS = {
 }
 """By the controllers of a line of /proc/self/cgroup: where, the limit, and what is used of it."""
 _PROGRAMS = ("cloister-enclave", "cloister-sandbox")
-_DEVICES = ("nitro_enclaves", "vsock", "kvm")
+_DEVICES = ("nitro_enclaves", "vsock")
 _SETTINGS = (
     "user/max_user_namespaces",
     "kernel/unprivileged_userns_clone",

@@ -1,6 +1,7 @@
 """What a machine is like, as far as the work depends on it: values, no opinions."""
 
 import dataclasses
+import enum
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,16 @@ class BuilderReading:
     fix: str | None = None
 
 
+class PortFault(enum.Enum):
+    """Why nothing can listen somewhere."""
+
+    TAKEN = enum.auto()
+    FORBIDDEN = enum.auto()
+    """A port below ``net.ipv4.ip_unprivileged_port_start`` (ip(7)), for this user."""
+    ELSEWHERE = enum.auto()
+    """The address is none of this machine."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PortReading:
     """A port that something would listen on.
@@ -26,6 +37,7 @@ class PortReading:
         address: ``HOST:PORT``.
         purpose: What for.
         problem: Why it cannot be listened on; ``None``: it can.
+        fault: What kind of problem that is.
         holder: Who listens there, as far as this user may know.
         is_needed: For the work that was asked about.
     """
@@ -33,6 +45,7 @@ class PortReading:
     address: str
     purpose: str
     problem: str | None = None
+    fault: PortFault = PortFault.TAKEN
     holder: str | None = None
     is_needed: bool = True
 
@@ -105,6 +118,7 @@ class Machine:
         system: ``Linux``.
         release: Of the kernel: ``6.1.0-28-amd64``.
         architecture: ``x86_64``.
+        user: Name of the user that this process runs as.
         is_root: This process runs as root.
         has_only_root: No other user exists in its user namespace, as in some containers.
         user_namespace_problem: What making one said; ``None``: it can be made.
@@ -122,6 +136,7 @@ class Machine:
         year: Of the clock, UTC.
         is_synchronized: The clock follows others; ``None``: nothing says so.
         devices: ``/dev`` files by name, whether they are there.
+        may_use_nitro: This user may use the driver of Nitro enclaves.
         allocator: Its configuration; ``None``: there is none.
         hugepage_bytes: Memory in huge pages that is free.
         qemu: Path of QEMU; ``None``: it is not there.
@@ -130,6 +145,7 @@ class Machine:
     system: str
     release: str
     architecture: str
+    user: str
     is_root: bool
     has_only_root: bool
     user_namespace_problem: str | None
@@ -147,6 +163,7 @@ class Machine:
     year: int
     is_synchronized: bool | None
     devices: dict[str, bool]
+    may_use_nitro: bool
     allocator: AllocatorReading | None
     hugepage_bytes: int
     qemu: str | None

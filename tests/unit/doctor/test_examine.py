@@ -11,6 +11,7 @@ from cloister.doctor.readings import (
     BuilderReading,
     DockerfileReading,
     FolderReading,
+    PortFault,
     PortReading,
     TrialReading,
 )
@@ -20,6 +21,7 @@ GOOD = Machine(
     system="Linux",
     release="6.1.0-28-amd64",
     architecture="x86_64",
+    user="ann",
     is_root=False,
     has_only_root=False,
     user_namespace_problem=None,
@@ -37,6 +39,7 @@ GOOD = Machine(
     year=2026,
     is_synchronized=True,
     devices={"nitro_enclaves": True, "vsock": True},
+    may_use_nitro=True,
     allocator=AllocatorReading(memory_bytes=4 * GIB, cpus=2),
     hugepage_bytes=4 * GIB,
     qemu="/usr/bin/qemu-system-x86_64",
@@ -170,7 +173,7 @@ BAD: dict[str, tuple[str, State, dict[str, Any], str]] = {
                 )
             ]
         },
-        "--listen",
+        "ss -ltnp",
     ),
     "full disk": (
         "disk-build",
@@ -202,6 +205,83 @@ def test_a_trouble_is_named_with_its_fix(trouble: str) -> None:
     failed = {finding.id for finding in findings if finding.state is State.FAIL}
     # Without namespaces no enclave starts, so these two go together.
     assert failed - {name} <= ({"sandbox"} if name == "user-namespaces" else set())
+
+
+PORTS: dict[str, tuple[PortReading, list[str], list[str]]] = {
+    "taken, and needed": (
+        PortReading(address="127.0.0.1:8443", purpose="run", problem="in use"),
+        ["ss -ltnp", "--listen"],
+        ["sysctl"],
+    ),
+    "taken, and of the host": (
+        PortReading(address="0.0.0.0:3032", purpose="host", problem="in use", is_needed=False),
+        ["ss -ltnp"],
+        ["--listen"],
+    ),
+    "below what this user may have": (
+        PortReading(
+            address="127.0.0.1:443", purpose="run", problem="denied", fault=PortFault.FORBIDDEN
+        ),
+        ["ip_unprivileged_port_start=443", "--listen"],
+        ["ss -ltnp"],
+    ),
+    "of another machine": (
+        PortReading(
+            address="192.0.2.1:8443", purpose="run", problem="no", fault=PortFault.ELSEWHERE
+        ),
+        ["ip address"],
+        ["ss -ltnp"],
+    ),
+}
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_each_fault_of_a_port_has_its_own_fix(port: str) -> None:
+    reading, wanted, unwanted = PORTS[port]
+    findings = examine(dataclasses.replace(GOOD, ports=[reading]), NEEDS)
+    (found,) = [finding for finding in findings if finding.id.startswith("port-")]
+    assert found.fix is not None
+    assert all(word in found.fix for word in wanted)
+    assert not any(word in found.fix for word in unwanted)
+
+
+def test_only_what_lacks_is_to_be_installed_or_added() -> None:
+    for tools, ranges, wanted, unwanted in (
+        (True, False, "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann", "apt"),
+        (False, True, "apt-get install uidmap", "usermod"),
+    ):
+        machine = dataclasses.replace(GOOD, has_id_tools=tools, has_id_ranges=ranges)
+        (found,) = [one for one in examine(machine, NEEDS) if one.id == "user-ids"]
+        assert wanted in str(found.fix)
+        assert unwanted not in str(found.fix)
+
+
+def test_files_of_an_enclave_that_cannot_be_used_are_findings() -> None:
+    """Without its settings nothing is built; without the image there, another one is."""
+    findings = examine(GOOD, dataclasses.replace(NEEDS, settings_problem="enclave.toml:2:1: no"))
+    (found,) = [one for one in findings if one.state is not State.OK]
+    assert (found.id, found.state) == ("settings", State.FAIL)
+    assert "enclave.toml:2:1" in found.found
+    findings = examine(GOOD, dataclasses.replace(NEEDS, image_problem="it is damaged"))
+    (found,) = [one for one in findings if one.state is not State.OK]
+    assert (found.id, found.state) == ("image", State.WARN)
+    assert "cloister build" in str(found.fix)
+
+
+def test_the_folder_of_records_needs_little_room() -> None:
+    for free, state in ((100 << 20, State.OK), (1 << 20, State.WARN)):
+        folders = [FolderReading(path="/home", purpose="state", free_bytes=free)]
+        findings = examine(dataclasses.replace(GOOD, folders=folders), NEEDS)
+        (found,) = [one for one in findings if one.id == "disk-state"]
+        assert found.state is state
+
+
+def test_a_driver_that_this_user_may_not_use_is_noticed() -> None:
+    machine = dataclasses.replace(GOOD, may_use_nitro=False)
+    findings = examine(machine, dataclasses.replace(NEEDS, runner="nitro"))
+    (found,) = [one for one in findings if one.id == "nitro"]
+    assert found.state is State.FAIL
+    assert "usermod -aG ne ann" in str(found.fix)
 
 
 def test_what_only_nitro_needs_fails_for_nitro_only() -> None:
