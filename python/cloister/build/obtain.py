@@ -20,8 +20,9 @@ from cloister.build.builders import (
 )
 from cloister.build.built_image import BuiltImage
 from cloister.build.cache import Cache
+from cloister.build.growth import watched
 from cloister.build.image_config import ImageConfig
-from cloister.build.progress import Advance, Progress
+from cloister.build.progress import Progress
 from cloister.build.request import FromDockerfile, FromFolder, FromImage, Request
 from cloister.build.sources import SavedImage, Wanted, read_folder
 from cloister.build.sources.documents import Document
@@ -122,7 +123,7 @@ def _built(
             stored = stack.enter_context(chosen.build(wanted, progress.tell))
         text = file.read_text(encoding="utf-8", errors="replace")
         head = _head(request, builder=stored.builder, bases=stored.bases)
-        yield _Stored(stored, f"{head}\n{text}", request, cache, scratch)
+        yield _Stored(stored, f"{head}\n{text}", request, cache, scratch, progress=progress)
 
 
 def _chosen(
@@ -159,7 +160,8 @@ def _saved(
         yield _Archive(saved, _head(request, builder="none, from a saved image", image=saved))
         return
     stored = _found(source, progress)
-    yield _Stored(stored, _head(request, builder=stored.builder), request, cache, scratch)
+    head = _head(request, builder=stored.builder)
+    yield _Stored(stored, head, request, cache, scratch, progress=progress)
 
 
 def _found(source: FromImage, progress: Progress) -> StoredImage:
@@ -230,13 +232,15 @@ class _Archive:
 class _Stored:
     """An image in a builder's store, which is saved only when its files are needed."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the request and what serves it
         self,
         stored: StoredImage,
         record: str,
         request: Request,
         cache: Cache,
         scratch: pathlib.Path,
+        *,
+        progress: Progress,
     ) -> None:
         self._stored = stored
         self._scratch = scratch
@@ -247,7 +251,7 @@ class _Stored:
         self.identity: str | None = stored.identity
         known = cache.settings(stored.identity)
         if known is None:
-            saved = self._save(lambda _: None)
+            saved = self._save(progress)
             self.identity, self.config = saved.identity, saved.config
             cache.keep_settings(saved.identity, saved.document)
         else:
@@ -256,14 +260,17 @@ class _Stored:
     def load(self, progress: Progress) -> BuiltImage:
         saved = self._saved
         if saved is None:
-            with progress.stage(f"image from {self.builder}") as advanced:
-                saved = self._save(advanced)
+            saved = self._save(progress)
         with progress.stage("layers, checked and merged", size=saved.size) as advanced:
             return saved.load(advanced)
 
-    def _save(self, _advanced: Advance) -> SavedImage:
+    def _save(self, progress: Progress) -> SavedImage:
         archive = self._scratch / "image.tar"
-        self._stored.save(archive)
+        with (
+            progress.stage(f"image from {self.builder}") as advanced,
+            watched(self._scratch, advanced),
+        ):
+            self._stored.save(archive)
         self._saved = SavedImage(archive, self._scratch, self._wanted)
         return self._saved
 

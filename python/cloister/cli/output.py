@@ -11,9 +11,10 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cloister.cli._progress import StageBars, StageLines
 from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
@@ -110,66 +111,9 @@ def step(label: str) -> Iterator[None]:
 def progress() -> "Progress":
     """Tells a build's stages: a bar with bytes and seconds on a terminal, a line a stage else."""
     style = _style.get()
-    is_bar = not style.quiet and sys.stderr.isatty()
-    return _Progress(is_bar=is_bar, is_verbose=style.verbose)
-
-
-class _Progress:
-    def __init__(self, *, is_bar: bool, is_verbose: bool) -> None:
-        self._is_bar = is_bar
-        self._is_verbose = is_verbose
-        self._bar: Any = None
-
-    @contextlib.contextmanager
-    def stage(self, label: str, *, size: int | None = None) -> Iterator[Callable[[int], None]]:
-        detail(f"{label} …")
-        started = time.monotonic()
-        if self._is_bar:
-            with _bar(label, size) as (bar, advanced):
-                self._bar = bar
-                try:
-                    yield advanced
-                finally:
-                    self._bar = None
-        else:
-            yield lambda _: None
-        taken = f"{time.monotonic() - started:.2f} s"
-        note(f"{label} ({taken})" if size is None else f"{label} ({_bytes(size)}, {taken})")
-
-    def tell(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, style="dim", markup=False, highlight=False)
-        else:
-            note(line)
-
-
-@contextlib.contextmanager
-def _bar(label: str, size: int | None) -> Iterator[tuple[Any, Callable[[int], None]]]:
-    """A bar of the library that typer brings; imported here, for it takes its time."""
-    from rich import progress as rich_progress  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
-
-    columns: list[rich_progress.ProgressColumn] = [
-        rich_progress.SpinnerColumn(),
-        rich_progress.TextColumn("{task.description}", markup=False),
-    ]
-    if size is not None:
-        columns += [rich_progress.BarColumn(), rich_progress.DownloadColumn()]
-    columns.append(rich_progress.TimeElapsedColumn())
-    console = Console(stderr=True, no_color=not _style.get().color)
-    with rich_progress.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(label, total=size)
-        yield bar, lambda count: bar.advance(task, count)
-
-
-def _bytes(count: int) -> str:
-    """A number of bytes as people read it."""
-    amount = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if amount < KIB:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= KIB
-    return f"{amount:.1f} GiB"
+    if style.quiet or not sys.stderr.isatty():
+        return StageLines(note, detail)
+    return StageBars(note, detail, has_color=style.color)
 
 
 def _say(message: str) -> None:
@@ -203,6 +147,3 @@ def _scalar(value: Any) -> str:  # noqa: ANN401 - whatever a result holds
 
 def _jsonable(value: Any) -> str:  # noqa: ANN401 - called by json for what it does not know
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-KIB = 1024
