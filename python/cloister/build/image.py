@@ -20,7 +20,7 @@ from cloister.build import cache as caching
 from cloister.build import runtime
 from cloister.build.cache import About, Cache, Entry
 from cloister.build.command import check_command
-from cloister.build.content import Backing
+from cloister.build.content import Backing, Slice
 from cloister.build.eif import Kind, Payload, Pcrs, SigningPair, metadata, open_eif, write
 from cloister.build.eif.layout import HEADER_BYTES, SECTION_BYTES
 from cloister.build.image_config import ImageConfig
@@ -155,8 +155,7 @@ class _Assembling:
             return self._same(entry)
         records: Fragment
         if entry is not None:
-            part = Backing.open(entry.path).whole().part(entry.about.offset, entry.about.size)
-            records, last_inode = part, entry.about.last_inode
+            records, last_inode = _records(entry), entry.about.last_inode
             self._warnings = entry.about.warnings
         else:
             image = obtained.load(progress)
@@ -175,28 +174,29 @@ class _Assembling:
         if entry is None:
             return None
         try:
+            size = entry.path.stat().st_size
             with (
-                progress.stage("image from the cache, checked"),
+                progress.stage("image from the cache, checked", size=size) as advanced,
                 open_eif(entry.path),
             ):
+                advanced(size)
                 return entry
-        except MalformedImage:
+        except (MalformedImage, OSError):
             self._cache.forget(entry.path)
             return None
 
     def _same(self, entry: Entry) -> Built:
         output = self._request.output
-        try:
-            if not (output.exists() and output.samefile(entry.path)):
-                temporary = _temporary(output)
-                os.link(entry.path, temporary)
-                temporary.replace(output)
-        except OSError as problem:
-            raise OutputError(f"cannot write `{output}`: {problem.strerror}") from problem
-        self._warnings = entry.about.warnings
-        with open_eif(output) as image:
-            ramdisks = sum(section.size for section in image.ramdisks)
+        ramdisks = self._boot.size + Ramdisk([self._said, _records(entry)]).size
         self._check_memory(ramdisks)
+        try:
+            is_there = output.exists() and output.samefile(entry.path)
+        except OSError:
+            is_there = False
+        if not is_there:
+            with _replacing(output) as temporary:
+                os.link(entry.path, temporary)
+        self._warnings = entry.about.warnings
         return self._ended(entry.about.pcrs, ramdisks, reused="image")
 
     def _written(
@@ -352,25 +352,32 @@ def _signing(toml: config.EnclaveToml, now: dt.datetime) -> SigningPair | None:
     return SigningPair.load(toml.beside(certificate), toml.beside(key), now=now)
 
 
+def _records(entry: Entry) -> Slice:
+    """The records of an image's files, in an image that was built before."""
+    return Backing.open(entry.path).whole().part(entry.about.offset, entry.about.size)
+
+
 @contextlib.contextmanager
 def _new_file(path: pathlib.Path) -> Iterator[Any]:
     """A file that takes its place when the block ends well, and leaves nothing when it does not."""
-    temporary = _temporary(path)
+    # Without fsync, which takes as long as all the rest: an image that a crash of the machine
+    # damages is refused by its checksum, and made again from the same input.
+    with _replacing(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path whose file takes the place of another when the block ends well, and else goes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with temporary.open("wb") as file:
-            yield file
-        # Without fsync, which takes as long as all the rest: an image that a crash of the machine
-        # damages is refused by its checksum, and made again from the same input.
+        yield temporary
         temporary.replace(path)
     except OSError as problem:
         raise OutputError(f"cannot write `{path}`: {problem.strerror}") from problem
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.new")
 
 
 @contextlib.contextmanager
