@@ -7,7 +7,7 @@ seen before need not be read again.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from cloister.build import dockerfile
@@ -75,8 +75,7 @@ def obtain(
     if isinstance(source, FromFolder):
         with progress.stage(f"files of `{source.folder}`"):
             image = read_folder(source.folder, source.config)
-        image.record = _head(request, builder="none, from a folder of files")
-        yield _Ready(image)
+        yield _Ready(image, _head(request, builder="none, from a folder of files"))
     elif isinstance(source, FromImage):
         with _saved(request, source, cache, scratch, progress) as obtained:
             yield obtained
@@ -104,7 +103,7 @@ def _built(
                 scratch=scratch,
             )
             image = dockerfile.run(file, source.context, options)
-        yield _Ready(image)
+        yield _Ready(image, _record(request, file, builder="native", bases=image.bases))
         return
     wanted = BuildRequest(
         dockerfile=file,
@@ -121,9 +120,8 @@ def _built(
     with contextlib.ExitStack() as stack:
         with progress.stage(f"`{request.toml.dockerfile}` by {chosen.name}"):
             stored = stack.enter_context(chosen.build(wanted, progress.tell))
-        text = file.read_text(encoding="utf-8", errors="replace")
-        head = _head(request, builder=stored.builder, bases=stored.bases)
-        yield _Stored(stored, f"{head}\n{text}", request, cache, scratch, progress=progress)
+        record = _record(request, file, builder=stored.builder, bases=stored.bases)
+        yield _Stored(stored, record, request, cache, scratch, progress=progress)
 
 
 def _chosen(
@@ -156,7 +154,8 @@ def _saved(
 ) -> Iterator[Obtained]:
     wanted = Wanted(reference=source.name, architecture=request.architecture)
     if source.path is not None:
-        saved = SavedImage(source.path, scratch, wanted)
+        with progress.stage(f"`{source.path}` opened") as advanced:
+            saved = SavedImage(source.path, scratch, wanted, advanced=advanced)
         yield _Archive(saved, _head(request, builder="none, from a saved image", image=saved))
         return
     stored = _found(source, progress)
@@ -192,6 +191,7 @@ class _Ready:
     """Files that were read already."""
 
     image: BuiltImage
+    record: str
 
     @property
     def identity(self) -> str | None:
@@ -200,10 +200,6 @@ class _Ready:
     @property
     def config(self) -> ImageConfig:
         return self.image.config
-
-    @property
-    def record(self) -> str:
-        return self.image.record
 
     @property
     def builder(self) -> str:
@@ -275,11 +271,18 @@ class _Stored:
         return self._saved
 
 
+def _record(request: Request, file: pathlib.Path, *, builder: str, bases: Sequence[str]) -> str:
+    """A Dockerfile, and what is not in it."""
+    # The empty line keeps its directives from being taken for ours; they mean nothing there.
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return f"{_head(request, builder=builder, bases=bases)}\n{text}"
+
+
 def _head(
     request: Request,
     *,
     builder: str,
-    bases: tuple[str, ...] = (),
+    bases: Sequence[str] = (),
     image: SavedImage | None = None,
 ) -> str:
     """The first lines of the record: what a third party needs to build it again."""
@@ -292,6 +295,8 @@ def _head(
         f"# build arguments, names only: {', '.join(names) or 'none'}",
         f"# SOURCE_DATE_EPOCH: {request.epoch}",
     ]
+    if isinstance(source, FromDockerfile) and source.target is not None:
+        lines.append(f"# target: {source.target}")
     lines += [f"# base: {base}" for base in bases]
     if image is not None:
         lines.append(f"# image: {image.identity}")

@@ -5,8 +5,9 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from cloister.build.built_image import BuiltImage
 from cloister.build.content import Backing, Slice
@@ -30,6 +31,8 @@ class SavedImage:
         folder: Where layers are unpacked, to files without a name.
         wanted: Which image of it.
         limits: Bounds of what is read.
+        advanced: Called with the bytes that were read to open it: all of an archive that is
+            compressed as a whole.
 
     Raises:
         MissingInput: There is no such file.
@@ -43,12 +46,14 @@ class SavedImage:
         folder: pathlib.Path,
         wanted: Wanted | None = None,
         limits: Limits | None = None,
+        *,
+        advanced: Callable[[int], None] = lambda _: None,
     ) -> None:
         wanted = wanted or Wanted()
         self._limits = limits or Limits()
         self._budget = Budget(self._limits)
         self._folder = folder
-        self._blobs = _blobs(path, folder, self._budget)
+        self._blobs = _blobs(path, Unpacker(folder, self._budget, advanced), self._budget)
         self._saved: Saved = saved.find(self._blobs, wanted, self._limits)
         raw = self._blobs.find(self._saved.config).read(self._limits.metadata, "configuration")
         self.document = raw
@@ -90,46 +95,29 @@ class SavedImage:
                 image, or there is more of it than the limits.
             OutputError: There is no room to unpack it.
         """
-        unpacker = Unpacker(self._folder, self._budget, advanced)
+        counting = _Counting(advanced)
+        unpacker = Unpacker(self._folder, self._budget, counting)
         merging = Merging()
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            checks: list[concurrent.futures.Future[Any]] = []
-            coming: list[tuple[str, Callable[[], Slice]]] = []
+            coming: list[_Coming] = []
             try:
-                for number, (layer, diff_id) in enumerate(
-                    zip(self._saved.layers, self._diff_ids, strict=True), start=1
-                ):
-                    name = f"`{self._blobs.name}`: layer {number} ({diff_id[:19]}…)"
-                    blob = self._blobs.find(layer.path)
-                    if layer.size not in (None, blob.size):
-                        raise MalformedImage(
-                            f"{name} is {blob.size} bytes long, expected {layer.size}"
-                        )
-                    if unpacker.compression(blob) is None:
-                        # It is read while it is checked; the image is given out when all are right.
-                        expected = {layer.digest, diff_id} - {None}
-                        checks.append(pool.submit(unpacker.check, blob, name, expected))
-                        coming.append((name, functools.partial(_same, blob)))
-                    else:
-                        made = pool.submit(
-                            unpacker.tar, blob, name, digest=layer.digest, unpacked=diff_id
-                        )
-                        checks.append(made)
-                        coming.append((name, made.result))
-                for name, ready in coming:
-                    archive = ready()
+                coming.extend(self._coming(unpacker, pool))
+                for layer in coming:
+                    archive = layer.archive()
                     if archive.size:
-                        merging.add(walk(archive, self._budget, name=name), name)
-                for check in checks:
-                    check.result()
+                        walked = walk(archive, self._budget, name=layer.name)
+                        merging.add(walked, layer.name)
+                for layer in coming:
+                    layer.check.result()
             except MalformedImage:
                 # What a damaged layer looks like says less than that it is damaged.
-                for check in checks:
-                    check.result()
+                for layer in coming:
+                    layer.check.result()
                 raise
             finally:
-                for check in checks:
-                    check.cancel()
+                counting.is_over.set()
+                for layer in coming:
+                    layer.check.cancel()
         remove_stubs(merging.tree)
         return BuiltImage(
             tree=merging.tree,
@@ -139,17 +127,56 @@ class SavedImage:
             builder="none",
         )
 
+    def _coming(
+        self, unpacker: Unpacker, pool: concurrent.futures.ThreadPoolExecutor
+    ) -> Iterator["_Coming"]:
+        """The layers from the lowest up, each in work from then on."""
+        for number, (layer, diff_id) in enumerate(
+            zip(self._saved.layers, self._diff_ids, strict=True), start=1
+        ):
+            name = f"`{self._blobs.name}`: layer {number} ({diff_id[:19]}…)"
+            blob = self._blobs.find(layer.path)
+            if layer.size not in (None, blob.size):
+                raise MalformedImage(f"{name} is {blob.size} bytes long, expected {layer.size}")
+            if unpacker.compression(blob) is None:
+                # It is read while it is checked; the image is given out when all are right.
+                expected = {layer.digest, diff_id} - {None}
+                check = pool.submit(unpacker.check, blob, name, expected)
+                yield _Coming(name, check, functools.partial(_same, blob))
+            else:
+                made = pool.submit(unpacker.tar, blob, name, digest=layer.digest, unpacked=diff_id)
+                yield _Coming(name, made, made.result)
+
+
+class _Coming(NamedTuple):
+    """A layer that is being made ready: how messages call it, its check, and its archive."""
+
+    name: str
+    check: concurrent.futures.Future[Any]
+    archive: Callable[[], Slice]
+
+
+class _Counting:
+    """Passes a count on, until nobody wants the layers any more: then their work ends at once."""
+
+    def __init__(self, advanced: Callable[[int], None]) -> None:
+        self._advanced = advanced
+        self.is_over = threading.Event()
+
+    def __call__(self, count: int) -> None:
+        if self.is_over.is_set():
+            raise concurrent.futures.CancelledError
+        self._advanced(count)
+
 
 def _same(blob: Slice) -> Slice:
     return blob
 
 
-def _blobs(path: pathlib.Path, folder: pathlib.Path, budget: Budget) -> Blobs:
+def _blobs(path: pathlib.Path, unpacker: Unpacker, budget: Budget) -> Blobs:
     if path.is_dir():
         return FolderBlobs(path)
     if not path.exists():
         raise MissingInput(f"there is no image `{path}`")
-    whole = Unpacker(folder, budget).tar(
-        Backing.open(path).whole(), f"`{path}`", digest=None, unpacked=None
-    )
+    whole = unpacker.tar(Backing.open(path).whole(), f"`{path}`", digest=None, unpacked=None)
     return ArchiveBlobs(whole, budget)
