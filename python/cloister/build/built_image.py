@@ -13,7 +13,7 @@ class BuiltImage:
     Args:
         tree: The files.
         config: The settings.
-        record: How it was built: the text of ``enclave.Dockerfile``.
+        bases: What it was built from: names of base images, each with its digest.
         warnings: What the user should know.
         left_out: Files of the context that are never copied and were asked for.
         identity: A digest that names files and settings, ``sha256:…``; ``None``: nothing names them
@@ -23,7 +23,7 @@ class BuiltImage:
 
     tree: Tree
     config: ImageConfig
-    record: str = ""
+    bases: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     left_out: list[str] = dataclasses.field(default_factory=list)
     identity: str | None = None

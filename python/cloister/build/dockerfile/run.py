@@ -63,12 +63,8 @@ def run(dockerfile: pathlib.Path, context: pathlib.Path, options: Options) -> Bu
     """
     if not context.is_dir():
         raise MissingInput(f"the build context `{context}` is not a folder")
-    text = _read(dockerfile)
-    parsed = parse(text, str(dockerfile))
-    running = _Running(parsed, plan(parsed), dockerfile, context, options)
-    image = running.whole()
-    image.record = _record(text, running.bases, options)
-    return image
+    parsed = parse(_read(dockerfile), str(dockerfile))
+    return _Running(parsed, plan(parsed), dockerfile, context, options).whole()
 
 
 class _Running:
@@ -87,7 +83,7 @@ class _Running:
         self._done: dict[int, Stage] = {}
         self._loaded: dict[pathlib.Path, BuiltImage] = {}
         self._now = 0
-        self.bases: list[str] = []
+        self._bases: list[str] = []
         escape = parsed.directives.escape
         self._world = World(
             escape=escape,
@@ -107,6 +103,7 @@ class _Running:
             warnings.say(f"no ARG takes the build argument {', '.join(arguments.unused)}")
         image.warnings = [*image.warnings, *warnings.end()]
         image.left_out = sorted(self._context.left_out)
+        image.bases = self._bases
         return image
 
     def _check_names(self) -> None:
@@ -148,8 +145,8 @@ class _Running:
         self._check_platform(item)
         name = self._expanded(item, item.words[0])
         if name.lower() == "scratch":
-            if "scratch" not in self.bases:
-                self.bases.append("scratch")
+            if "scratch" not in self._bases:
+                self._bases.append("scratch")
             config = ImageConfig(architecture=self._options.architecture)
             return Stage(self._world, BuiltImage(tree=Tree(), config=config))
         earlier = self._plan.base(name, before=planned.index)
@@ -197,7 +194,7 @@ class _Running:
                 raise item.place.wrap(problem) from None
             except MissingInput as problem:
                 raise item.place.error(problem.message, hint=problem.hint) from None
-            self.bases.append(f"{name} {self._loaded[path].identity or ''}".strip())
+            self._bases.append(f"{name} {self._loaded[path].identity or ''}".strip())
         return self._loaded[path]
 
     def _expanded(self, item: Instruction, word: str) -> str:
@@ -221,19 +218,6 @@ def _read(dockerfile: pathlib.Path) -> str:
     except UnicodeDecodeError as problem:
         line = raw.count(b"\n", 0, problem.start) + 1
         raise MalformedImage(f"{dockerfile}:{line}: not UTF-8") from None
-
-
-def _record(text: str, bases: list[str], options: Options) -> str:
-    names = ", ".join(sorted(options.build_args)) or "none"
-    head = (
-        "# Record of a build by cloister: what was built, for whoever wants to build it again.\n"
-        "# builder: native\n"
-        f"# platform: linux/{options.architecture}\n"
-        + "".join(f"# base: {base}\n" for base in bases)
-        + f"# build arguments, names only: {names}\n"
-    )
-    # The Dockerfile's own directives must not be taken for ours, nor ours for comments of it.
-    return f"{head}\n{text}"
 
 
 MAX_BYTES = 1 << 20
