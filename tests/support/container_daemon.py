@@ -38,6 +38,12 @@ class Daemon:
         """What a client needs in its environment."""
         return {"DOCKER_HOST": f"unix://{self.socket}"}
 
+    def environments(self) -> list[dict[str, str]]:
+        """What makes ``cloister`` use it, by each docker client that this machine has."""
+        path = os.environ["PATH"]
+        folders = [str(pathlib.Path(client).parent) for client in clients()]
+        return [self.variables | {"PATH": f"{folder}:{path}"} for folder in folders]
+
     def docker(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs a docker client against it."""
         return subprocess.run(
@@ -106,7 +112,10 @@ def clients() -> list[str]:
     found = [path for folder in folders if (path := shutil.which("docker", path=folder))]
     if not found:
         pytest.skip("`docker` is not there: install docker.io")
-    return list(dict.fromkeys(found))
+    # /bin is often /usr/bin.
+    return list({str(pathlib.Path(path).resolve()): path for path in reversed(found)}.values())[
+        ::-1
+    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,10 +123,20 @@ class Store:
     """A store of its own for buildah and podman.
 
     Args:
-        options: What both programs take.
+        folder: Everything of it.
     """
 
-    options: tuple[str, ...]
+    folder: pathlib.Path
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What both programs take."""
+        return (f"--root={self.folder / 'root'}", f"--runroot={self.folder / 'run'}")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What makes both programs, and ``cloister``, use it without these options."""
+        return {"CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf")}
 
     def builders(self) -> dict[str, Buildah]:
         """Those of the two that are there."""
@@ -145,8 +164,9 @@ def private_store() -> Iterator[Store]:
     if os.getuid() != 0:
         pytest.skip("a store of root's buildah needs root")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="clb-", dir="/tmp"))
-    store = Store(
-        options=(f"--root={folder / 'root'}", f"--runroot={folder / 'run'}"),
+    store = Store(folder=folder)
+    (folder / "storage.conf").write_text(
+        f'[storage]\ngraphroot = "{folder / "root"}"\nrunroot = "{folder / "run"}"\n'
     )
     try:
         yield store
