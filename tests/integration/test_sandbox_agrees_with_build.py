@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support import sandbox_image, static_binaries
 
-from cloister.build.cpio import size, write
 from cloister.build.eif import SigningPair, measure
 from cloister.build.eif.layout import Kind
 from cloister.build.eif.write import Payload
 from cloister.build.eif.write import write as write_eif
 from cloister.build.image import boot_tree
+from cloister.build.ramdisk import Ramdisk
 from cloister.build.rootfs import Bytes, Directory, File, Symlink, Tree
 from cloister.errors import MalformedImage
 from cloister.runners import Launch, SandboxRunner
@@ -77,10 +77,11 @@ def application() -> Tree:
 
 def write_image(path: pathlib.Path, signing: SigningPair | None) -> None:
     boot = boot_tree(static_binaries.fixture("fixture-init").read_bytes())
-    ramdisks = [
-        Payload(Kind.RAMDISK, size(tree), write(tree, mtime=0)) for tree in (boot, application())
+    ramdisks = [Ramdisk.of(tree, epoch=0) for tree in (boot, application())]
+    sections = [
+        Payload.of(Kind.METADATA, b"{}"),
+        *(Payload(Kind.RAMDISK, ramdisk.size, ramdisk.blocks()) for ramdisk in ramdisks),
     ]
-    sections = [Payload.of(Kind.METADATA, b"{}"), *ramdisks]
     with path.open("xb") as file:
         write_eif(file, sections, memory=1 << 30, cpus=2, signing=signing)
 
