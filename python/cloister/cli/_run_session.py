@@ -20,6 +20,7 @@ from typing import Self
 
 from cloister.cli import _local_key, _run_dir
 from cloister.cli._run_plan import RunPlan
+from cloister.cli.params import without_controls
 from cloister.errors import CloisterError, ConfigError, RunnerError, StoreError
 from cloister.host import DevelopmentCa, Host, HostOptions
 from cloister.host.listening import listen_error
@@ -187,7 +188,7 @@ class RunSession:
                 )
 
     def _console(self, line: str) -> None:
-        shown = "".join(char if char.isprintable() else "�" for char in line[:MAX_CONSOLE_LINE])
+        shown = without_controls(line[:MAX_CONSOLE_LINE])
         self._last_lines.append(shown)
         self._console_sink(shown)
 

@@ -10,7 +10,7 @@ from cloister import config as configuration
 from cloister.build import memory_needed, open_eif
 from cloister.cli import output, params, settings
 from cloister.doctor import Finding, Needs, State, can_work, examine, read_machine
-from cloister.errors import CloisterError, UsageError
+from cloister.errors import CloisterError
 
 
 class Runner(enum.StrEnum):
@@ -43,7 +43,7 @@ def doctor(
       cloister doctor
       cloister doctor enclave.eif --runner nitro --json
     """
-    needs = _needs(eif, config, runner, _address(listen))
+    needs = _needs(eif, config, runner, params.listen_address(listen))
     findings = examine(read_machine(needs), needs)
     is_able = can_work(findings)
     found = {
@@ -107,15 +107,6 @@ def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, liste
     )
 
 
-def _address(listen: str) -> str:
-    host, colon, port = listen.removeprefix("tcp:").rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
-        raise UsageError(
-            f"--listen: expected HOST:PORT, as in 127.0.0.1:8443, got `{params.printable(listen)}`"
-        )
-    return f"{host}:{port}"
-
-
 def _lines(findings: list[Finding]) -> list[str]:
     lines = []
     for finding in findings:
@@ -129,6 +120,3 @@ def _lines(findings: list[Finding]) -> list[str]:
         else "this machine can build and run enclaves"
     )
     return lines
-
-
-MAX_PORT = 65_535

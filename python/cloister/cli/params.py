@@ -5,6 +5,8 @@ import re
 
 import typer
 
+from cloister.errors import UsageError
+
 PCR_BYTES = 48  # SHA-384, the only digest the NSM uses (nsm-api, attestation_process.md 3.2.2.2)
 
 
@@ -68,6 +70,20 @@ def duration(text: str) -> dt.timedelta:
     return dt.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
+def listen_address(text: str) -> str:
+    """``HOST:PORT``, where ``--listen`` may have ``tcp:`` in front.
+
+    Raises:
+        UsageError: It is none.
+    """
+    host, colon, port = text.removeprefix("tcp:").rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
+        raise UsageError(
+            f"--listen: expected HOST:PORT, as in 127.0.0.1:8443, got `{printable(text)}`"
+        )
+    return f"{host}:{port}"
+
+
 def printable(text: str) -> str:
     """Text of a stranger, short and without control characters, for a message."""
     return without_controls(text[:80]) + ("…" if len(text) > 80 else "")  # noqa: PLR2004 - the cut
@@ -76,3 +92,6 @@ def printable(text: str) -> str:
 def without_controls(text: str) -> str:
     """Text of a stranger, without what a terminal would obey."""
     return "".join(char if char.isprintable() else "�" for char in text)
+
+
+MAX_PORT = 65_535

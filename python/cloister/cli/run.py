@@ -70,7 +70,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     plan = _run_plan.make(
         config,
         image=eif,
-        listen=_address(listen),
+        listen=f"tcp:{params.listen_address(listen)}",
         dev_ca=env.dev_ca,
         runtime=env.runtime,
         start_timeout=params.duration(start_timeout),
@@ -167,18 +167,7 @@ def _line(record: dict[str, Any]) -> str:
     """One request in one line; what clients chose is escaped."""
     fields = ("ts", "remoteIp", "requestMethod", "uri", "responseCode", "elapsed", "txid")
     shown = [str(record.get(field, "-")) for field in fields]
-    return " ".join(
-        "".join(char if char.isprintable() else "�" for char in value) for value in shown
-    )
-
-
-def _address(listen: str) -> str:
-    host, colon, port = listen.removeprefix("tcp:").rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
-        raise UsageError(
-            f"--listen: expected HOST:PORT, as in 127.0.0.1:8443, got `{params.printable(listen)}`"
-        )
-    return f"tcp:{host}:{port}"
+    return " ".join(params.without_controls(value) for value in shown)
 
 
 def _shown(plan: RunPlan, running: Running) -> dict[str, Any]:
@@ -258,4 +247,3 @@ def _how_to_call(plan: RunPlan, running: Running, url: str) -> list[str]:
 
 
 WAIT_SECONDS = 0.25
-MAX_PORT = 65_535

@@ -14,7 +14,8 @@ from tests.support.platform_world import PCRS, World, make_world
 from cloister.build import eif
 from cloister.cli import _local_key, _run_dir
 from cloister.cli._run_plan import attested_of, check_image
-from cloister.cli.run import Stop, _address, _line
+from cloister.cli.params import listen_address
+from cloister.cli.run import Stop, _line
 from cloister.errors import ConfigError, MalformedImage, OutputError, UsageError
 
 REGISTERS = {index: PCRS[index] for index in (0, 1, 2, 8)}
@@ -93,9 +94,9 @@ def test_nowhere_to_make_a_run_directory_is_an_error(tmp_path: pathlib.Path) -> 
 @pytest.mark.parametrize("text", ["8443", ":8443", "127.0.0.1", "127.0.0.1:x", "h:65536", "h:-1"])
 def test_a_listen_address_that_is_none_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="expected HOST:PORT"):
-        _address(text)
-    assert _address("[::1]:0") == "tcp:[::1]:0"
-    assert _address("tcp:127.0.0.1:8443") == "tcp:127.0.0.1:8443"
+        listen_address(text)
+    assert listen_address("[::1]:0") == "[::1]:0"
+    assert listen_address("tcp:127.0.0.1:8443") == "127.0.0.1:8443"
 
 
 def test_a_log_line_is_one_line_without_control_characters() -> None:
