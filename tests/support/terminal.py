@@ -33,6 +33,7 @@ class Terminal:
         self._folder = folder
         self._environment = dict(environment or {})
         self._has_output = has_output
+        self._waited_for = 0
         self.drawn = ""
         self.output = ""
 
@@ -59,11 +60,12 @@ class Terminal:
         os.close(self._ours)
 
     def wait_for(self, text: str, seconds: float = 120) -> None:
-        """Until it has drawn this."""
+        """Until it has drawn this, behind what was waited for before."""
         deadline = time.monotonic() + seconds
-        while text not in self.drawn:
+        while (at := self.drawn.find(text, self._waited_for)) < 0:
             assert time.monotonic() < deadline, (text, self.drawn)
             assert self._read(), (text, self.drawn)
+        self._waited_for = at + len(text)
 
     def press_ctrl_c(self) -> None:
         """As a person does: the terminal makes it a signal."""

@@ -107,12 +107,17 @@ def _bar(
         yield None, lambda _: None
         return
     of = "" if size is None else f" of {in_units(size)}"
-    with progress.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(label, total=size, bytes=f"0 bytes{of}" if of else "")
-        yield (
-            bar,
-            lambda passed: bar.update(task, completed=passed, bytes=f"{in_units(passed)}{of}"),
-        )
+    try:
+        with progress.Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(label, total=size, bytes=f"0 bytes{of}" if of else "")
+
+            def told(passed: int) -> None:
+                bar.update(task, completed=passed, bytes=f"{in_units(passed)}{of}")
+
+            yield bar, told
+    finally:
+        # Ctrl-C while the bar begins finds the cursor hidden and nobody who shows it again.
+        console.show_cursor()
 
 
 class _Counted:
