@@ -17,6 +17,7 @@ from tests.support.ramdisks import FOLDER, LINK, Record, archive
 
 from cloister.build.eif import open_eif
 from cloister.build.explain import contents, difference, extract
+from cloister.cli.main import run
 from cloister.errors import CloisterError, MalformedImage
 
 HONEST = Record(name="honest", data=b"x")
@@ -168,6 +169,49 @@ def test_t17_many_names_of_one_inode_take_no_time(tmp_path: pathlib.Path) -> Non
     with open_eif(tmp_path / "image.eif") as image, contents(image) as found:
         assert len(found[1].items) == 20_000
     assert time.monotonic() - started < 10
+
+
+DEEP = b"[" * 900 + b"]" * 900
+ODD = [
+    *(
+        b"5",
+        b"[]",
+        b"null",
+        b"",
+        b"\xff",
+        b"NaN",
+        b"1e999",
+        b"9" * 5000,
+        DEEP,
+        b'{"a":' + DEEP + b"}",
+    ),
+    *(b'{"argv":5,"env":3}', b'{"argv":"a","env":[1,[2]]}', b'{"env":{"a":1},"cwd":{},"user":[1]}'),
+    *(b'{"argv":["\\ud800"],"user":"\\u001b[31m"}', b'{"":{"":1}}', b'{"service":"\\u202e"}'),
+]
+
+
+@pytest.mark.parametrize(
+    "where", ["cloister/process.json", "cloister/config.json", "cmd", "metadata"]
+)
+def test_t17_documents_of_another_shape_are_described_and_never_crash(
+    where: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an image says of itself is JSON of whoever made it."""
+    good = archive(Record(name="cloister/process.json", data=b'{"argv":["/a"],"env":[["A","1"]]}'))
+    for number, said in enumerate((b'{"argv":["/a"]}', *ODD)):
+        process = Record(name="cloister/process.json", data=b'{"argv":["/a"]}')
+        records = [process] if where == "cloister/config.json" else []
+        records += [Record(name=where, data=said)] if where != "metadata" else []
+        raw, _ = eif_images.image(
+            [archive(HONEST), archive(*records)], metadata=said if where == "metadata" else b"{}"
+        )
+        path = tmp_path / "image.eif"
+        path.write_bytes(raw)
+        (tmp_path / "twin").write_bytes(eif_images.image([archive(HONEST), good])[0])
+        assert run(["describe", str(path)]) == 0, number
+        assert run(["describe", str(path), "--diff", str(tmp_path / "twin")]) == 1, number
+        shown = capsys.readouterr().out
+        assert all(char.isprintable() or char == "\n" for char in shown), number
 
 
 def test_t17_a_mutated_image_is_described_or_refused_and_never_crashes(

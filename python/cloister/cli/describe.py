@@ -78,7 +78,7 @@ def describe(  # noqa: PLR0913 - the options of the command
         return _tree(eif, as_json=as_json)
     found = describe_image(eif, is_verified=verify)
     _warn_of_dates(found["signature"])
-    output.show(found, as_json=as_json, text=_told(found))
+    output.show(found, as_json=as_json, text="" if as_json else _told(found))
     return 0
 
 
@@ -212,7 +212,10 @@ def _runs_told(runs: dict[str, Any]) -> list[str]:
     lines += [
         f"  {name} {_safe(str(process[name]))}" for name in ("user", "cwd") if process.get(name)
     ]
-    lines += [f"  env {_safe('='.join(map(str, pair)))}" for pair in process.get("env") or ()]
+    env = process.get("env")
+    for pair in env if isinstance(env, list) else ():
+        told = "=".join(map(str, pair)) if isinstance(pair, list) else str(pair)
+        lines.append(f"  env {_safe(told)}")
     settings = runs.get("config")
     if isinstance(settings, dict):
         for name in ("name", "uuid", "debug", "service", "egress", "healthcheck", "trust"):
