@@ -88,12 +88,18 @@ class Repeated:
 
     def __init__(self, piece: bytes, size: int) -> None:
         self._piece = piece
-        self._left = size
+        self._size = size
+        self._at = 0
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, at most a piece."""
-        taken = self._piece[: min(size if size >= 0 else self._left, self._left)]
-        self._left -= len(taken)
+        """The next bytes, exactly as many as there are."""
+        wanted = self._size - self._at
+        wanted = wanted if size < 0 else min(size, wanted)
+        first = self._at % len(self._piece)
+        taken = self._piece[first : first + wanted]
+        while len(taken) < wanted:
+            taken += self._piece[: wanted - len(taken)]
+        self._at += wanted
         return taken
 
 
@@ -128,21 +134,9 @@ def _add(layer: tarfile.TarFile, name: str, size: int, pool: bytes, chance: rand
     info = _info(name, tarfile.REGTYPE, mode=chance.choice((0o644, 0o644, 0o755)))
     info.size = size
     at = chance.randrange(len(pool) // 2)
-    content = pool[at : at + size] if size <= len(pool) // 2 else None
-    layer.addfile(info, _Bytes(content) if content is not None else Repeated(pool, size))  # type: ignore[arg-type]
-
-
-class _Bytes(Repeated):
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data, len(data))
-        self._at = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        end = len(self._piece) if size < 0 else self._at + size
-        taken = self._piece[self._at : end]
-        self._at += len(taken)
-        return taken
+    layer.addfile(
+        info, Repeated(pool[at:] if size > len(pool) - at else pool[at : at + size], size)
+    )  # type: ignore[arg-type]
 
 
 def _info(name: str, kind: bytes, *, mode: int = 0o777, link: str = "") -> tarfile.TarInfo:
@@ -167,7 +161,12 @@ def _layer(out: IO[bytes], name: str, fill: Callable[[tarfile.TarFile], object])
     head = out.tell()
     out.write(bytes(tarfile.BLOCKSIZE))
     writing = _Hashed(out)
-    with tarfile.open(fileobj=writing, mode="w", format=tarfile.GNU_FORMAT) as layer:  # type: ignore[call-overload]
+    with tarfile.TarFile(
+        fileobj=writing,  # type: ignore[arg-type]
+        mode="w",
+        format=tarfile.PAX_FORMAT,
+        copybufsize=1 << 20,
+    ) as layer:
         fill(layer)
     info = tarfile.TarInfo(name)
     info.size = writing.size
