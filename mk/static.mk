@@ -48,9 +48,10 @@ hello: ## build the server of examples/hello-enclave, static
 	$(STATIC_CARGO) -p hello-enclave
 	$(call install_programs,$(STATIC_OUT)/hello-enclave,$(ROOT)/examples/hello-enclave)
 
-# An init whose data plane is a script, and a user process that tries to break out.
-fixtures: ## build the programs that tests/security runs inside the sandbox
-	$(STATIC_CARGO) -p cloister-init --bin fixture-init --bin fixture-probe
-	$(call install_programs,$(STATIC_OUT)/fixture-init $(STATIC_OUT)/fixture-probe,$(ROOT)/tests/support/_bin)
+# An init whose data plane is a script, a user process that tries to break out, and one that says how it
+# was started.
+fixtures: ## build the programs that tests run inside the sandbox
+	$(STATIC_CARGO) -p cloister-init --bin fixture-init --bin fixture-probe --bin fixture-witness
+	$(call install_programs,$(addprefix $(STATIC_OUT)/,fixture-init fixture-probe fixture-witness),$(ROOT)/tests/support/_bin)
 
 test-python: fixtures

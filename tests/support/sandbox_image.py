@@ -78,21 +78,26 @@ def image(  # noqa: PLR0913 - one keyword for each thing an image says
     env: list[tuple[str, str]] | None = None,
     cwd: str = "/",
     debug: bool = False,
+    config: dict[str, object] | None = None,
+    process: dict[str, object] | None = None,
 ) -> bytes:
-    """An image for the sandbox: ``init`` in the boot ramdisk, ``rootfs`` as the image's root."""
-    config = json.loads(CONFIG.read_bytes()) | {"debug": debug}
-    process = {
+    """An image for the sandbox: ``init`` in the boot ramdisk, ``rootfs`` as the image's root.
+
+    ``config`` and ``process`` are laid over what the two files would say otherwise.
+    """
+    attested = json.loads(CONFIG.read_bytes()) | {"debug": debug} | (config or {})
+    runs = {
         "argv": argv,
         "env": env or [],
         "cwd": cwd,
         "user": user,
         "groups": [],
         "stop_signal": 15,
-    }
+    } | (process or {})
     application = [
         Entry(name="cloister", mode=DIRECTORY | 0o755),
-        Entry(name="cloister/config.json", mode=FILE | 0o644, data=json.dumps(config).encode()),
-        Entry(name="cloister/process.json", mode=FILE | 0o644, data=json.dumps(process).encode()),
+        Entry(name="cloister/config.json", mode=FILE | 0o644, data=json.dumps(attested).encode()),
+        Entry(name="cloister/process.json", mode=FILE | 0o644, data=json.dumps(runs).encode()),
         Entry(name="rootfs", mode=DIRECTORY | 0o755),
         *rootfs,
     ]

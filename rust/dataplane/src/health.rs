@@ -1,8 +1,9 @@
 //! What the enclave says about itself on its health port: `GET /health`, `GET /metrics`, and
 //! `POST /v1/drain` (wire.md §2).
 //!
-//! [`Board`] gathers what the parts report; [`process`] asks the user process. "Unknown" is never
-//! healthy. The host reads this and is not believed with anything: nothing secret is on the board.
+//! [`Board`] gathers what the parts report; [`process`] asks the user process, unless HEALTHCHECK of
+//! the image decides: then init runs it and says what it found. "Unknown" is never healthy. The host
+//! reads this and is not believed with anything: nothing secret is on the board.
 
 mod metrics;
 pub mod process;
@@ -12,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use cloister_wire::health::{Health, State};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
@@ -52,6 +53,8 @@ pub struct Board {
     pub(crate) phase: watch::Sender<Phase>,
     /// `None`: not known yet.
     pub(crate) process_healthy: watch::Sender<Option<bool>>,
+    /// Why it is not, in init's words.
+    pub(crate) process_problem: ArcSwapOption<String>,
     pub(crate) process_restarts: AtomicU64,
     pub(crate) process_started: Notify,
     pub(crate) drain: Notify,
@@ -67,7 +70,7 @@ impl Board {
         let (state, reason) = self.state(&live);
         Health {
             state,
-            reason,
+            reason: self.reason(state, reason, process_healthy),
             process_healthy,
             process_restarts: self.process_restarts.load(Ordering::Relaxed),
             bundle_version: Some(live.bundle_version).filter(|version| *version > 0),
@@ -75,6 +78,25 @@ impl Board {
             log_ring_records: logs.records,
             log_ring_dropped: logs.dropped,
         }
+    }
+
+    /// Why it does not serve in full: what is known of the process says more than the phase does.
+    fn reason(
+        &self,
+        state: State,
+        of_phase: Option<String>,
+        is_healthy: Option<bool>,
+    ) -> Option<String> {
+        let by_default = match (state, is_healthy) {
+            (State::Starting | State::Draining | State::Failed, _) | (_, Some(true)) => {
+                return of_phase;
+            }
+            (State::Provisioning, _) => None,
+            (State::Ready, None) => Some("the user process was not healthy yet"),
+            (State::Ready, Some(false)) => Some("the user process is not healthy"),
+        };
+        let said = self.process_problem.load().as_deref().cloned();
+        said.or(of_phase).or(by_default.map(str::to_owned))
     }
 
     fn state(&self, live: &Live) -> (State, Option<String>) {

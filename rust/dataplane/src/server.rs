@@ -49,6 +49,15 @@ pub struct GivenCertificate {
     pub key: Vec<u8>,
 }
 
+/// The channel to init.
+#[derive(Debug)]
+pub struct InitChannel {
+    /// The data plane's end.
+    pub stream: UnixStream,
+    /// Init says whether the user process is healthy; else the data plane asks the process.
+    pub tells_health: bool,
+}
+
 /// Everything a data plane is made of.
 pub struct DataPlaneOptions {
     /// The measured configuration.
@@ -75,7 +84,7 @@ pub struct DataPlaneOptions {
     pub certificate: Option<GivenCertificate>,
     /// The channel to init, when there is one: then the user process is started when its secrets
     /// are there, and traffic is accepted when it is healthy.
-    pub control: Option<UnixStream>,
+    pub control: Option<InitChannel>,
     /// Starts the engine.
     pub start_traffic: StartTraffic,
 }

@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cloister_nsm::{Device, NsmProvider, SocketNsm};
-use cloister_wire::config::{EnclaveConfig, MAX_CONFIG_BYTES, ProcessConfig};
+use cloister_wire::config::{EnclaveConfig, MAX_CONFIG_BYTES};
 use cloister_wire::ports;
+use cloister_wire::process::ProcessConfig;
 use rustix::process::{Resource, Rlimit};
 
 use crate::console::say;
@@ -23,7 +24,7 @@ use crate::error::{Doing, InitError};
 use crate::options::Profile;
 use crate::supervisor::Supervisor;
 use crate::user::spawn::UserProcess;
-use crate::{entropy, heartbeat, loopback, modules, mounts, sys};
+use crate::{entropy, heartbeat, loopback, modules, mounts, sys, volumes};
 
 /// Where the measured configuration lies.
 pub const CONFIG: &str = "/cloister/config.json";
@@ -78,19 +79,20 @@ fn boot(profile: &Profile) -> Result<Supervisor, InitError> {
         Seeded::Mixed => say("entropy of the NSM mixed in; skipped: credit, not permitted here"),
     }
     let config = EnclaveConfig::from_json(&read_bounded(CONFIG)?).doing(CONFIG)?;
-    let process = ProcessConfig::from_json(&read_bounded(PROCESS)?).doing(PROCESS)?;
+    let mut process = ProcessConfig::from_json(&read_bounded(PROCESS)?).doing(PROCESS)?;
+    if config.healthcheck.is_some() {
+        // enclave.toml wins over the image; the builder leaves it out already.
+        process.healthcheck = None;
+    }
     let _ = rustix::system::sethostname(config.name.as_bytes());
     let is_open = config.debug && has_zero_pcr0(&*nsm)?;
     if is_open {
         say("debug enclave: the user process's output is shown");
     }
+    volumes::mount_all(&process.volumes)?;
+    let launch = Launch::new(profile, CONFIG, process.healthcheck.is_some())?;
     let user = UserProcess::new(process, &config, is_open);
-    Ok(Supervisor::new(
-        signals,
-        Launch::new(profile, CONFIG)?,
-        user,
-        &config,
-    ))
+    Ok(Supervisor::new(signals, launch, user, &config))
 }
 
 /// The NSM of a profile.

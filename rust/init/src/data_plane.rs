@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::channel::Channel;
 use crate::error::{Doing, InitError};
-use crate::options::{DATA_PLANE, Profile};
+use crate::options::{DATA_PLANE, HEALTH, Profile, TOLD};
 use crate::user::capabilities;
 use crate::{console, sys};
 
@@ -22,6 +22,8 @@ pub struct DataPlaneOptions {
     pub control_fd: RawFd,
     /// `/cloister/config.json`, open for reading.
     pub config_fd: RawFd,
+    /// Init says whether the user process is healthy; else the data plane asks it.
+    pub is_health_told: bool,
 }
 
 /// What is needed to start it, again and again.
@@ -31,19 +33,22 @@ pub struct Launch {
     program: File,
     config: File,
     profile: Profile,
+    tells_health: bool,
 }
 
 impl Launch {
-    /// From the program and the configuration as they are now.
+    /// From the program and the configuration as they are now. With `tells_health` init says whether
+    /// the user process is healthy.
     ///
     /// # Errors
     ///
     /// Either cannot be opened.
-    pub fn new(profile: &Profile, config: &str) -> Result<Self, InitError> {
+    pub fn new(profile: &Profile, config: &str, tells_health: bool) -> Result<Self, InitError> {
         Ok(Self {
             program: File::open("/proc/self/exe").doing("cannot open our own program")?,
             config: File::open(config).doing(&format!("cannot open `{config}`"))?,
             profile: profile.clone(),
+            tells_health,
         })
     }
 
@@ -83,7 +88,7 @@ impl Launch {
         match prepare() {
             Ok(program) => {
                 sys::reset_signals();
-                sys::exec_descriptor(&program, &arguments(&self.profile))
+                sys::exec_descriptor(&program, &arguments(&self.profile, self.tells_health))
             }
             Err(error) => error,
         }
@@ -95,7 +100,7 @@ fn raw(file: &File) -> String {
     file.as_raw_fd().to_string()
 }
 
-fn arguments(profile: &Profile) -> Vec<CString> {
+fn arguments(profile: &Profile, tells_health: bool) -> Vec<CString> {
     let mut words = vec![
         "cloister-enclave".to_owned(),
         DATA_PLANE.to_owned(),
@@ -107,6 +112,10 @@ fn arguments(profile: &Profile) -> Vec<CString> {
     if let Profile::Sandbox(folder) = profile {
         words.push("--sandbox-dir".to_owned());
         words.push(folder.display().to_string());
+    }
+    if tells_health {
+        words.push(HEALTH.to_owned());
+        words.push(TOLD.to_owned());
     }
     words
         .into_iter()
@@ -124,18 +133,21 @@ mod tests {
 
     #[test]
     fn the_arguments_are_read_back_as_they_were_meant() {
-        let profile = Profile::Sandbox("/run/cloister/v".into());
-        let words = arguments(&profile)
-            .into_iter()
-            .map(|word| word.into_string().unwrap().into());
-        let options = DataPlaneOptions {
-            profile,
-            control_fd: CONTROL_FD,
-            config_fd: CONFIG_FD,
-        };
-        assert_eq!(
-            crate::options::parse(words),
-            Ok(crate::options::Options::DataPlane(options))
-        );
+        for is_health_told in [false, true] {
+            let profile = Profile::Sandbox("/run/cloister/v".into());
+            let words = arguments(&profile, is_health_told)
+                .into_iter()
+                .map(|word| word.into_string().unwrap().into());
+            let options = DataPlaneOptions {
+                profile,
+                control_fd: CONTROL_FD,
+                config_fd: CONFIG_FD,
+                is_health_told,
+            };
+            assert_eq!(
+                crate::options::parse(words),
+                Ok(crate::options::Options::DataPlane(options))
+            );
+        }
     }
 }

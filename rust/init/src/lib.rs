@@ -19,6 +19,7 @@ pub mod console;
 pub mod data_plane;
 pub mod entropy;
 pub mod error;
+pub mod health_check;
 pub mod heartbeat;
 pub mod loopback;
 pub mod modules;
@@ -28,6 +29,7 @@ pub mod output;
 pub mod supervisor;
 pub mod sys;
 pub mod user;
+pub mod volumes;
 
 use std::process::ExitCode;
 

@@ -49,6 +49,7 @@ fn run(options: &DataPlaneOptions) -> Result<(), InitError> {
         },
         nsm: boot::nsm(&options.profile)?,
         control_fd: sys::inherited(options.control_fd).doing("control channel")?,
+        is_health_told: options.is_health_told,
     };
     run_in_enclave(inside).map_err(|error| InitError(with_sources(&error)))
 }

@@ -35,6 +35,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, InitE
     let mut arguments = arguments.skip(1).peekable();
     let is_data_plane = arguments.next_if(|word| word == DATA_PLANE).is_some();
     let (mut folder, mut control, mut config) = (None, None, None);
+    let mut is_health_told = false;
     while let Some(word) = arguments.next() {
         if !is_data_plane && !word.as_encoded_bytes().starts_with(b"--") {
             continue;
@@ -46,6 +47,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, InitE
             Some("--sandbox-dir") => folder = Some(PathBuf::from(value)),
             Some("--control-fd") if is_data_plane => control = Some(descriptor(&value)?),
             Some("--config-fd") if is_data_plane => config = Some(descriptor(&value)?),
+            Some(HEALTH) if is_data_plane && value == TOLD => is_health_told = true,
             _ => return Err(InitError::new(format!("unknown: `{}`", word.display()))),
         }
     }
@@ -61,6 +63,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, InitE
             profile,
             control_fd,
             config_fd,
+            is_health_told,
         })),
         _ => Err(InitError::new(
             "`--control-fd` and `--config-fd` are needed",
@@ -78,6 +81,10 @@ fn descriptor(value: &OsString) -> Result<RawFd, InitError> {
 
 /// First argument of the data plane's process.
 pub const DATA_PLANE: &str = "data-plane";
+/// Who says whether the user process is healthy: followed by [`TOLD`], or absent.
+pub const HEALTH: &str = "--health";
+/// Init does.
+pub const TOLD: &str = "told";
 
 #[cfg(test)]
 mod tests {
@@ -113,6 +120,7 @@ mod tests {
             profile: sandbox,
             control_fd: 3,
             config_fd: 4,
+            is_health_told: false,
         };
         assert_eq!(parsed(&words), Ok(Options::DataPlane(options)));
     }
@@ -128,6 +136,16 @@ mod tests {
             &["--splash"],
             &["nomodules", "--sandbox-dir"],
             &["data-plane", "nomodules"],
+            &["--health", "told"],
+            &[
+                "data-plane",
+                "--control-fd",
+                "3",
+                "--config-fd",
+                "4",
+                "--health",
+                "asked",
+            ],
         ] {
             assert!(parsed(words).is_err(), "{words:?}");
         }

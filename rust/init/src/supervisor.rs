@@ -14,6 +14,7 @@ use crate::channel::Channel;
 use crate::console::say;
 use crate::data_plane::Launch;
 use crate::error::InitError;
+use crate::health_check::HealthCheck;
 use crate::sys;
 use crate::user::spawn::{Running, UserProcess};
 
@@ -56,6 +57,8 @@ enum Process {
     Up {
         running: Running,
         since: Instant,
+        /// HEALTHCHECK of the image, when it decides.
+        health: Option<HealthCheck>,
         /// It was asked to stop, and is killed then.
         kill_at: Option<Instant>,
     },
@@ -133,7 +136,7 @@ impl Supervisor {
         {
             self.start_data_plane(now);
         }
-        match &self.process {
+        match &mut self.process {
             Process::Down { until } if *until <= now && is_running => self.start_process(),
             Process::Down { .. } if !is_running => self.process = Process::Absent,
             Process::Up {
@@ -141,6 +144,12 @@ impl Supervisor {
                 kill_at: Some(at),
                 ..
             } if *at <= now => sys::kill(running.pid, libc::SIGKILL),
+            Process::Up {
+                running,
+                health: Some(health),
+                kill_at: None,
+                ..
+            } => health.advance(&self.user, running),
             Process::Up { .. } | Process::Down { .. } | Process::Absent => {}
         }
     }
@@ -158,10 +167,15 @@ impl Supervisor {
             }
         };
         // A data plane that comes back must know what runs already.
-        if let Process::Up { running, .. } = &self.process {
+        if let Process::Up {
+            running, health, ..
+        } = &self.process
+        {
             let pid = running.pid.as_raw_nonzero().get();
             let restarts = self.restarts.saturating_sub(1);
+            let verdict = health.as_ref().map(HealthCheck::message);
             self.tell(&FromInit::ProcessStarted { pid, restarts });
+            self.tell_health(verdict);
         }
     }
 
@@ -174,14 +188,18 @@ impl Supervisor {
             Ok(running) => {
                 let pid = running.pid.as_raw_nonzero().get();
                 say("the user process starts");
+                let health = HealthCheck::of(&self.user);
+                let verdict = health.as_ref().map(HealthCheck::message);
                 self.process = Process::Up {
                     running,
                     since: Instant::now(),
+                    health,
                     kill_at: None,
                 };
                 let restarts = self.restarts;
                 self.restarts = restarts.saturating_add(1);
                 self.tell(&FromInit::ProcessStarted { pid, restarts });
+                self.tell_health(verdict);
             }
             Err(error) => {
                 say(&format!("the user process cannot be started: {error}"));
@@ -222,6 +240,14 @@ impl Supervisor {
                 described(end.code, end.signal, end.failure.as_deref())
             ));
             self.process_is_down(ran_for, end.code, end.signal);
+        } else if let Process::Up {
+            health: Some(health),
+            ..
+        } = &mut self.process
+            && health.ended(pid, &self.user)
+        {
+            let verdict = health.message();
+            self.tell(&verdict);
         }
         // Anybody else is an orphan that was given to us.
     }
@@ -325,6 +351,12 @@ impl Supervisor {
         }
     }
 
+    fn tell_health(&mut self, verdict: Option<FromInit>) {
+        if let Some(verdict) = verdict {
+            self.tell(&verdict);
+        }
+    }
+
     fn copy_output(&mut self) {
         if let Process::Up { running, .. } = &mut self.process
             && let Some(output) = &mut running.output
@@ -368,7 +400,10 @@ impl Supervisor {
         match &self.process {
             Process::Absent => None,
             Process::Down { until } => Some(*until),
-            Process::Up { kill_at, .. } => *kill_at,
+            Process::Up {
+                kill_at: Some(at), ..
+            } => Some(*at),
+            Process::Up { health, .. } => health.as_ref().map(HealthCheck::due),
         }
     }
 

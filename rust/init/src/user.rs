@@ -8,9 +8,11 @@
 //! `tests/security/test_t16_confinement.py`.
 
 pub mod capabilities;
+pub mod check;
 pub mod command;
 pub mod environment;
 pub mod identity;
+pub mod program;
 pub mod reaper;
 pub mod rootfs;
 pub mod seccomp;

@@ -1,7 +1,7 @@
-//! The attested configuration: `/cloister/config.json` and `/cloister/process.json`.
+//! The attested configuration: `/cloister/config.json`. What runs is in [`crate::process`].
 //!
-//! Both files are written by `cloister build`, lie in the measured application ramdisk, and are
-//! read once, at boot. Because they are measured they are believed; because a measured mistake is
+//! The file is written by `cloister build`, lies in the measured application ramdisk, and is
+//! read once, at boot. Because it is measured it is believed; because a measured mistake is
 //! still a mistake, an unknown key or a value out of range refuses the boot instead of being
 //! ignored. Byte counts are bytes, times are milliseconds.
 
@@ -41,9 +41,6 @@ pub enum ConfigError {
         /// Its version.
         version: u32,
     },
-    /// A process without a command.
-    #[error("process configuration has no command: `argv` is empty")]
-    NoCommand,
 }
 
 /// `/cloister/config.json`.
@@ -72,7 +69,8 @@ pub struct EnclaveConfig {
     pub service: Service,
     /// What may leave.
     pub egress: Egress,
-    /// Health check of the user process; none: its port must accept.
+    /// Health check of the user process; none: HEALTHCHECK of the image decides, or else its port
+    /// must accept.
     pub healthcheck: Option<Healthcheck>,
     /// Connection and handshake bounds.
     pub acceptor: Acceptor,
@@ -110,22 +108,6 @@ impl EnclaveConfig {
             return Err(ConfigError::ServiceKeys { count });
         }
         Ok(config)
-    }
-}
-
-impl ProcessConfig {
-    /// Reads `/cloister/process.json`.
-    ///
-    /// # Errors
-    ///
-    /// In this order: [`ConfigError::TooLong`], [`ConfigError::Malformed`], [`ConfigError::NoCommand`].
-    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
-        bounded(bytes)?;
-        let process: Self = serde_json::from_slice(bytes)?;
-        if process.argv.is_empty() {
-            return Err(ConfigError::NoCommand);
-        }
-        Ok(process)
     }
 }
 
@@ -309,24 +291,6 @@ pub struct Trust {
     pub service_keys: Vec<String>,
 }
 
-/// `/cloister/process.json`: what runs, as the final image's configuration says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProcessConfig {
-    /// ENTRYPOINT and CMD as Docker joins them; never empty.
-    pub argv: Vec<String>,
-    /// ENV, in order.
-    pub env: Vec<(String, String)>,
-    /// WORKDIR, absolute.
-    pub cwd: String,
-    /// USER as written: empty, `name`, `uid`, `name:group`, `uid:gid`.
-    pub user: String,
-    /// Additional group ids.
-    pub groups: Vec<u32>,
-    /// STOPSIGNAL as a number.
-    pub stop_signal: i32,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,19 +346,5 @@ mod tests {
         ));
         long.truncate(MAX_CONFIG_BYTES);
         EnclaveConfig::from_json(&long).unwrap();
-    }
-
-    #[test]
-    fn a_process_needs_a_command() {
-        let process = |argv: &str| {
-            format!(
-                r#"{{"argv":{argv},"env":[["A","b"]],"cwd":"/","user":"","groups":[],"stop_signal":15}}"#
-            )
-        };
-        ProcessConfig::from_json(process(r#"["/app"]"#).as_bytes()).unwrap();
-        assert!(matches!(
-            ProcessConfig::from_json(process("[]").as_bytes()),
-            Err(ConfigError::NoCommand)
-        ));
     }
 }

@@ -46,6 +46,14 @@ pub enum FromInit {
         /// Until it is started again, milliseconds.
         backoff_ms: u64,
     },
+    /// What HEALTHCHECK of the image says of the user process, where it decides: at each start, at
+    /// each change, and to a data plane that was restarted.
+    ProcessHealth {
+        /// The verdict; `None`: not known yet.
+        is_healthy: Option<bool>,
+        /// Why it is not healthy, without a word of the check's own output.
+        reason: Option<String>,
+    },
     /// The user process runs.
     ProcessStarted {
         /// Process id, in init's namespace.

@@ -23,7 +23,7 @@ pub enum State {
 pub struct Health {
     /// State.
     pub state: State,
-    /// Why, when it is not ready.
+    /// Why, when it is not ready or its process is not healthy.
     pub reason: Option<String>,
     /// Whether the user process passed its health check; `None`: not known yet.
     pub process_healthy: Option<bool>,

@@ -13,4 +13,5 @@ pub mod control;
 pub mod health;
 pub mod logs;
 pub mod ports;
+pub mod process;
 pub mod proxy_v2;

@@ -11,7 +11,7 @@ use cloister_wire::config::EnclaveConfig;
 use cloister_wire::ports::INTERNAL_API;
 
 use super::traffic::StartTraffic;
-use super::{DataPlane, DataPlaneOptions, Ingress, ServerError};
+use super::{DataPlane, DataPlaneOptions, Ingress, InitChannel, ServerError};
 use crate::agent::http::HttpAgent;
 use crate::clock::{Disciplined, System};
 
@@ -25,6 +25,8 @@ pub struct InEnclave {
     pub nsm: Arc<dyn NsmProvider>,
     /// The data plane's end of the channel to init.
     pub control_fd: OwnedFd,
+    /// Init says whether the user process is healthy; else the data plane asks the process.
+    pub is_health_told: bool,
 }
 
 /// Runs until init asks for a drain and it is over.
@@ -54,7 +56,10 @@ fn options(inside: InEnclave, start_traffic: StartTraffic) -> DataPlaneOptions {
         nsm: inside.nsm,
         clock: Arc::new(Disciplined::new(System)),
         certificate: None,
-        control: Some(UnixStream::from(inside.control_fd)),
+        control: Some(InitChannel {
+            stream: UnixStream::from(inside.control_fd),
+            tells_health: inside.is_health_told,
+        }),
         config,
         start_traffic,
     }

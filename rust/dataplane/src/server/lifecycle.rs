@@ -56,9 +56,12 @@ pub(super) async fn run(
         board.phase.subscribe(),
         events.clone(),
     ));
+    let mut is_health_told = false;
     let (to_init, drain_asked) = match options.control.take() {
-        Some(stream) => {
-            let (from_init, to_init) = control::open(stream).map_err(ServerError::Control)?;
+        Some(channel) => {
+            is_health_told = channel.tells_health;
+            let (from_init, to_init) =
+                control::open(channel.stream).map_err(ServerError::Control)?;
             let (drain, drain_asked) = watch::channel(false);
             tasks.spawn(hear(from_init, Arc::clone(&board), drain, events));
             (Some(to_init), drain_asked)
@@ -76,11 +79,13 @@ pub(super) async fn run(
         tasks.spawn(orders.run());
         is_ordered
     });
-    let probe = Probe::of(options.config.healthcheck.as_ref(), &options.upstream);
-    let watched = Arc::clone(&board);
-    tasks.spawn(async move {
-        watch_process(&probe, &watched.process_healthy, &watched.process_started).await;
-    });
+    if !is_health_told {
+        let probe = Probe::of(options.config.healthcheck.as_ref(), &options.upstream);
+        let watched = Arc::clone(&board);
+        tasks.spawn(async move {
+            watch_process(&probe, &watched.process_healthy, &watched.process_started).await;
+        });
+    }
     // Nobody waits for the board of a data plane that was dropped while it started.
     drop(started.send(Arc::clone(&board)));
 
@@ -257,6 +262,13 @@ async fn hear(
         match from_init.next().await {
             Ok(Some(FromInit::Drain)) => {
                 drain.send_replace(true);
+            }
+            Ok(Some(FromInit::ProcessHealth { is_healthy, reason })) => {
+                if let Some(reason) = &reason {
+                    events.report("health", reason.clone());
+                }
+                board.process_problem.store(reason.map(Arc::new));
+                board.process_healthy.send_replace(is_healthy);
             }
             Ok(Some(FromInit::ProcessStarted { pid, restarts })) => {
                 tracing::info!(pid, restarts, "the user process runs");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -75,6 +75,7 @@ impl Parts {
             provision_stats: stats,
             phase: watch::channel(Phase::Starting).0,
             process_healthy: watch::channel(None).0,
+            process_problem: ArcSwapOption::empty(),
             process_restarts: AtomicU64::new(0),
             process_started: Notify::new(),
             drain: Notify::new(),

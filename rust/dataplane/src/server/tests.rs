@@ -47,6 +47,10 @@ struct Enclave {
 }
 
 fn enclave(reload: Reload) -> Enclave {
+    enclave_with(reload, false)
+}
+
+fn enclave_with(reload: Reload, tells_health: bool) -> Enclave {
     let clock = Paused::new();
     let host = Host::new(&clock);
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -76,7 +80,10 @@ fn enclave(reload: Reload) -> Enclave {
             chain: made.cert.pem().into_bytes(),
             key: made.signing_key.serialize_pem().into_bytes(),
         }),
-        control: Some(ours),
+        control: Some(InitChannel {
+            stream: ours,
+            tells_health,
+        }),
         start_traffic: Box::new(move |_parts| Ok(started)),
     })
     .unwrap();
@@ -227,6 +234,48 @@ fn what_init_says_of_the_process_is_shown() {
     ] {
         assert!(events.iter().any(|event| event == expected), "{events:?}");
     }
+}
+
+/// HEALTHCHECK of the image decides, and a port that accepts does not; with the port alone the same
+/// process is healthy at once (`the_process_starts_with_its_secrets_and_traffic_is_accepted_…`).
+#[test]
+fn what_init_says_of_health_decides_where_the_image_has_a_check() {
+    let mut enclave = enclave_with(Reload::None, true);
+    enclave.told();
+    let _listening = enclave.listen();
+    enclave.says(r#"{"type":"process_started","pid":9,"restarts":0}"#);
+    enclave.says(r#"{"type":"process_health","is_healthy":null,"reason":"exit code 1"}"#);
+    let early = enclave
+        .handle
+        .wait_until_accepting(Duration::from_millis(300));
+    let Err(ServerError::NotReady { reason, .. }) = early else {
+        panic!("a port that accepts is no verdict");
+    };
+    assert_eq!(reason, "exit code 1");
+
+    enclave.says(r#"{"type":"process_health","is_healthy":true,"reason":null}"#);
+    enclave
+        .handle
+        .wait_until_accepting(Duration::from_secs(5))
+        .unwrap();
+    let health = enclave.handle.health();
+    assert_eq!(
+        (health.state, health.process_healthy, health.reason),
+        (State::Ready, Some(true), None)
+    );
+
+    enclave.says(r#"{"type":"process_health","is_healthy":false,"reason":"exit code 2"}"#);
+    let begun = std::time::Instant::now();
+    let is_reported = || {
+        let events = enclave.host.events();
+        events.iter().any(|event| event == "health: exit code 2")
+    };
+    while enclave.handle.health().process_healthy != Some(false) || !is_reported() {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let reason = enclave.handle.health().reason;
+    assert_eq!(reason.as_deref(), Some("exit code 2"));
 }
 
 #[test]

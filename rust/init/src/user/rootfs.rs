@@ -8,13 +8,13 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
-    mount_bind, mount_change, mount_remount, move_mount, open_tree, unmount,
+    mount_bind, mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
 use super::identity::MAX_FILE_BYTES;
@@ -49,18 +49,19 @@ const READ_ONLY: [&str; 5] = [
 ];
 
 /// Makes the image's root the root of this process, which must be in a mount namespace of its own.
+/// Volumes come with it.
 ///
 /// # Errors
 ///
 /// The system refused a step that the confinement needs.
-pub fn enter(hostname: &str) -> Result<(), InitError> {
+pub fn enter(hostname: &str, has_volumes: bool) -> Result<(), InitError> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).doing("cannot make mounts private")?;
     let nodes = device_nodes()?;
-    mount_bind(ROOTFS, ROOTFS).doing("cannot bind the image's root")?;
+    mount_bind_recursive(ROOTFS, ROOTFS).doing("cannot bind the image's root")?;
     rustix::process::chdir(ROOTFS).doing("cannot enter the image's root")?;
     rustix::process::pivot_root(".", ".").doing("cannot change the root")?;
-    fill(nodes, hostname)?;
+    fill(nodes, hostname, has_volumes)?;
     // "." is where the old root lies on the new one.
     unmount(".", UnmountFlags::DETACH).doing("cannot let go of the old root")?;
     rustix::process::chdir("/").doing("cannot enter the new root")?;
@@ -77,7 +78,11 @@ fn device_nodes() -> Result<Vec<(&'static str, OwnedFd)>, InitError> {
     NODES.into_iter().map(node).collect()
 }
 
-fn fill(nodes: Vec<(&'static str, OwnedFd)>, hostname: &str) -> Result<(), InitError> {
+fn fill(
+    nodes: Vec<(&'static str, OwnedFd)>,
+    hostname: &str,
+    has_volumes: bool,
+) -> Result<(), InitError> {
     let folder = |path: &str| match fs::create_dir(path) {
         Err(error) if !Path::new(path).is_dir() => {
             Err(error).doing(&format!("cannot make `{path}` in the image"))
@@ -116,12 +121,15 @@ fn fill(nodes: Vec<(&'static str, OwnedFd)>, hostname: &str) -> Result<(), InitE
         c"newinstance,ptmxmode=666",
     );
     folder("/dev/shm")?;
-    let shared = scratch(4);
+    // Volumes outlive the process and come first.
+    let (tmp_part, shared_part) = if has_volumes { (8, 8) } else { (2, 4) };
+    let shared = part_of_root(shared_part, 0o1777);
     mount("tmpfs", "/dev/shm", "tmpfs", QUIET, shared.as_c_str()).doing("cannot mount /dev/shm")?;
-    // What an image brings in /tmp stays; it lies in the root, which is bounded too.
-    if fs::read_dir("/tmp").is_ok_and(|mut entries| entries.next().is_none()) {
+    // What an image brings in /tmp stays; it lies in the root, which is bounded too, or in a volume.
+    let is_volume = device("/tmp") != device("/");
+    if !is_volume && fs::read_dir("/tmp").is_ok_and(|mut entries| entries.next().is_none()) {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        let bounded = scratch(2);
+        let bounded = part_of_root(tmp_part, 0o1777);
         mount("tmpfs", "/tmp", "tmpfs", flags, bounded.as_c_str()).doing("cannot mount /tmp")?;
     }
     for path in MASKED {
@@ -137,18 +145,30 @@ fn fill(nodes: Vec<(&'static str, OwnedFd)>, hostname: &str) -> Result<(), InitE
     Ok(())
 }
 
+fn device(path: &str) -> Option<u64> {
+    fs::metadata(path).map(|found| found.dev()).ok()
+}
+
 /// Options of a tmpfs that is `part` times smaller than the root, which is half of the enclave's
 /// memory: all of them full leave an eighth. A root that does not know its size (ramfs) is on a
 /// machine of its own, where percents are of the enclave's memory.
-fn scratch(part: u64) -> CString {
+pub fn part_of_root(part: u64, mode: u32) -> CString {
     let root =
         rustix::fs::statvfs("/").map_or(0, |root| root.f_blocks.saturating_mul(root.f_frsize));
-    let size = match root.checked_div(part) {
-        Some(bytes @ 1..) => bytes.to_string(),
-        _ => "12%".to_owned(),
-    };
-    CString::new(format!("mode=1777,size={size},nr_inodes=65536")).unwrap_or_default()
+    CString::new(tmpfs_options(root, part, mode)).unwrap_or_default()
 }
+
+fn tmpfs_options(root: u64, part: u64, mode: u32) -> String {
+    let (size, inodes) = match root.checked_div(part) {
+        Some(bytes @ 1..) => (bytes.to_string(), bytes / BYTES_OF_AN_INODE),
+        _ => (format!("{}%", (50 / part.max(1)).max(1)), 0),
+    };
+    let inodes = inodes.max(65_536);
+    format!("mode={mode:o},size={size},nr_inodes={inodes}")
+}
+
+/// A large enclave may have more files.
+const BYTES_OF_AN_INODE: u64 = 16 << 10;
 
 fn mask(path: &str) -> Result<(), InitError> {
     let what = format!("cannot hide `{path}`");
@@ -196,7 +216,12 @@ fn write_if_absent(path: &str, text: &str) {
 ///
 /// It is longer than [`MAX_FILE_BYTES`], or not text.
 pub fn account_file(path: &str) -> Result<String, InitError> {
-    let Ok(file) = fs::File::open(path) else {
+    // Whatever the user process made of the file since: opening a pipe does not wait.
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let Ok(file) = opened else {
         return Ok(String::new());
     };
     if !file.metadata().is_ok_and(|file| file.is_file()) {
@@ -212,4 +237,31 @@ pub fn account_file(path: &str) -> Result<String, InitError> {
         )));
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half of the memory is the root; with volumes or without, all of them full leave an eighth.
+    #[test]
+    fn parts_are_of_the_root_and_percents_of_memory_where_it_knows_no_size() {
+        let gib = 1 << 30;
+        assert_eq!(
+            tmpfs_options(gib, 2, 0o1777),
+            "mode=1777,size=536870912,nr_inodes=65536"
+        );
+        assert_eq!(
+            tmpfs_options(64 * gib, 2, 0o700),
+            "mode=700,size=34359738368,nr_inodes=2097152"
+        );
+        let percents = [2, 4, 8].map(|part| tmpfs_options(0, part, 0o1777));
+        for (options, size) in percents.iter().zip(["25%", "12%", "6%"]) {
+            assert!(options.contains(&format!("size={size},")), "{options}");
+        }
+        for parts in [&[1, 2, 4][..], &[1, crate::volumes::PART, 8, 8]] {
+            let eighths: u64 = parts.iter().map(|part| 16 / part).sum();
+            assert!(eighths <= 28, "{parts:?}");
+        }
+    }
 }

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-use cloister_wire::config::{EnclaveConfig, ProcessConfig};
-use rustix::process::{Pid, WaitStatus};
+use cloister_wire::config::EnclaveConfig;
+use cloister_wire::process::{CommandCheck, ProcessConfig};
+use rustix::process::{Pid, PidfdFlags, WaitStatus, pidfd_open};
 
 use super::environment::Environment;
-use super::reaper::{self, Task};
+use super::{check, reaper};
 use crate::error::{Doing, InitError};
 use crate::output::Output;
 use crate::sys;
@@ -33,7 +34,25 @@ pub struct Running {
     pub pid: Pid,
     /// What the process writes, when that is shown.
     pub output: Option<Output>,
+    environment: Environment,
     report: File,
+}
+
+/// One run of HEALTHCHECK.
+#[derive(Debug)]
+pub struct Examination {
+    /// The envoy, a child of init.
+    pub pid: Pid,
+    report: File,
+}
+
+/// What a run of HEALTHCHECK said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// `None`: well. Else what is wrong, in our words.
+    pub problem: Option<String>,
+    /// What the command wrote, as far as it was kept: the application's words.
+    pub output: Vec<u8>,
 }
 
 /// How a run ended.
@@ -59,10 +78,17 @@ impl UserProcess {
 
     /// The signal that asks it to stop.
     pub fn stop_signal(&self) -> i32 {
-        match self.process.stop_signal {
-            signal @ 1..=64 => signal,
-            _ => libc::SIGTERM,
-        }
+        self.process.stop_signal
+    }
+
+    /// HEALTHCHECK of the image, when it decides.
+    pub fn healthcheck(&self) -> Option<&CommandCheck> {
+        self.process.healthcheck.as_ref()
+    }
+
+    /// Whether what it writes may be shown.
+    pub fn is_output_shown(&self) -> bool {
+        self.is_output_shown
     }
 
     /// Starts it with `bundle` (values in base64) over the image's ENV.
@@ -79,9 +105,9 @@ impl UserProcess {
         } else {
             (None, None)
         };
-        let task = Task {
+        let task = reaper::Task {
             process: &self.process,
-            environment,
+            environment: environment.clone(),
             hostname: &self.hostname,
             stdout,
             report: report_end.into(),
@@ -90,10 +116,56 @@ impl UserProcess {
             Some(pid) => Ok(Running {
                 pid,
                 output,
+                environment,
                 report: OwnedFd::from(report).into(),
             }),
             None => reaper::run(task),
         }
+    }
+
+    /// Starts a run of `check` beside `running`.
+    ///
+    /// # Errors
+    ///
+    /// The system has no room for another process, or the user process has just ended.
+    pub fn examine(
+        &self,
+        check: &CommandCheck,
+        running: &Running,
+    ) -> Result<Examination, InitError> {
+        let reaper = pidfd_open(running.pid, PidfdFlags::empty()).doing("cannot find its place")?;
+        let (report, report_end) = io::pipe().doing("cannot make a pipe")?;
+        // Whoever holds the other end, init never waits for it.
+        rustix::io::ioctl_fionbio(&report, true).doing("cannot make a pipe")?;
+        let task = check::Task {
+            process: &self.process,
+            check,
+            environment: running.environment.clone(),
+            reaper,
+            report: report_end.into(),
+        };
+        match sys::clone_into(0).doing("cannot start the health check")? {
+            Some(pid) => Ok(Examination {
+                pid,
+                report: OwnedFd::from(report).into(),
+            }),
+            None => check::run(task),
+        }
+    }
+}
+
+impl Examination {
+    /// What it said, once the envoy ended.
+    pub fn finding(mut self) -> Finding {
+        let limit = u64::try_from(check::MAX_OUTPUT_BYTES)
+            .unwrap_or(u64::MAX)
+            .saturating_add(MAX_REPORT_BYTES);
+        let mut said = Vec::new();
+        // Without an end of file when the examiner outlives its envoy; what arrived counts.
+        let _ = Read::by_ref(&mut self.report)
+            .take(limit)
+            .read_to_end(&mut said);
+        found(&said)
     }
 }
 
@@ -138,9 +210,55 @@ fn reported(said: &str) -> Option<End> {
     }
 }
 
+/// A report of an examiner: `exit N`, `signal N`, `failed MESSAGE` or `timeout`, a line break, and
+/// the output. A report that is none is that of a run that was killed.
+fn found(said: &[u8]) -> Finding {
+    let (line, output) = match said.iter().position(|&byte| byte == b'\n') {
+        Some(end) => said.split_at(end),
+        None => (&b""[..], &b""[..]),
+    };
+    let line = String::from_utf8_lossy(line);
+    let problem = match line.split_once(' ').unwrap_or((&line, "")) {
+        ("exit", "0") => None,
+        ("exit", code) => Some(format!("exit code {code}")),
+        ("signal", signal) => Some(format!("signal {signal}")),
+        ("failed", message) => Some(message.to_owned()),
+        ("timeout", _) => Some("it took too long and was killed".to_owned()),
+        _ => Some("it was killed".to_owned()),
+    };
+    Finding {
+        problem,
+        output: output.get(1..).unwrap_or_default().to_vec(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_exit_code_0_is_well() {
+        let well = Finding {
+            problem: None,
+            output: b"fine\n".to_vec(),
+        };
+        assert_eq!(found(b"exit 0\nfine\n"), well);
+        for (said, problem) in [
+            (&b"exit 1\nexit 0\n"[..], "exit code 1"),
+            (b"exit 00\n", "exit code 00"),
+            (b"signal 9\n", "signal 9"),
+            (
+                b"failed no program `x` in the image\n",
+                "no program `x` in the image",
+            ),
+            (b"timeout\nslow", "it took too long and was killed"),
+            (b"", "it was killed"),
+            (b"exit 0", "it was killed"),
+            (b"\nexit 0\n", "it was killed"),
+        ] {
+            assert_eq!(found(said).problem.as_deref(), Some(problem));
+        }
+    }
 
     #[test]
     fn a_report_is_read() {
