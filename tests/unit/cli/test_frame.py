@@ -9,6 +9,7 @@ import sys
 from typing import IO
 
 import pytest
+from tests.support.terminal import Terminal
 
 from cloister.cli import main as frame
 
@@ -163,6 +164,40 @@ def test_characters_that_a_terminal_lacks_are_escaped(as_json: bool) -> None:  #
         assert "prüfen→😀" in json.loads(plain.stdout)["error"]["message"]
     else:
         assert r"pr\u00fcfen\u2192\ud83d\ude00" in plain.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "has_color"),
+    [
+        ((), {}, True),
+        ((), {"NO_COLOR": ""}, True),
+        ((), {"NO_COLOR": "1"}, False),
+        (("--no-color",), {}, False),
+        (("--quiet",), {}, True),
+    ],
+)
+def test_errors_have_color_on_a_terminal_unless_that_is_declined(
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    has_color: bool,  # noqa: FBT001 - a parameter of the test
+    tmp_path: pathlib.Path,
+) -> None:
+    """A variable that is empty declines nothing (no-color.org)."""
+    command = [sys.executable, "-m", "cloister.cli.main", *words, "describe", "none.eif"]
+    with Terminal(command, tmp_path, environment) as terminal:
+        assert terminal.end() == 66
+    assert ("\x1b[31merror:\x1b[0m" in terminal.drawn) is has_color
+    assert ("\x1b" in terminal.drawn) is has_color
+    assert "there is no image `none.eif`" in terminal.drawn
+
+
+def test_switches_may_stand_anywhere_before_two_dashes() -> None:
+    """What stands behind `--` is an argument, whatever it looks like."""
+    for words in (("--quiet", "cert", "show", "none"), ("cert", "show", "none", "--quiet")):
+        assert cloister(*words).returncode == 66
+    done = cloister("cert", "show", "--", "--quiet")
+    assert done.returncode == 66
+    assert "`--quiet`" in done.stderr
 
 
 BROKEN = """
