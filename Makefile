@@ -53,13 +53,29 @@ bench: $(EXTENSION) static ## measure against nginx and a plain proxy; results i
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
 	$(PYTHON) -m pytest -m conformance -o addopts="-ra --import-mode=importlib"
 
-tools: ## curl, openssl and newuidmap, which the tests drive; installed by root, else named
-	@missing=(); for tool in curl openssl newuidmap ip; do command -v "$$tool" >/dev/null || missing+=("$$tool"); done; \
-	if [ "$${#missing[@]}" -gt 0 ]; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq curl openssl uidmap iproute2 >/dev/null; \
-	  else echo "the tests need: $${missing[*]} (Debian: apt-get install curl openssl uidmap iproute2)" >&2; exit 1; fi; \
-	fi
+# PROGRAM:PACKAGE. Without these a test fails,
+NEEDED := curl:curl openssl:openssl newuidmap:uidmap ip:iproute2 unshare:util-linux
+# and without these tests skip. The dockerd of the tests is their own, in a network of its own; a
+# service that comes with a package is not used. In Debian 12 docker.io has all of Docker.
+WANTED := dockerd:docker.io docker:docker.io docker:docker-cli docker:docker-buildx \
+  containerd:containerd runc:runc buildah:buildah podman:podman mmdebstrap:mmdebstrap gpg:gpg \
+  cpio:cpio zstd:zstd
+
+tools: ## what the tests drive: curl, openssl, container builders, …; installed by root, else named
+	@lacking() { for pair; do command -v "$${pair%:*}" >/dev/null || echo "$${pair#*:}"; done | sort -u; }; \
+	install() { \
+	  local known=(); for package; do \
+	    if [ -n "$$(apt-cache madison "$$package")" ]; then known+=("$$package"); fi; done; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove \
+	    "$${known[@]}" >/dev/null; }; \
+	needed=$$(lacking $(NEEDED)); wanted=$$(lacking $(WANTED)); \
+	if [ -n "$$needed$$wanted" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq || true; \
+	  for packages in "$$needed" "$$wanted"; do [ -z "$$packages" ] || install $$packages || true; done; \
+	  needed=$$(lacking $(NEEDED)); wanted=$$(lacking $(WANTED)); \
+	fi; \
+	[ -z "$$wanted" ] || echo "tests will skip without:" $$wanted "(Debian: apt-get install)" >&2; \
+	[ -z "$$needed" ] || { echo "the tests need:" $$needed "(Debian: apt-get install)" >&2; exit 1; }
 
 extension: $(EXTENSION)
 
