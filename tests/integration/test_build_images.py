@@ -1,5 +1,6 @@
 """``cloister build`` from saved images and folders: the cache, and the same bytes everywhere."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -78,17 +79,34 @@ def test_every_spelling_of_the_same_image_measures_the_same(project: Project) ->
 
 
 def test_what_is_not_as_in_docker_is_said(project: Project) -> None:
-    more = {"Volumes": {"/data": {}}, "Healthcheck": {"Test": ["CMD", "/check"]}}
+    more = {
+        "Volumes": {"/data": {}, "/sys/fs/cgroup": {}},
+        "Healthcheck": {"Test": ["CMD", "/check"]},
+    }
     si.docker_save(project.folder / "image.tar", LAYERS, CONFIG | more)
     for reused in ("nothing", "image"):
         built = project.json("build", "--image", "image.tar")
         assert built["reused"] == reused
         told = " ".join(built["warnings"])
-        assert "VOLUME /data is memory" in told
-        assert "set `healthcheck`" in told
+        assert "VOLUME /data: a tmpfs" in told
+        assert "VOLUME /sys/fs/cgroup is left out" in told
+        assert "HEALTHCHECK of the image decides" in told
+        process = json.loads(bytes(entries(project)["cloister/process.json"].data))
+        assert process["volumes"] == ["/data"]
+        assert process["healthcheck"]["argv"] == ["/check"]
     project.toml.write_text('healthcheck = "/up"\n' + project.toml.read_text())
     told = " ".join(project.json("build", "--image", "image.tar")["warnings"])
     assert "HEALTHCHECK" not in told
+    process = json.loads(bytes(entries(project)["cloister/process.json"].data))
+    assert "healthcheck" not in process
+
+
+def test_a_volume_over_a_file_is_refused_as_in_docker(project: Project) -> None:
+    si.docker_save(project.folder / "image.tar", LAYERS, CONFIG | {"Volumes": {"/bin/app": {}}})
+    problem = project.error("build", "--image", "image.tar", status=65)
+    assert "VOLUME '/bin/app' is not a folder" in problem["message"]
+    si.docker_save(project.folder / "image.tar", LAYERS, CONFIG | {"Volumes": {"/bin": {}}})
+    project.json("build", "--image", "image.tar")
 
 
 def test_times_of_an_image_are_clamped_and_not_replaced(project: Project) -> None:

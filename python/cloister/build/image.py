@@ -29,6 +29,7 @@ from cloister.build.progress import Progress
 from cloister.build.ramdisk import Fragment, Ramdisk, Records
 from cloister.build.request import Request
 from cloister.build.rootfs import Bytes, Directory, File, Node, Tree
+from cloister.build.volume import check_volumes
 from cloister.config.edit import replace
 from cloister.config.setting import as_size
 from cloister.errors import ConfigError, MalformedImage, OutputError
@@ -115,7 +116,7 @@ class _Assembling:
         toml, settings = request.toml, obtained.config
         exposed = [port for port, protocol in settings.exposed if protocol == "tcp"]
         self._attested = toml.attested(service_port=_service_port(toml, exposed))
-        process = settings.process()
+        process = settings.process(with_healthcheck=toml.healthcheck is None)
         self._said = Records.of(said_tree(self._attested, process), epoch=request.epoch)
         self._metadata = metadata.encode(
             name=toml.name,
@@ -161,6 +162,7 @@ class _Assembling:
             image = obtained.load(progress)
             self._warnings, self._left_out = image.warnings, image.left_out
             check_command(image.tree, image.config)
+            check_volumes(image.tree, image.config)
             made = Records.of(
                 rootfs_entries(image.tree),
                 epoch=self._request.epoch,
@@ -311,15 +313,23 @@ def write_pcrs(toml: pathlib.Path, pcrs: dict[str, str]) -> None:
 
 
 def _said_about(toml: config.EnclaveToml, settings: ImageConfig) -> list[str]:
-    """What of an image's settings is not what it would be in Docker."""
+    """What of an image's settings is not what it would be in Docker, or decides what runs."""
     found = []
-    if settings.volumes:
-        listed = ", ".join(settings.volumes)
-        found.append(f"VOLUME {listed} is memory of the enclave, and ends with it")
+    mounted = settings.mounted_volumes
+    if mounted:
+        found.append(
+            f"VOLUME {', '.join(mounted)}: a tmpfs with the image's files in it, a quarter of the"
+            " enclave's memory for all volumes together, gone with the enclave"
+        )
+    left_out = [path for path in settings.volume_paths if path not in mounted]
+    if left_out:
+        found.append(
+            f"VOLUME {', '.join(left_out)} is left out: /dev, /proc and /sys are the kernel's"
+        )
     if settings.healthcheck is not None and toml.healthcheck is None:
         found.append(
-            "HEALTHCHECK is not run in an enclave: set `healthcheck` in enclave.toml, a path that"
-            " the application answers"
+            "HEALTHCHECK of the image decides whether the application is healthy: `healthcheck` is"
+            " not set in enclave.toml"
         )
     return found
 

@@ -1,6 +1,7 @@
 """Settings of an image: what runs in it, as Docker keeps them."""
 
 import dataclasses
+import posixpath
 import signal
 from typing import Any
 
@@ -72,6 +73,36 @@ class ImageConfig:
         """What runs: ENTRYPOINT and CMD joined as Docker joins them."""
         return [*self.entrypoint, *self.cmd]
 
+    @property
+    def volume_paths(self) -> list[str]:
+        """VOLUME: sorted, each once, in the shortest spelling.
+
+        Raises:
+            MalformedImage: A path is not absolute, or the root, which Docker refuses as well; or
+                there are more than :data:`MAX_VOLUMES`.
+        """
+        found = set()
+        for path in self.volumes:
+            # Two slashes at the start mean something to POSIX and nothing to Linux.
+            clean = posixpath.normpath("/" + path.lstrip("/"))
+            if not path.startswith("/") or clean == "/" or "\0" in path:
+                raise MalformedImage(
+                    f"VOLUME {path[:120]!r}: expected an absolute path that is not the root"
+                )
+            found.add(clean)
+        if len(found) > MAX_VOLUMES:
+            raise MalformedImage(f"VOLUME names {len(found)} paths, the limit is {MAX_VOLUMES}")
+        return sorted(found)
+
+    @property
+    def mounted_volumes(self) -> list[str]:
+        """Where memory of its own is mounted: :attr:`volume_paths` less the kernel's folders.
+
+        Raises:
+            MalformedImage: As :attr:`volume_paths`.
+        """
+        return [path for path in self.volume_paths if path.split("/")[1] not in KERNEL_FOLDERS]
+
     def process(self, *, with_healthcheck: bool = False) -> dict[str, Any]:
         """``/cloister/process.json``, as `rust/wire` reads it.
 
@@ -79,7 +110,8 @@ class ImageConfig:
             with_healthcheck: HEALTHCHECK decides whether the application is well.
 
         Raises:
-            MalformedImage: Nothing runs: neither ENTRYPOINT nor CMD is set.
+            MalformedImage: Nothing runs: neither ENTRYPOINT nor CMD is set; or a volume or a time
+                of HEALTHCHECK is out of range.
         """
         if not self.argv:
             raise MalformedImage(
@@ -87,6 +119,11 @@ class ImageConfig:
                 hint='add `ENTRYPOINT ["/your-program"]` to the Dockerfile',
             )
         check = self._check() if with_healthcheck else None
+        volumes = self.mounted_volumes
+        # Absent when there are none, so that they do not change what other images measure.
+        more = ({"volumes": volumes} if volumes else {}) | (
+            {"healthcheck": check} if check is not None else {}
+        )
         return {
             "argv": self.argv,
             "env": [[name, value] for name, value in self.env.items()],
@@ -94,21 +131,27 @@ class ImageConfig:
             "user": self.user,
             "groups": [],
             "stop_signal": signal_number(self.stop_signal or "SIGTERM"),
-        } | ({} if check is None else {"healthcheck": check})
+        } | more
 
     def _check(self) -> dict[str, Any] | None:
         check = self.healthcheck
         if check is None:
             return None
         kind, *command = check.test
-        return {
-            "argv": [*self.shell, *command] if kind == "CMD-SHELL" else command,
+        numbers = {
             "interval_ms": check.interval_ms,
             "timeout_ms": check.timeout_ms,
             "start_period_ms": check.start_period_ms,
             "start_interval_ms": check.start_interval_ms,
             "retries": check.retries,
         }
+        for name, number in numbers.items():
+            if number > MAX_NUMBER:
+                raise MalformedImage(
+                    f"HEALTHCHECK: `{name}` is {number}, the limit is {MAX_NUMBER}"
+                )
+        argv = [*self.shell, *command] if kind == "CMD-SHELL" else command
+        return {"argv": argv, **numbers}
 
     def inspected(self) -> dict[str, Any]:
         """The settings as ``docker image inspect`` names them, for the image's metadata."""
@@ -125,6 +168,12 @@ class ImageConfig:
             "WorkingDir": self.cwd,
         }
         return {"Config": {key: value for key, value in config.items() if value is not None}}
+
+
+KERNEL_FOLDERS = frozenset({"dev", "proc", "sys"})
+MAX_VOLUMES = 64
+MAX_NUMBER = 0xFFFF_FFFF
+"""Of milliseconds and retries: 49 days."""
 
 
 def signal_number(name: str) -> int:
