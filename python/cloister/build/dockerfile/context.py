@@ -7,6 +7,7 @@ on itself, or put a key into an image, is never copied, whatever the patterns sa
 import dataclasses
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Iterator
 
@@ -57,7 +58,7 @@ class Context:
         """What a source of COPY names, sorted; a pattern may name several.
 
         Raises:
-            MalformedImage: It leads out of the context, or nothing is there.
+            MalformedImage: It leads out of the context, cannot be read, or nothing is there.
         """
         parts: list[str] = []
         for part in pattern.split("/"):
@@ -69,7 +70,11 @@ class Context:
                 parts.pop()
             else:
                 parts.append(part)
-        found = [self._found(names, pattern, place) for names in self._expand([], parts, place)]
+        try:
+            found = [self._found(names, pattern, place) for names in self._expand([], parts, place)]
+        except OSError as problem:
+            # Such as a name that no file system takes.
+            raise place.error(f"`{pattern[:200]}` cannot be read: {problem.strerror}") from None
         present = [item for item in found if item is not None]
         if not present:
             raise place.error(
@@ -106,13 +111,12 @@ class Context:
 
     def _expand(self, done: list[str], parts: list[str], place: Place) -> Iterator[list[str]]:
         """Names for a path of which each part may be a pattern."""
-        if not parts:
+        count = next((at for at, part in enumerate(parts) if _PATTERN.search(part)), len(parts))
+        done = [*done, *parts[:count]]
+        if count == len(parts):
             yield done
             return
-        first, *rest = parts
-        if not any(char in first for char in "*?[\\"):
-            yield from self._expand([*done, first], rest, place)
-            return
+        first, rest = parts[count], parts[count + 1 :]
         try:
             pattern = compiled(first, across=False)
         except ValueError as problem:
@@ -194,3 +198,7 @@ class Context:
             f"`{pattern[:200]}` leads out of the build context `{self._root}`",
             hint="copy what is needed into the context; links may only lead to files inside it",
         )
+
+
+_PATTERN = re.compile(r"[*?\[\\]")
+"""What makes a part of a path a pattern."""
