@@ -6,6 +6,7 @@ three commands, the same image again, the same image by each builder.
 """
 
 import dataclasses
+import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.base_images import PYTHON
 from tests.support.container_daemon import Daemon, Store
+from tests.support.guide import blocks, commands
 from tests.support.local_run import ROOT, LocalRun, Somebody, running
 from tests.support.project import Project
 from tests.support.wheels import wheels
@@ -25,6 +27,8 @@ from cloister.client import Session
 EXAMPLE = ROOT / "examples" / "hello-python"
 CARD = {"number": "4242 4242 4242 4242", "expires": "12/49"}
 GOOD = {"valid": True, "problems": [], "brand": "visa", "masked": "************4242"}
+COMMANDS = [["init", "cards", "--healthcheck", "/health"], ["build"], ["run"]]
+JSON = ("--header", "content-type: application/json", "--data")
 SAME = "the same: every section and every file"
 
 
@@ -59,7 +63,7 @@ def initialized(tmp_path_factory: pytest.TempPathFactory, who: Somebody) -> path
     folder = tmp_path_factory.mktemp("initialized") / "cards"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("*.whl", "__pycache__"))
     shutil.copytree(wheels(EXAMPLE / "requirements.txt"), folder / "wheels", dirs_exist_ok=True)
-    who.run("init", "cards", "--healthcheck", "/health", folder=folder)
+    who.run(*COMMANDS[0], folder=folder)
     return folder
 
 
@@ -143,6 +147,13 @@ def encrypted(enclave: LocalRun, clear: dict[str, object]) -> dict[str, str]:
     return sealed
 
 
+def test_the_readme_has_the_commands_that_are_tested_here() -> None:
+    page = blocks(EXAMPLE / "README.md")
+    shell = [block for block in page if block.kind == "sh"]
+    assert [words[1:] for words in commands(shell[0].text)] == COMMANDS
+    assert json.loads(shell[1].shown or "") == GOOD
+
+
 def test_an_attesting_client_has_an_encrypted_card_checked(
     enclave: LocalRun, built: Project
 ) -> None:
@@ -164,7 +175,7 @@ def test_an_attesting_client_has_an_encrypted_card_checked(
 def test_curl_has_an_encrypted_card_checked(enclave: LocalRun, built: Project) -> None:
     token = built.run("encrypt", "--type", "string", "4242424242424242")[0].strip()
     body = f'{{"number": "{token}", "expires": "12/49"}}'
-    status, answer = enclave.curl("/cards", "--json", body)
+    status, answer = enclave.curl("/cards", *JSON, body)
     assert status == 200, answer
     assert '"masked":"************4242"' in answer
 
@@ -172,7 +183,7 @@ def test_curl_has_an_encrypted_card_checked(enclave: LocalRun, built: Project) -
 def test_who_has_no_key_is_refused(enclave: LocalRun, built: Project) -> None:
     assert enclave.curl("/health")[0] == 200
     for key in (None, "ck_nobody_" + "A" * 43):
-        assert enclave.curl("/cards", "--json", "{}", key=key)[0] == 401
+        assert enclave.curl("/cards", *JSON, "{}", key=key)[0] == 401
     with session(enclave, built, api_key="ck_nobody_" + "A" * 43) as client:
         sealed = encrypted(enclave, dict(CARD))
         assert client.post("/cards", json=sealed, timeout=20).status_code == 401
@@ -183,8 +194,8 @@ def test_who_has_no_key_is_refused(enclave: LocalRun, built: Project) -> None:
     [
         ("/nowhere", (), 404, "Not Found"),
         ("/cards", (), 405, "Method Not Allowed"),
-        ("/cards", ("--json", "{"), 400, "not a JSON document"),
-        ("/cards", ("--json", '{"number": true}'), 400, "`number` has to be"),
+        ("/cards", (*JSON, "{"), 400, "not a JSON document"),
+        ("/cards", (*JSON, '{"number": true}'), 400, "`number` has to be"),
         ("/cards", ("--data", "number=1"), 415, "application/json"),
     ],
 )
@@ -225,7 +236,7 @@ def test_building_again_from_the_beginning_gives_the_same_image(
 
 @pytest.mark.parametrize("other", ["docker", "buildah", "podman"])
 def test_every_builder_gives_the_same_image(builds: Builds, other: str) -> None:
-    """What differs is in no register: a label of buildah, and the signature over the PCRs."""
+    """What differs is in no register: a label of buildah. Docker's clients may be two builders."""
     expected, found = builds.of("docker"), builds.of(other)
     must_be_same(expected.eif, found.eif, found)
     for number, builder in enumerate(builds.builders(other)[1:]):
