@@ -263,7 +263,10 @@ class Stage:
         self.image.config.healthcheck = healthcheck(item, test)
 
     def _copy(self, item: Instruction) -> None:
-        *sources, destination = [self._expanded(item, word) for word in _words(item)]
+        written = _words(item)
+        if not written:
+            raise item.place.error(f"{item.name} lacks a destination behind its documents")
+        *sources, destination = [self._expanded(item, word) for word in written]
         texts = self._documents(item)
         given = self._world.source(item)
         picked: list[tuple[CopySource, str]] = [(TextSource(texts), name) for name in texts]

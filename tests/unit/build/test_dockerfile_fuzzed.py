@@ -1,4 +1,4 @@
-"""Bytes that no Dockerfile has a use for."""
+"""Dockerfiles that a fuzzer wrote, as ``fuzz/python/dockerfile.py`` found them."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from cloister.errors import MalformedImage
 
 
 def test_a_zero_byte_is_named_with_its_line(tmp_path: pathlib.Path) -> None:
-    """Found by ``fuzz/python/dockerfile.py``: the system calls took it for a wrong argument."""
+    """The system calls took it for a wrong argument."""
     file = tmp_path / "Dockerfile"
     (tmp_path / "app").write_bytes(b"program")
     file.write_text('FROM scratch\nCOPY app /app\nENTRYPOINT ["/app"]\n')
@@ -23,7 +23,7 @@ def test_a_zero_byte_is_named_with_its_line(tmp_path: pathlib.Path) -> None:
 def test_a_source_that_no_file_system_can_have_is_named_with_its_line(
     name: str, tmp_path: pathlib.Path
 ) -> None:
-    """Found by ``fuzz/python/dockerfile.py``: one is too long to look up, one is too deep."""
+    """One is too long to look up, one is too deep."""
     (tmp_path / "Dockerfile").write_text(f"FROM scratch\nCOPY {name} /\n")
     with pytest.raises(MalformedImage, match=r"Dockerfile:2: `.*` (cannot be read|is not in)"):
         run(tmp_path / "Dockerfile", tmp_path, Options())
@@ -36,3 +36,12 @@ def test_a_pattern_below_plain_folders_finds_what_is_there(tmp_path: pathlib.Pat
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a/b/x* a/*/c/x? /to/\n")
     tree = run(tmp_path / "Dockerfile", tmp_path, Options()).tree
     assert [path for path, _ in tree] == [b"to", b"to/x1", b"to/x2"]
+
+
+def test_documents_that_go_nowhere_are_named_with_their_line(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM scratch\nCOPY <<A <<B /to/\na\nA\nb\nB\n")
+    assert len(run(file, tmp_path, Options()).tree) == 3
+    file.write_text("FROM scratch\nCOPY <<A <<B\na\nA\nb\nB\n")
+    with pytest.raises(MalformedImage, match=r"Dockerfile:2: COPY lacks a destination"):
+        run(file, tmp_path, Options())
