@@ -5,6 +5,7 @@ are in ``test_build_images.py``. What takes minutes is marked ``conformance``.
 """
 
 import dataclasses
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -134,8 +135,10 @@ def other_interpreters() -> list[Interpreter]:
     """Pythons of this machine that may run the package and are not this one."""
     ask = "import sys, venv, ensurepip; print(sys.version_info[:2] >= (3, 11), sys.version)"
     names = [f"python3.{minor}" for minor in range(11, 20)]
-    found = [path for name in names if (path := shutil.which(name))]
-    found += [path for name in names if (path := shutil.which(name, path="/usr/bin"))]
+    pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    # pyenv's own commands answer for the version that was chosen, and for no other.
+    places = [None, "/usr/bin", *(str(path / "bin") for path in pyenv.glob("versions/*"))]
+    found = [path for at in places for name in names if (path := shutil.which(name, path=at))]
     interpreters = {}
     for path in found:
         done = subprocess.run([path, "-c", ask], capture_output=True, text=True, check=False)
@@ -165,7 +168,13 @@ def test_another_python_builds_the_same_bytes(
         python = str(venv / "bin" / "python")
         install = [python, "-m", "pip", "install", "--quiet", *needed]
         subprocess.run(install, check=True)
-        who = Somebody(home=tmp_path, python=python, paths=(str(ROOT / "python"),))
+        # The version of the package is in the metadata of an image; an installation says it here.
+        told = importlib.metadata.distribution("cloister").read_text("METADATA")
+        installed = venv / "installed" / "cloister.dist-info"
+        installed.mkdir(parents=True)
+        (installed / "METADATA").write_text(told or "")
+        paths = (str(ROOT / "python"), str(installed.parent))
+        who = Somebody(home=tmp_path, python=python, paths=paths)
         for source, image in expected.items():
             again = checked_out(initialized, venv / "project" / source.strip("-"), NAMES)
             assert built(again, who, source) == image, other.version
