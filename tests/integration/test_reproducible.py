@@ -191,7 +191,7 @@ def test_an_enclave_program_built_in_another_checkout_has_the_same_bytes(
     sources: other ones are other inputs.
     """
     here = ROOT / "python" / "cloister" / "_bin"
-    elsewhere = tmp_path / "another folder's name, and a longer one".replace(" ", "-")
+    elsewhere = tmp_path / "a-folder-with-another-and-a-longer-name"
     shutil.copytree(ROOT, elsewhere, ignore=NOT_SOURCES, symlinks=True)
     environment = {
         name: value
