@@ -55,9 +55,9 @@ def attest(  # noqa: PLR0913 - one parameter for each option
     says which measurements are accepted; several of them must all hold.
 
     Example:
-        cloister attest https://hello.example.com --toml enclave.toml
-        cloister attest https://127.0.0.1:8443 --toml enclave.toml --fresh \
-            --ca-file ca.pem --dangerous-root nsm-root.pem
+      cloister attest https://hello.example.com --toml enclave.toml
+      cloister attest https://127.0.0.1:8443 --toml enclave.toml --fresh \
+          --ca-file ca.pem --dangerous-root nsm-root.pem
     """
     if fresh and nonce is not None:
         raise UsageError("--fresh draws a nonce: it excludes --nonce")

@@ -53,8 +53,8 @@ def verify(  # noqa: PLR0913 - one parameter for each option
     user data.
 
     Example:
-        cloister attestation verify doc.cbor --toml enclave.toml
-        cloister attestation verify doc.b64 --pcr 0=3f9a… --at 2026-01-31T12:00:00Z --json
+      cloister attestation verify doc.cbor --toml enclave.toml
+      cloister attestation verify doc.b64 --pcr 0=3f9a… --at 2026-01-31T12:00:00Z --json
     """
     policy = accepted.policy(
         accepted.Options(
@@ -85,7 +85,7 @@ def show(
     Anybody can write a document that shows these values: nothing is verified.
 
     Example:
-        cloister attestation show doc.cbor
+      cloister attestation show doc.cbor
     """
     decoded = attest.decode(_read(document)).as_dict()
     if not as_json:

@@ -219,6 +219,7 @@ def _runs_told(runs: dict[str, Any]) -> list[str]:
     settings = runs.get("config")
     if isinstance(settings, dict):
         for name in ("name", "uuid", "debug", "service", "egress", "healthcheck", "trust"):
-            value = json.dumps(settings.get(name), ensure_ascii=False)
-            lines.append(f"  config {name} {_safe(value)}")
+            if name in settings:
+                value = json.dumps(settings[name], ensure_ascii=False)
+                lines.append(f"  config {name} {_safe(value)}")
     return lines

@@ -44,8 +44,8 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
     secrets.
 
     Example:
-        cloister encrypt < secret.txt
-        echo '{"card": 4242424242424242}' | cloister encrypt --document
+      cloister encrypt < secret.txt
+      echo '{"card": 4242424242424242}' | cloister encrypt --document
     """
     if kind not in ("string", "number", "boolean"):
         raise typer.BadParameter("a type is string, number or boolean", param_hint="--type")
