@@ -28,9 +28,9 @@ def describe(path: pathlib.Path, *, is_verified: bool = False) -> dict[str, Any]
         MissingInput: There is no such file.
         MalformedImage: It is not an EIF, or ``is_verified`` and something in it is wrong.
     """
-    if is_verified:
-        verify(path)
     with open_eif(path) as image:
+        if is_verified:
+            verify(image)
         measured = Measuring.of(image).pcrs(None)
         pcrs, signed = measured.shown(), None
         if image.signature is not None:
@@ -62,23 +62,21 @@ def describe(path: pathlib.Path, *, is_verified: bool = False) -> dict[str, Any]
         }
 
 
-def verify(path: pathlib.Path) -> None:
+def verify(image: Eif) -> None:
     """Refuses an image that cannot start.
 
     The ramdisks of an image of ours are held to what our init and our launcher take. Those of
     another maker are read as the kernel reads them, which takes more: device nodes, gzip.
 
     Raises:
-        MissingInput: There is no such file.
-        MalformedImage: It is not an EIF, its signature is not one of it, or a ramdisk cannot be
-            read; at which offset, and why.
+        MalformedImage: Its signature is not one of it, or a ramdisk cannot be read; at which
+            offset, and why.
     """
-    with open_eif(path) as image:
-        measure(image)
-        with contents(image) as ramdisks:
-            is_ours = file_in(ramdisks, PROCESS) is not None
-        for section in image.ramdisks if is_ours else ():
-            cpio.read(section.payload, at=section.offset + SECTION_BYTES)
+    measure(image)
+    with contents(image) as ramdisks:
+        is_ours = file_in(ramdisks, PROCESS) is not None
+    for section in image.ramdisks if is_ours else ():
+        cpio.read(section.payload, at=section.offset + SECTION_BYTES)
 
 
 def _signature(section: bytes, pcr0: bytes) -> dict[str, Any]:

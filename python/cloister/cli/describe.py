@@ -69,7 +69,8 @@ def describe(  # noqa: PLR0913 - the options of the command
         raise UsageError("--all goes with --diff")
     if verify and (diff is not None or extract is not None or tree):
         for path in filter(None, (eif, diff)):
-            verify_image(path)
+            with open_eif(path) as image:
+                verify_image(image)
     if diff is not None:
         return _difference(eif, diff, is_all=show_all, as_json=as_json)
     if extract is not None:
