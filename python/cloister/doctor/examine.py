@@ -98,7 +98,8 @@ def _user_ids(machine: Machine, _: Needs) -> Iterator[Finding]:
             )
         yield warn(
             "user-ids",
-            f"without {' and '.join(lacks)}, images of root alone can be run in the sandbox",
+            f"without {' and '.join(lacks)}, images of root alone can be run in the sandbox, and"
+            " built by buildah or podman",
             f"as root: {'; '.join(fixes)}",
         )
 

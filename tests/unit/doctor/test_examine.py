@@ -252,6 +252,7 @@ def test_only_what_lacks_is_to_be_installed_or_added() -> None:
     ):
         machine = dataclasses.replace(GOOD, has_id_tools=tools, has_id_ranges=ranges)
         (found,) = [one for one in examine(machine, NEEDS) if one.id == "user-ids"]
+        assert "in the sandbox, and built by buildah or podman" in found.found
         assert wanted in str(found.fix)
         assert unwanted not in str(found.fix)
 
