@@ -48,6 +48,10 @@ def test_memory_does_not_grow_with_the_image(size: int, project: Project) -> Non
     assert status == 0
     assert project.eif.stat().st_size > size
     assert peak_mib < MAX_RSS_MIB
+    project.run("build", "--image", image.name)
+    status, peak_mib, _ = measured(project, "build", "--image", image.name)
+    assert status == 0
+    assert peak_mib < MAX_RSS_MIB, "from the cache"
 
 
 def test_an_image_of_100_000_files_is_built_exactly(project: Project) -> None:
