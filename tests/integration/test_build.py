@@ -182,7 +182,8 @@ def test_several_exposed_ports_are_fine_when_one_is_named(project: Project) -> N
     ("text", "status", "message", "hint"),
     [
         ("\n[limits]\nbodyy = 3\n", 78, "unknown setting 'bodyy'", "`body`"),
-        ('\n[kernel]\nimage = "bzImage"\n', 78, "[kernel] image", "remove"),
+        ('\n[kernel]\nimage = "bzImage"\n', 66, "there is no kernel", 'image = "build"'),
+        ('\n[kernel]\ncmdline = "quiet"\n', 78, "needs `image`", "kernel build"),
         ("broken", 78, "expected TOML", ""),
     ],
 )

@@ -6,7 +6,8 @@ registers of any EIF. The same input gives the same bytes, on any machine.
 """
 
 from cloister.build.eif import Eif, Pcrs, SigningPair, measure, open_eif
-from cloister.build.image import Built, build_image, memory_needed, write_pcrs
+from cloister.build.image import Built, build_image, write_pcrs
+from cloister.build.memory import memory_needed
 from cloister.build.progress import Progress, Silent
 from cloister.build.request import FromDockerfile, FromFolder, FromImage, Request
 

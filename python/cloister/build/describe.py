@@ -10,6 +10,7 @@ from cloister.build.eif import Eif, Kind, measure, metadata, open_eif, signature
 from cloister.build.eif.layout import SECTION_BYTES
 from cloister.build.eif.measure import Measuring, register
 from cloister.build.explain.contents import contents, file_in
+from cloister.build.kernel import BzImage
 from cloister.errors import MalformedImage
 
 
@@ -45,6 +46,7 @@ def describe(path: pathlib.Path, *, is_verified: bool = False) -> dict[str, Any]
             "default_cpus": image.default_cpus,
             "crc": f"{image.crc:08x}",
             "has_kernel": image.one(Kind.KERNEL) is not None,
+            "kernel": _kernel(image),
             "sections": [
                 {
                     "type": section.kind.name.lower(),
@@ -134,6 +136,21 @@ def _lines(raw: bytes) -> list[str]:
     return [line for line in raw.decode("utf-8", "replace").splitlines() if line]
 
 
+def _kernel(image: Eif) -> dict[str, Any] | None:
+    """What the kernel's own header says, and the command line as it is measured."""
+    kernel, cmdline = image.one(Kind.KERNEL), image.one(Kind.CMDLINE)
+    if kernel is None:
+        return None
+    said: dict[str, Any] = {"version": None, "size": kernel.size}
+    if cmdline is not None:
+        said["cmdline"] = bytes(cmdline.payload[:MAX_CMDLINE]).decode("utf-8", "replace")
+    try:
+        head = BzImage.parse(kernel.payload)
+    except MalformedImage as problem:
+        return said | {"problem": problem.message}
+    return said | {"version": head.version, "banner": head.banner}
+
+
 def _metadata(image: Eif) -> dict[str, Any] | None:
     section = image.one(Kind.METADATA)
     if section is None:
@@ -146,4 +163,6 @@ def _metadata(image: Eif) -> dict[str, Any] | None:
 
 PROCESS = "cloister/process.json"
 CONFIG = "cloister/config.json"
+MAX_CMDLINE = 4096
+"""Shown of a command line; x86 takes 2048 (``COMMAND_LINE_SIZE``)."""
 _TOLD = (PROCESS, CONFIG, "cmd", "env")

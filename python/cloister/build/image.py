@@ -5,14 +5,12 @@ renamed, then the record, then the PCRs in ``enclave.toml``. An image that was b
 from the cache, when its checksum is right.
 """
 
-import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
 import os
 import pathlib
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cloister import config
@@ -24,15 +22,17 @@ from cloister.build.content import Backing, Slice
 from cloister.build.eif import Kind, Payload, Pcrs, SigningPair, metadata, open_eif, write
 from cloister.build.eif.layout import HEADER_BYTES, SECTION_BYTES
 from cloister.build.image_config import ImageConfig
+from cloister.build.kernel import ChosenKernel, KernelStore, Module, choose_kernel
+from cloister.build.memory import check_memory, memory_needed
 from cloister.build.obtain import Obtained, obtain
 from cloister.build.progress import Progress
 from cloister.build.ramdisk import Fragment, Ramdisk, Records
 from cloister.build.request import Request
 from cloister.build.rootfs import Bytes, Directory, File, Node, Tree
 from cloister.build.volume import check_volumes
+from cloister.build.whole_file import new_file, replacing, scratch
 from cloister.config.edit import replace
-from cloister.config.setting import as_size
-from cloister.errors import ConfigError, MalformedImage, OutputError
+from cloister.errors import ConfigError, MalformedImage
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,8 @@ class Built:
         size: Length of the EIF, in bytes.
         memory_needed: Least memory of its enclave, in bytes.
         service_port: Port that the user process is expected on.
+        kernel: Release of its kernel; ``None``: it has none.
+        runners: Whom it is for.
         builder: What built the image's files.
         reused: What was taken from the cache: ``nothing``, ``files`` or ``image``.
         warnings: What the user should know.
@@ -54,6 +56,8 @@ class Built:
     size: int
     memory_needed: int
     service_port: int
+    kernel: str | None
+    runners: tuple[str, ...]
     builder: str
     reused: str
     warnings: list[str]
@@ -68,33 +72,49 @@ def build_image(request: Request, progress: Progress) -> Built:
         progress: Told about each stage.
 
     Raises:
-        MissingInput: A file is not there: Dockerfile, image, signing pair, runtime.
+        MissingInput: A file is not there: Dockerfile, image, kernel, signing pair, runtime.
         KeyFileError: The signing pair is wrong.
         BuildFailed: A builder ended with an error.
-        MalformedImage: The Dockerfile, the image or a file of the context cannot be used.
-        ConfigError: Several EXPOSE, a reserved port, too little memory, no uuids.
+        MalformedImage: Dockerfile, image, kernel or a file of the context cannot be used.
+        ConfigError: Several EXPOSE, a reserved port, too little memory, no uuids, a kernel that
+            no enclave starts with.
         OutputError: Something cannot be written; what was there before is still there.
     """
     toml = request.toml
-    if toml.kernel.image is not None:
-        raise ConfigError(
-            f"{toml.path}: `[kernel] image` is set, and this version puts no kernel into an image",
-            hint="remove it: the image is for the sandbox then",
-        )
     if request.architecture != RUNTIME_ARCHITECTURE:
         raise ConfigError(
             f"this package has the enclave's program for linux/{RUNTIME_ARCHITECTURE} alone,"
             f" expected one for linux/{request.architecture}",
             hint="build on a machine of that architecture",
         )
-    signing = _signing(toml, request.now)
-    init = request.runtime if request.runtime is not None else runtime.enclave_binary()
+    parts = _Parts(
+        init=request.runtime if request.runtime is not None else runtime.enclave_binary(),
+        kernel=choose_kernel(toml, KernelStore(request.kernels)),
+        signing=_signing(toml, request.now),
+    )
     cache = Cache(request.cache_folder)
     with (
-        _scratch(request.toml.beside(".cloister/build")) as scratch,
-        obtain(request, cache, scratch, progress) as obtained,
+        scratch(request.toml.beside(".cloister/build")) as folder,
+        obtain(request, cache, folder, progress) as obtained,
     ):
-        return _Assembling(request, obtained, cache, signing, init).whole(progress)
+        return _Assembling(request, obtained, cache, parts).whole(progress)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What goes into an image beside the user's files."""
+
+    init: bytes
+    kernel: ChosenKernel | None
+    signing: SigningPair | None
+
+    @property
+    def kernel_size(self) -> int:
+        return 0 if self.kernel is None else self.kernel.size
+
+    @property
+    def runners(self) -> tuple[str, ...]:
+        return ("sandbox",) if self.kernel is None else self.kernel.runners
 
 
 class _Assembling:
@@ -105,14 +125,15 @@ class _Assembling:
         request: Request,
         obtained: Obtained,
         cache: Cache,
-        signing: SigningPair | None,
-        init: bytes,
+        parts: _Parts,
     ) -> None:
         self._request = request
         self._obtained = obtained
         self._cache = cache
-        self._signing = signing
-        self._boot = Ramdisk.of(boot_tree(init), epoch=request.epoch)
+        self._parts = parts
+        kernel, signing = parts.kernel, parts.signing
+        modules = () if kernel is None else kernel.modules
+        self._boot = Ramdisk.of(boot_tree(parts.init, modules), epoch=request.epoch)
         toml, settings = request.toml, obtained.config
         exposed = [port for port, protocol in settings.exposed if protocol == "tcp"]
         self._attested = toml.attested(service_port=_service_port(toml, exposed))
@@ -123,8 +144,14 @@ class _Assembling:
             version="1",
             built_at=request.epoch,
             tool_version=request.tool_version,
+            kernel_version=None if kernel is None else kernel.version,
             docker=settings.inspected() | {"Architecture": request.architecture, "Os": "linux"},
-            custom={"cloister": {"kernel": None, "runners": ["sandbox"]}},
+            custom={
+                "cloister": {
+                    "kernel": None if kernel is None else kernel.described(),
+                    "runners": parts.runners,
+                }
+            },
         )
         self._left_out: list[str] = []
         self._warnings: list[str] = []
@@ -138,7 +165,8 @@ class _Assembling:
         )
         self._whole_key = caching.key(
             {
-                "boot": hashlib.sha256(init).hexdigest(),
+                "boot": hashlib.sha256(parts.init).hexdigest(),
+                "kernel": None if kernel is None else kernel.described(),
                 "config": self._attested,
                 "process": process,
                 "metadata": self._metadata.hex(),
@@ -196,7 +224,7 @@ class _Assembling:
         except OSError:
             is_there = False
         if not is_there:
-            with _replacing(output) as temporary:
+            with replacing(output) as temporary:
                 os.link(entry.path, temporary)
         self._warnings = entry.about.warnings
         return self._ended(entry.about.pcrs, ramdisks, reused="image")
@@ -208,7 +236,8 @@ class _Assembling:
         application = Ramdisk([self._said, records])
         ramdisks = self._boot.size + application.size
         self._check_memory(ramdisks)
-        sections = [
+        sections = _kernel_sections(self._parts.kernel)
+        sections += [
             Payload.of(Kind.METADATA, self._metadata),
             Payload(Kind.RAMDISK, self._boot.size, self._boot.blocks()),
             Payload(Kind.RAMDISK, application.size, application.blocks()),
@@ -216,14 +245,14 @@ class _Assembling:
         size = sum(section.size for section in sections)
         with (
             progress.stage(f"image `{request.output}`", size=size) as advanced,
-            _new_file(request.output) as file,
+            new_file(request.output) as file,
         ):
             pcrs = write(
                 file,
                 sections,
                 memory=toml.resources.memory,
                 cpus=toml.resources.cpus,
-                signing=self._signing,
+                signing=self._parts.signing,
                 advanced=advanced,
             )
         if self._obtained.identity is not None:
@@ -231,7 +260,8 @@ class _Assembling:
         return self._ended(pcrs.shown(), ramdisks, reused=reused)
 
     def _keep(self, pcrs: Pcrs, size: int, last_inode: int) -> None:
-        before = (len(self._metadata), self._boot.size)
+        before = [section.size for section in _kernel_sections(self._parts.kernel)]
+        before += [len(self._metadata), self._boot.size]
         start = HEADER_BYTES + sum(SECTION_BYTES + section for section in before)
         start += SECTION_BYTES + self._said.size
         about = About(
@@ -251,16 +281,23 @@ class _Assembling:
         return Built(
             pcrs=pcrs,
             size=request.output.stat().st_size,
-            memory_needed=memory_needed(ramdisks),
+            memory_needed=memory_needed(ramdisks, kernel=self._parts.kernel_size),
             service_port=self._attested["service"]["port"],
+            kernel=None if self._parts.kernel is None else self._parts.kernel.version,
+            runners=self._parts.runners,
             builder=self._obtained.builder,
             reused=reused,
-            warnings=[*self._warnings, *_said_about(toml, self._obtained.config)],
+            warnings=[
+                *self._warnings,
+                *(() if self._parts.kernel is None else self._parts.kernel.warnings),
+                *_said_about(toml, self._obtained.config),
+            ],
             left_out=self._left_out,
         )
 
     def _check_memory(self, ramdisks: int) -> None:
-        _check_memory(self._request.toml, memory_needed(ramdisks))
+        needed = memory_needed(ramdisks, kernel=self._parts.kernel_size)
+        check_memory(self._request.toml, needed)
 
 
 def said_tree(attested: dict[str, Any], process: dict[str, Any]) -> Tree:
@@ -280,21 +317,22 @@ def rootfs_entries(tree: Tree) -> Iterator[tuple[bytes, Node]]:
         yield b"rootfs/" + path, node
 
 
-def boot_tree(init: bytes) -> Tree:
-    """Ramdisk 0: ``/init``, and nothing else."""
+def boot_tree(init: bytes, modules: Sequence[Module] = ()) -> Tree:
+    """Ramdisk 0: ``/init``, and the modules that it has to load, where it looks for them."""
     tree = Tree()
     tree.put(b"init", File(mode=0o755, content=Bytes(init)))
+    if modules:
+        tree.put(b"modules", Directory(mode=0o755))
+    for module in modules:
+        content = Bytes(module.content)
+        tree.put(b"modules/%s.ko" % module.name.encode(), File(mode=0o644, content=content))
     return tree
 
 
-def memory_needed(ramdisks: int) -> int:
-    """Least memory of an enclave whose ramdisks have this many bytes, in whole MiB.
-
-    The ramdisks are in memory packed and unpacked, and the tmpfs they are unpacked into is limited
-    to half of it: four times as much, which is AWS's own rule, and :data:`BASE_MEMORY` at least.
-    """
-    whole = -(-max(4 * ramdisks, BASE_MEMORY) // MIB)
-    return whole * MIB
+def _kernel_sections(kernel: ChosenKernel | None) -> list[Payload]:
+    if kernel is None:
+        return []
+    return [Payload.of(Kind.KERNEL, kernel.image), Payload.of(Kind.CMDLINE, kernel.cmdline)]
 
 
 def write_pcrs(toml: pathlib.Path, pcrs: dict[str, str]) -> None:
@@ -346,15 +384,6 @@ def _service_port(toml: config.EnclaveToml, exposed: list[int]) -> int | None:
     return exposed[0]
 
 
-def _check_memory(toml: config.EnclaveToml, needed: int) -> None:
-    if toml.resources.memory < needed:
-        raise ConfigError(
-            f"{toml.path}: `[resources] memory` is {as_size(toml.resources.memory)}, this image"
-            f" needs {as_size(needed)}: its files are in memory twice",
-            hint=f'set memory = "{as_size(needed)}" in [resources]',
-        )
-
-
 def _signing(toml: config.EnclaveToml, now: dt.datetime) -> SigningPair | None:
     certificate, key = toml.signing.cert_path, toml.signing.key_path
     if certificate is None or key is None:
@@ -367,44 +396,5 @@ def _records(entry: Entry) -> Slice:
     return Backing.open(entry.path).whole().part(entry.about.offset, entry.about.size)
 
 
-@contextlib.contextmanager
-def _new_file(path: pathlib.Path) -> Iterator[Any]:
-    """A file that takes its place when the block ends well, and leaves nothing when it does not."""
-    # Without fsync, which takes as long as all the rest: an image that a crash of the machine
-    # damages is refused by its checksum, and made again from the same input.
-    with _replacing(path) as temporary, temporary.open("wb") as file:
-        yield file
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path whose file takes the place of another when the block ends well, and else goes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as problem:
-        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from problem
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder for what is needed while it builds; the context never sees it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix="scratch-", dir=folder, ignore_cleanup_errors=True
-        ) as name:
-            yield pathlib.Path(name).resolve()
-    except PermissionError as problem:
-        raise OutputError(f"cannot write into `{folder}`: {problem.strerror}") from problem
-
-
-MIB = 1 << 20
 RUNTIME_ARCHITECTURE = "amd64"
 CACHE_FORMAT = 1
-BASE_MEMORY = 64 * MIB
-"""What init and the data plane take before the image, with room for their buffers."""

@@ -73,6 +73,7 @@ class Request:
         epoch: ``SOURCE_DATE_EPOCH``: latest time of a file, seconds since the Unix epoch.
         now: The time at which the signing certificate must be valid.
         tool_version: Version of this program, for the metadata.
+        kernels: Folder of the kernels that ``[kernel] image`` may name.
         runtime: The enclave's init; ``None``: the one that came with this package.
         is_cached: Files and images that were seen before are taken from the cache.
     """
@@ -85,6 +86,7 @@ class Request:
     epoch: int = 0
     now: dt.datetime
     tool_version: str
+    kernels: pathlib.Path
     runtime: bytes | None = None
     is_cached: bool = True
 

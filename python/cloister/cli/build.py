@@ -126,6 +126,7 @@ def build(  # noqa: PLR0913 - the options of the command
     )
     toml = configuration.load(config)
     written = result if result is not None else config.parent / "enclave.eif"
+    environment = settings.load()
     built = build_image(
         Request(
             toml=toml,
@@ -133,9 +134,10 @@ def build(  # noqa: PLR0913 - the options of the command
             output=written,
             record=written.with_name("enclave.Dockerfile"),
             architecture=platform.value.removeprefix("linux/"),
-            epoch=_epoch(settings.load().source_date_epoch),
+            epoch=_epoch(environment.source_date_epoch),
             now=dt.datetime.now(dt.UTC),
             tool_version=_version(),
+            kernels=environment.kernels,
             is_cached=not no_cache,
         ),
         output.progress(),
@@ -153,7 +155,10 @@ def _warn(toml: configuration.EnclaveToml, built: Built) -> None:
         output.warn("`debug = true`: it runs with zero PCRs and an open console, proving nothing")
     if "PCR8" not in built.pcrs:
         output.warn("the image is not signed, so it has no PCR8: [signing] names no pair")
-    output.note("no kernel in it: the image is for the sandbox alone")
+    if built.kernel is None:
+        output.note("no kernel in it: the image is for the sandbox alone")
+    else:
+        output.note(f"kernel {built.kernel}: the image is for {', '.join(built.runners)}")
 
 
 def _shown(image: pathlib.Path, built: Built) -> dict[str, Any]:
@@ -165,7 +170,9 @@ def _shown(image: pathlib.Path, built: Built) -> dict[str, Any]:
         "pcrs": built.pcrs,
         "service_port": built.service_port,
         "memory_needed": built.memory_needed,
-        "has_kernel": False,
+        "has_kernel": built.kernel is not None,
+        "kernel": built.kernel,
+        "runners": built.runners,
         "warnings": built.warnings,
     }
 

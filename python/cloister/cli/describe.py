@@ -165,6 +165,7 @@ def _told(found: dict[str, Any]) -> str:
         f"{_safe(found['path'])}: EIF version {found['version']}, {found['architecture']}{kernel}",
         f"  default memory {as_size(found['default_memory'])}, CPUs {found['default_cpus']}",
         f"  CRC-32 {found['crc']}, right",
+        *_kernel_told(found["kernel"]),
         "sections:",
     ]
     lines += [
@@ -193,6 +194,16 @@ def _told(found: dict[str, Any]) -> str:
     if found["verified"]:
         lines.append("verified: structure, checksum, ramdisks and signature are right")
     return "\n".join(lines)
+
+
+def _kernel_told(kernel: dict[str, Any] | None) -> list[str]:
+    if kernel is None:
+        return []
+    version = kernel["version"] or f"of unknown version ({kernel['problem']})"
+    lines = [f"  kernel {_safe(version)}, {kernel['size']} bytes"]
+    if "cmdline" in kernel:
+        lines.append(f"  command line {_safe(kernel['cmdline'])}")
+    return lines
 
 
 def _metadata_told(metadata: dict[str, Any]) -> list[str]:

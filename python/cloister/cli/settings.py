@@ -40,6 +40,11 @@ class Settings:
         """Directory of the development roots (NSM and TLS), one per user."""
         return self.home / "dev-ca"
 
+    @property
+    def kernels(self) -> pathlib.Path:
+        """Directory of the kernels that were built or fetched, one per user."""
+        return self.home / "kernels"
+
 
 def load() -> Settings:
     """Reads the environment once."""

@@ -28,7 +28,16 @@ def check(toml: EnclaveToml) -> None:
     Raises:
         Violation: The first rule that is broken.
     """
-    for rule in (_passthrough, _proxy_protocol, _raw_tcp, _port_rules, _acceptor, _signing, _tls):
+    for rule in (
+        _passthrough,
+        _proxy_protocol,
+        _raw_tcp,
+        _port_rules,
+        _acceptor,
+        _signing,
+        _tls,
+        _kernel,
+    ):
         rule(toml)
 
 
@@ -119,4 +128,13 @@ def _tls(toml: EnclaveToml) -> None:
             continue
         raise Violation(
             ("tls", "domains", str(index)), f"`tls.domains[{index}]` is an address, not a name"
+        )
+
+
+def _kernel(toml: EnclaveToml) -> None:
+    if toml.kernel.cmdline is not None and toml.kernel.image is None:
+        raise Violation(
+            ("kernel", "cmdline"),
+            "`[kernel] cmdline` needs `image`: an image without a kernel has no command line",
+            'image = "build", and `cloister kernel build` makes it',
         )

@@ -278,8 +278,9 @@ class Kernel(Table):
     """The kernel that goes into the image; not part of the attested configuration.
 
     Args:
-        image: Path of a bzImage, relative to the file; ``None``: an image for the sandbox alone.
-        cmdline: Its command line.
+        image: A name that ``cloister kernel list`` shows, ``build``, ``fetch`` or ``aws``, else the
+            path of a bzImage, relative to the file; ``None``: an image for the sandbox alone.
+        cmdline: Its command line; ``None``: the one that suits the kernel.
     """
 
     title: ClassVar[str] = "kernel"
@@ -308,7 +309,8 @@ class EnclaveToml(Table):
         trx_log_query: Whether transaction logs show query strings.
         forward_api_key: Whether the ``api-key`` header is passed on.
         trusted_headers: Header names (``name``, ``prefix-*``) whose values are logged.
-        healthcheck: Health check of the user process; ``None``: its port must accept.
+        healthcheck: Health check of the user process; ``None``: HEALTHCHECK of the image decides,
+            or else its port must accept.
         egress: What may leave.
         service: Where the user process listens.
         trust: Whose bundles are believed.

@@ -346,6 +346,7 @@ def test_metadata_has_the_formats_keys_in_order() -> None:
         version="1",
         built_at=86_400,
         tool_version="9",
+        kernel_version=None,
         docker={"Os": "linux"},
         custom={"größe": 1},
     )

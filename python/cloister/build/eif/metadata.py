@@ -17,6 +17,7 @@ def encode(  # noqa: PLR0913 - the fields of the format
     version: str,
     built_at: int,
     tool_version: str,
+    kernel_version: str | None,
     docker: dict[str, Any],
     custom: dict[str, Any],
 ) -> bytes:
@@ -27,6 +28,7 @@ def encode(  # noqa: PLR0913 - the fields of the format
         version: Version of the image.
         built_at: ``SOURCE_DATE_EPOCH``, seconds since the Unix epoch.
         tool_version: Version of this program.
+        kernel_version: Release of the kernel; ``None``: the image has none.
         docker: Configuration of the image, as ``docker image inspect`` names it.
         custom: Anything else.
     """
@@ -39,7 +41,7 @@ def encode(  # noqa: PLR0913 - the fields of the format
             "BuildTool": "cloister",
             "BuildToolVersion": tool_version,
             "OperatingSystem": "Linux",
-            "KernelVersion": "none",
+            "KernelVersion": "none" if kernel_version is None else kernel_version,
         },
         "DockerInfo": docker,
         "CustomMetadata": custom,
