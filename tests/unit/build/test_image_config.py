@@ -29,11 +29,11 @@ def test_a_health_check_is_in_process_json_only_when_it_decides() -> None:
     }
 
 
-def test_the_shell_form_of_a_check_runs_in_the_shell_of_the_image() -> None:
+def test_the_shell_form_of_a_check_runs_in_a_plain_shell_as_in_docker() -> None:
     settings = config(healthcheck=Healthcheck(test=["CMD-SHELL", "curl localhost"]))
     settings.shell = ["/bin/bash", "-ec"]
     process = settings.process(with_healthcheck=True)
-    assert process["healthcheck"]["argv"] == ["/bin/bash", "-ec", "curl localhost"]
+    assert process["healthcheck"]["argv"] == ["/bin/sh", "-c", "curl localhost"]
 
 
 def test_a_time_that_init_could_not_read_is_refused() -> None:
@@ -53,6 +53,30 @@ def test_volumes_are_sorted_once_each_and_never_in_the_kernels_folders() -> None
     assert set(settings.volume_paths) - set(settings.mounted_volumes) == {
         *("/proc/x", "/sys/fs/cgroup", "/dev"),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("SIGTERM", 15),
+        ("int", 2),
+        ("10", 10),
+        ("SIGRTMIN", 34),
+        ("RTMIN+3", 37),
+        ("RTMAX-2", 62),
+        ("CLD", 17),
+        ("IOT", 6),
+    ],
+)
+def test_a_signal_has_every_name_that_docker_knows(name: str, number: int) -> None:
+    found = config(stop_signal=name).process()["stop_signal"]
+    assert (found, type(found)) == (number, int)
+
+
+@pytest.mark.parametrize("name", ["0", "65", "SIG", "NOTHING", "RTMIN+31", "RTMAX-31", "-1"])
+def test_a_signal_that_does_not_exist_is_named(name: str) -> None:
+    with pytest.raises(MalformedImage, match="there is no signal"):
+        config(stop_signal=name).process()
 
 
 @pytest.mark.parametrize("path", ["data", "", "/", "/a/..", "//", "/a\0b"])

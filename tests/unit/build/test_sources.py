@@ -425,7 +425,7 @@ def test_the_settings_of_a_saved_image(tmp_path: pathlib.Path) -> None:
     assert check is not None
     assert (check.interval_ms, check.timeout_ms, check.retries) == (5000, 1, 3)
     assert config.process(with_healthcheck=True)["healthcheck"]["argv"] == [
-        "/bin/bash",
+        "/bin/sh",
         "-c",
         "curl localhost",
     ]
