@@ -49,24 +49,29 @@ class Measuring:
 
     def __init__(self) -> None:
         self._whole = hashlib.sha384()
-        self._boot = hashlib.sha384()
+        self._boot: hashlib._Hash | None = None
         self._application = hashlib.sha384()
-        self._ramdisks = 0
+        self._has_boot = False
 
     def start(self, kind: Kind) -> "list[hashlib._Hash]":
         """The digests that the payload of the next section goes into, each in full."""
         if kind in (Kind.KERNEL, Kind.CMDLINE):
-            return [self._whole, self._boot]
+            return [self._whole]
         if kind is Kind.RAMDISK:
-            self._ramdisks += 1
-            return [self._whole, self._boot if self._ramdisks == 1 else self._application]
+            if not self._has_boot:
+                self._has_boot = True
+                return [self._whole]
+            if self._boot is None:
+                # The boot part is where the whole begins, so it is hashed once.
+                self._boot = self._whole.copy()
+            return [self._whole, self._application]
         return []
 
     def pcrs(self, certificate: bytes | None) -> Pcrs:
         """The registers of what passed, signed with this certificate (DER) or not at all."""
         return Pcrs(
             pcr0=extended(self._whole.digest()),
-            pcr1=extended(self._boot.digest()),
+            pcr1=extended((self._boot or self._whole).digest()),
             pcr2=extended(self._application.digest()),
             pcr8=None if certificate is None else register(certificate),
         )
