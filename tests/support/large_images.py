@@ -136,7 +136,7 @@ def _add(layer: tarfile.TarFile, name: str, size: int, pool: bytes, chance: rand
     at = chance.randrange(len(pool) // 2)
     layer.addfile(
         info, Repeated(pool[at:] if size > len(pool) - at else pool[at : at + size], size)
-    )  # type: ignore[arg-type]
+    )
 
 
 def _info(name: str, kind: bytes, *, mode: int = 0o777, link: str = "") -> tarfile.TarInfo:
