@@ -17,7 +17,7 @@ EXTENSION := $(VENV)/.extension
 
 include mk/static.mk
 
-.PHONY: help demo test test-rust test-python lint wheel bench conformance tools extension clean
+.PHONY: help demo test test-rust test-python lint wheel bench bench-build conformance tools extension clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +49,9 @@ wheel: $(VENV)/.dependencies static ## a wheel in dist/ that works anywhere on L
 
 bench: $(EXTENSION) static ## measure against nginx and a plain proxy; results in bench/results
 	bash bench/load/run.sh
+
+bench-build: $(EXTENSION) static ## measure building an image against sha384sum and cp
+	$(PYTHON) -m bench.python.build_speed
 
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
 	$(PYTHON) -m pytest -m conformance -o addopts="-ra --import-mode=importlib"
