@@ -58,6 +58,15 @@ _GROUPS = {
         },
         "cloister cert show .cloister/signing/cert.pem",
     ),
+    "kernel": (
+        "List, build and fetch kernels for images.",
+        {
+            "list": Entry("cloister.cli.kernel", "list_kernels", "List the kernels there are."),
+            "build": Entry("cloister.cli.kernel", "build", "Build one from Debian's source."),
+            "fetch": Entry("cloister.cli.kernel", "fetch", "Fetch that of Debian's cloud images."),
+        },
+        "cloister kernel build",
+    ),
     "key": (
         "Make, list and revoke API keys.",
         {
