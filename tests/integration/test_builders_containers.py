@@ -264,6 +264,30 @@ def test_arguments_target_and_cache_reach_the_builder(
         assert built.identity != cached
 
 
+def test_a_dockerfile_that_asks_for_the_epoch_has_it_with_every_builder(
+    case: Case, context: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    asks = "ARG SOURCE_DATE_EPOCH=0\n"
+    write = 'RUN echo "${SOURCE_DATE_EPOCH-none}" > /epoch\n'
+    for lines, given, expected in [
+        (f"{asks}{write}", {}, "1234567890"),
+        (f"{asks}{write}", {"SOURCE_DATE_EPOCH": "42"}, "42"),
+        (write, {}, "none"),
+    ]:
+        (context / "Dockerfile").write_text(f"FROM {case.base}\n{lines}")
+        request = BuildRequest(
+            dockerfile=context / "Dockerfile",
+            context=context,
+            build_args=given,
+            epoch=1234567890,
+        )
+        told: list[str] = []
+        (tmp_path / expected).mkdir()
+        with files(case, request, tmp_path / expected, told) as found:
+            assert found["epoch"].size == len(f"{expected}\n")
+        assert not [line for line in told if "not consumed" in line]
+
+
 def test_a_secret_is_there_for_a_line_and_nowhere_else(
     case: Case, context: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

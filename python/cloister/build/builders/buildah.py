@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cloister.build.builders import child
+from cloister.build.builders.epoch import epoch_argument
 from cloister.build.builders.leftover import Leftover
 from cloister.build.builders.protocol import PROBE_SECONDS, BuildRequest, Tell, Unusable
 from cloister.build.builders.stage import Stage, staged
@@ -231,6 +232,7 @@ def _words(request: BuildRequest, stage: Stage) -> list[str]:
     if not (stage.context / ".containerignore").exists():
         words.append(f"--ignorefile={stage.ignore}")
     words += [f"--build-arg={name}={value}" for name, value in request.build_args.items()]
+    words += epoch_argument(request, stage)
     words += [f"--secret={secret}" for secret in request.secrets]
     words += ["--no-cache"] if request.no_cache else []
     words += [f"--target={request.target}"] if request.target is not None else []

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cloister.build.builders import child
+from cloister.build.builders.epoch import epoch_argument
 from cloister.build.builders.protocol import PROBE_SECONDS, BuildRequest, Tell, Unusable
 from cloister.build.builders.stage import Stage, staged
 from cloister.build.builders.stored import Saved, not_there, read_identity, with_digest
@@ -209,9 +210,7 @@ def _both(request: BuildRequest) -> list[str]:
 def _buildkit(request: BuildRequest, stage: Stage) -> list[str]:
     words = ["--progress=plain", f"--file={stage.dockerfile}"]
     words += [f"--secret={secret}" for secret in request.secrets]
-    if "SOURCE_DATE_EPOCH" not in request.build_args:
-        words.append(f"--build-arg=SOURCE_DATE_EPOCH={request.epoch}")
-    return words
+    return [*words, *epoch_argument(request, stage, always=True)]
 
 
 def _classic(request: BuildRequest, stage: Stage) -> list[str]:
@@ -224,7 +223,8 @@ def _classic(request: BuildRequest, stage: Stage) -> list[str]:
         # .dockerignore, and both would be in an image of the whole context. One that names itself
         # is taken away by the daemon.
         (stage.context / ".dockerignore").write_text(".dockerignore\n")
-    return ["--force-rm", f"--file={stage.inner_dockerfile or stage.dockerfile}"]
+    words = ["--force-rm", f"--file={stage.inner_dockerfile or stage.dockerfile}"]
+    return [*words, *epoch_argument(request, stage)]
 
 
 _BUILDKIT_FROM = re.compile(r"#\d+ \[[^\]]*\] FROM (\S+)")
