@@ -128,10 +128,13 @@ def nsm(running: Launched, request: object) -> dict[str, dict[str, bytes]]:
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("", {"uid": "0", "gid": "0", "groups": "[]", 'env "HOME"': '"/root"'}),
-        ("app", {"uid": "1000", "gid": "1001", "groups": "[33]", 'env "HOME"': '"/home/app"'}),
-        ("1000:33", {"uid": "1000", "gid": "33", "groups": "[]", 'env "HOME"': '"/home/app"'}),
-        ("4242:4343", {"uid": "4242", "gid": "4343", "groups": "[]", 'env "HOME"': '"/"'}),
+        ("", {"uid": "0", "gid": "0", "groups": "[0]", 'env "HOME"': '"/root"'}),
+        (
+            "app",
+            {"uid": "1000", "gid": "1001", "groups": "[33, 1001]", 'env "HOME"': '"/home/app"'},
+        ),
+        ("1000:33", {"uid": "1000", "gid": "33", "groups": "[33]", 'env "HOME"': '"/home/app"'}),
+        ("4242:4343", {"uid": "4242", "gid": "4343", "groups": "[4343]", 'env "HOME"': '"/"'}),
     ],
 )
 def test_user_of_the_image_is_honored(
@@ -334,7 +337,7 @@ def test_with_a_range_an_ordinary_user_runs_any_image(folder: pathlib.Path) -> N
     run.chmod(0o755)
     with launched(outer, contents, run, debug=True, owner=uid) as running:
         found = described(running)
-    assert (found["uid"], found["gid"], found["groups"]) == ("1000", "1001", "[33]")
+    assert (found["uid"], found["gid"], found["groups"]) == ("1000", "1001", "[33, 1001]")
 
 
 def test_forbidden_namespaces_are_named_with_the_setting(folder: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import posixpath
+import re
 import signal
 from typing import Any
 
@@ -48,7 +49,7 @@ class ImageConfig:
         labels: LABEL.
         stop_signal: STOPSIGNAL as written; ``None``: SIGTERM.
         healthcheck: HEALTHCHECK; ``None``: there is none, or it is NONE.
-        shell: SHELL, which the shell forms of ENTRYPOINT, CMD and HEALTHCHECK run in.
+        shell: SHELL, which the shell forms of ENTRYPOINT and CMD run in.
         architecture: As Docker names it: ``amd64``, ``arm64``.
         on_build: ONBUILD: instructions for a Dockerfile that starts from this image.
         volumes: VOLUME.
@@ -150,7 +151,7 @@ class ImageConfig:
                 raise MalformedImage(
                     f"HEALTHCHECK: `{name}` is {number}, the limit is {MAX_NUMBER}"
                 )
-        argv = [*self.shell, *command] if kind == "CMD-SHELL" else command
+        argv = [*CHECK_SHELL, *command] if kind == "CMD-SHELL" else command
         return {"argv": argv, **numbers}
 
     def inspected(self) -> dict[str, Any]:
@@ -170,6 +171,10 @@ class ImageConfig:
         return {"Config": {key: value for key, value in config.items() if value is not None}}
 
 
+CHECK_SHELL = ["/bin/sh", "-c"]
+"""Runs the shell form of HEALTHCHECK, whatever SHELL says: a container does not get SHELL of its
+image (moby ``daemon/commit.go``, ``merge``)."""
+
 KERNEL_FOLDERS = frozenset({"dev", "proc", "sys"})
 MAX_VOLUMES = 64
 MAX_NUMBER = 0xFFFF_FFFF
@@ -185,12 +190,14 @@ def signal_number(name: str) -> int:
     if name.isascii() and name.isdecimal() and 1 <= int(name) <= signal.SIGRTMAX:
         return int(name)
     upper = "SIG" + name.upper().removeprefix("SIG")
-    base, plus, offset = upper.partition("+")
-    if plus and base == "SIGRTMIN" and offset.isdecimal():
-        number = signal.SIGRTMIN + int(offset)
-        if number <= signal.SIGRTMAX:
+    real_time = re.fullmatch(r"SIGRT(?:MIN\+([0-9]{1,2})|MAX-([0-9]{1,2}))", upper)
+    if real_time:
+        above, below = real_time.groups()
+        number = signal.SIGRTMIN + int(above) if above else signal.SIGRTMAX - int(below)
+        if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
             return number
-    found = {item.name: item.value for item in signal.Signals}.get(upper)
+    # With the second names, such as SIGCLD and SIGIOT.
+    found = signal.Signals.__members__.get(upper)
     if found is None:
         raise MalformedImage(f"there is no signal {name[:40]!r}")
-    return found
+    return int(found)

@@ -96,7 +96,7 @@ impl Board {
             (State::Ready, Some(false)) => Some("the user process is not healthy"),
         };
         let said = self.process_problem.load().as_deref().cloned();
-        said.or(of_phase).or(by_default.map(str::to_owned))
+        said.or(of_phase).or_else(|| by_default.map(str::to_owned))
     }
 
     fn state(&self, live: &Live) -> (State, Option<String>) {

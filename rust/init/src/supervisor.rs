@@ -58,7 +58,7 @@ enum Process {
         running: Running,
         since: Instant,
         /// HEALTHCHECK of the image, when it decides.
-        health: Option<HealthCheck>,
+        health: Option<Box<HealthCheck>>,
         /// It was asked to stop, and is killed then.
         kill_at: Option<Instant>,
     },
@@ -173,7 +173,7 @@ impl Supervisor {
         {
             let pid = running.pid.as_raw_nonzero().get();
             let restarts = self.restarts.saturating_sub(1);
-            let verdict = health.as_ref().map(HealthCheck::message);
+            let verdict = health.as_ref().map(|health| health.message());
             self.tell(&FromInit::ProcessStarted { pid, restarts });
             self.tell_health(verdict);
         }
@@ -188,8 +188,8 @@ impl Supervisor {
             Ok(running) => {
                 let pid = running.pid.as_raw_nonzero().get();
                 say("the user process starts");
-                let health = HealthCheck::of(&self.user);
-                let verdict = health.as_ref().map(HealthCheck::message);
+                let health = HealthCheck::of(&self.user).map(Box::new);
+                let verdict = health.as_ref().map(|health| health.message());
                 self.process = Process::Up {
                     running,
                     since: Instant::now(),
@@ -403,7 +403,7 @@ impl Supervisor {
             Process::Up {
                 kill_at: Some(at), ..
             } => Some(*at),
-            Process::Up { health, .. } => health.as_ref().map(HealthCheck::due),
+            Process::Up { health, .. } => health.as_ref().map(|health| health.due()),
         }
     }
 

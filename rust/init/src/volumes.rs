@@ -109,31 +109,42 @@ fn move_entries(from: &Path, to: &Path, links: &mut HashMap<u64, PathBuf>) -> io
             fs::remove_dir(&old)?;
             continue;
         }
-        match links.get(&found.ino()) {
-            Some(first) => fs::hard_link(first, &new)?,
-            None => {
-                if kind.is_file() {
-                    io::copy(&mut File::open(&old)?, &mut File::create_new(&new)?)?;
-                } else if kind.is_symlink() {
-                    symlink(fs::read_link(&old)?, &new)?;
-                } else if kind.is_fifo() {
-                    mknodat(CWD, &new, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
-                } else {
-                    // The builder lets neither devices nor sockets into an image.
-                    return Err(io::Error::other(format!(
-                        "`{}` is neither a file nor a folder",
-                        entry.file_name().display()
-                    )));
-                }
-                settle(&new, &found)?;
-                if found.nlink() > 1 {
-                    links.insert(found.ino(), new);
-                }
+        if let Some(first) = links.get(&found.ino()) {
+            fs::hard_link(first, &new)?;
+        } else {
+            make(&old, &new, kind)?;
+            settle(&new, &found)?;
+            if found.nlink() > 1 {
+                links.insert(found.ino(), new);
             }
         }
         fs::remove_file(&old)?;
     }
     Ok(())
+}
+
+fn make(old: &Path, new: &Path, kind: fs::FileType) -> io::Result<()> {
+    if kind.is_file() {
+        io::copy(&mut File::open(old)?, &mut File::create_new(new)?)?;
+        Ok(())
+    } else if kind.is_symlink() {
+        symlink(fs::read_link(old)?, new)
+    } else if kind.is_fifo() {
+        Ok(mknodat(
+            CWD,
+            new,
+            FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )?)
+    } else {
+        // The builder lets neither devices nor sockets into an image.
+        let name = old.file_name().unwrap_or_default();
+        Err(io::Error::other(format!(
+            "`{}` is neither a file nor a folder",
+            name.display()
+        )))
+    }
 }
 
 /// Owner, mode and time of what was found.

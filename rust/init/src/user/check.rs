@@ -111,7 +111,7 @@ fn examine(task: &mut Task<'_>) -> Result<(String, Vec<u8>), InitError> {
     let (output, output_end) = io::pipe().doing("cannot make a pipe")?;
     let (refused, refused_end) = io::pipe().doing("cannot make a pipe")?;
     let Some(command) = sys::clone_into(0).doing("cannot start the health check")? else {
-        let error = become_command(task, output_end.into());
+        let error = become_command(task, &output_end.into());
         let _ = File::from(OwnedFd::from(refused_end)).write_all(error.to_string().as_bytes());
         sys::leave(127);
     };
@@ -136,7 +136,7 @@ fn examine(task: &mut Task<'_>) -> Result<(String, Vec<u8>), InitError> {
     Ok((line, output.kept))
 }
 
-fn become_command(task: &mut Task<'_>, output: OwnedFd) -> InitError {
+fn become_command(task: &mut Task<'_>, output: &OwnedFd) -> InitError {
     let identity = match program::identity(task.process) {
         Ok(identity) => identity,
         Err(error) => return error,
@@ -147,7 +147,7 @@ fn become_command(task: &mut Task<'_>, output: OwnedFd) -> InitError {
         cwd: &task.process.cwd,
         environment: &task.environment,
         identity: &identity,
-        output: Some(&output),
+        output: Some(output),
     };
     program.run()
 }

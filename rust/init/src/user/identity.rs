@@ -1,8 +1,11 @@
 //! Who the user process is: `USER` of the image, read against the image's own passwd and group.
 //!
-//! The rules are those of Docker (moby/sys `user.GetExecUser`): a number need not be in passwd, a name
-//! must; with an explicit group the memberships in group(5) do not count. Lines that are not well
-//! formed are passed over, as libc does.
+//! The rules are those of Docker (moby/sys `user.GetExecUser`): digits are a number and never a name; a
+//! number need not be in passwd, a name must; with an explicit group the memberships in group(5) do not
+//! count. The home folder is that of the first account with the user's number (runc,
+//! `libcontainer/init_linux.go`), and may be empty there. The primary group is among
+//! the others too, as in Docker since CVE-2022-36109. Lines that are not well formed are passed over,
+//! as libc does.
 
 use thiserror::Error;
 
@@ -33,7 +36,7 @@ pub struct Identity {
     pub uid: u32,
     /// Primary group.
     pub gid: u32,
-    /// Other groups.
+    /// Supplementary groups, the primary one among them.
     pub groups: Vec<u32>,
     /// Home folder.
     pub home: String,
@@ -57,18 +60,19 @@ impl Identity {
         };
         let name = if name.is_empty() { "0" } else { name };
         let number = name.parse::<u32>().ok();
-        let account =
-            accounts(passwd).find(|account| account.name == name || Some(account.uid) == number);
-        let (uid, gid, home, login) = match (account, number) {
-            (Some(found), _) => (found.uid, found.gid, found.home, Some(found.name)),
-            (None, Some(uid)) => (uid, 0, "", None),
+        let account = accounts(passwd)
+            .find(|account| number.map_or(account.name == name, |uid| account.uid == uid));
+        let (uid, gid, login) = match (account, number) {
+            (Some(found), _) => (found.uid, found.gid, Some(found.name)),
+            (None, Some(uid)) => (uid, 0, None),
             (None, None) => return Err(IdentityError::UnknownUser),
         };
+        let home = accounts(passwd).find(|account| account.uid == uid);
         let mut identity = Self {
             uid,
             gid,
             groups: groups.to_vec(),
-            home: if home.is_empty() { "/" } else { home }.to_owned(),
+            home: home.map_or("/", |account| account.home).to_owned(),
         };
         match group_name.filter(|name| !name.is_empty()) {
             Some(name) => identity.gid = group_id(name, group)?,
@@ -78,6 +82,7 @@ impl Identity {
                 }
             }
         }
+        identity.groups.push(identity.gid);
         identity.groups.sort_unstable();
         identity.groups.dedup();
         if identity.groups.len() > MAX_GROUPS {
@@ -88,11 +93,13 @@ impl Identity {
 }
 
 fn group_id(name: &str, group: &str) -> Result<u32, IdentityError> {
-    let number = name.parse::<u32>().ok();
-    group_lines(group)
-        .find(|line| line.name == name || Some(line.gid) == number)
-        .map(|line| line.gid)
-        .or(number)
+    name.parse()
+        .ok()
+        .or_else(|| {
+            group_lines(group)
+                .find(|line| line.name == name)
+                .map(|line| line.gid)
+        })
         .ok_or(IdentityError::UnknownGroup)
 }
 
@@ -148,8 +155,10 @@ mod tests {
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
         nonsense\n\
         app:x:1000:1001:App:/home/app:/bin/sh\n\
-        short:x:7:8\n";
-    const GROUP: &str = "root:x:0:\nwww:x:33:app,other\nlogs:x:44:app\napp:x:1001:\n";
+        short:x:7:8\n\
+        twin:x:1000:44::/home/twin:/bin/sh\n\
+        4242:x:9:9::/home/digits:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\nwww:x:33:app,other\nlogs:x:44:app\napp:x:1001:\n99:x:98:\n";
 
     fn resolved(user: &str) -> Result<Identity, IdentityError> {
         Identity::resolve(user, &[], PASSWD, GROUP)
@@ -166,29 +175,38 @@ mod tests {
 
     #[test]
     fn every_form_of_user_is_what_docker_makes_of_it() {
-        assert_eq!(resolved("").unwrap(), identity(0, 0, &[], "/root"));
+        assert_eq!(resolved("").unwrap(), identity(0, 0, &[0], "/root"));
         assert_eq!(
             resolved("app").unwrap(),
-            identity(1000, 1001, &[33, 44], "/home/app")
+            identity(1000, 1001, &[33, 44, 1001], "/home/app")
         );
         assert_eq!(
             resolved("1000").unwrap(),
-            identity(1000, 1001, &[33, 44], "/home/app")
+            identity(1000, 1001, &[33, 44, 1001], "/home/app")
         );
         assert_eq!(
             resolved("app:www").unwrap(),
-            identity(1000, 33, &[], "/home/app")
+            identity(1000, 33, &[33], "/home/app")
         );
         assert_eq!(
             resolved("app:99").unwrap(),
-            identity(1000, 99, &[], "/home/app")
+            identity(1000, 99, &[99], "/home/app")
         );
         assert_eq!(
             resolved("65534:65533").unwrap(),
-            identity(65534, 65533, &[], "/")
+            identity(65534, 65533, &[65533], "/")
         );
-        assert_eq!(resolved("4242").unwrap(), identity(4242, 0, &[], "/"));
-        assert_eq!(resolved("short").unwrap(), identity(7, 8, &[], "/"));
+        assert_eq!(resolved("4242").unwrap(), identity(4242, 0, &[0], "/"));
+        assert_eq!(resolved("short").unwrap(), identity(7, 8, &[8], ""));
+    }
+
+    /// The daemon turns the name into a number, and the runtime looks the number up.
+    #[test]
+    fn home_is_that_of_the_first_account_with_the_number() {
+        assert_eq!(
+            resolved("twin").unwrap(),
+            identity(1000, 44, &[44], "/home/app")
+        );
     }
 
     #[test]
@@ -201,7 +219,10 @@ mod tests {
     #[test]
     fn numbers_need_no_files() {
         let found = Identity::resolve("1000:1000", &[5], "", "").unwrap();
-        assert_eq!((found.uid, found.gid, found.groups), (1000, 1000, vec![5]));
+        assert_eq!(
+            (found.uid, found.gid, found.groups),
+            (1000, 1000, vec![5, 1000])
+        );
     }
 
     proptest! {

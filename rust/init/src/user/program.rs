@@ -166,7 +166,7 @@ fn become_user(identity: &Identity) -> Result<(), InitError> {
         .collect();
     match set_thread_groups(&groups) {
         // With a single id mapped the kernel forbids the call; the groups that stay are nobody's.
-        Err(Errno::PERM) if groups.is_empty() => {}
+        Err(Errno::PERM) if identity.groups.iter().all(|&gid| gid == 0) => {}
         result => result.doing("cannot set the groups of USER")?,
     }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));

@@ -161,7 +161,10 @@ pub fn part_of_root(part: u64, mode: u32) -> CString {
 fn tmpfs_options(root: u64, part: u64, mode: u32) -> String {
     let (size, inodes) = match root.checked_div(part) {
         Some(bytes @ 1..) => (bytes.to_string(), bytes / BYTES_OF_AN_INODE),
-        _ => (format!("{}%", (50 / part.max(1)).max(1)), 0),
+        _ => (
+            format!("{}%", 50_u64.checked_div(part).unwrap_or(1).max(1)),
+            0,
+        ),
     };
     let inodes = inodes.max(65_536);
     format!("mode={mode:o},size={size},nr_inodes={inodes}")
