@@ -50,3 +50,62 @@ def write(folder: pathlib.Path, image: bytes | None = None, config: str | None =
 
 
 MODULAR = tuple(OPTION_MODULE)
+
+
+def module(depends: str = "", *, text: bytes | None = None) -> bytes:
+    """An ELF file with a section ``.modinfo`` that names these modules, separated by commas."""
+    said = f"license=GPL\0depends={depends}\0name=x\0".encode() if text is None else text
+    names = b"\0.modinfo\0.shstrtab\0"
+    names_at, table_at = 64 + len(said), 64 + len(said) + len(names)
+    head = bytearray(64)
+    head[:6] = b"\x7fELF\x02\x01"
+    struct.pack_into("<Q", head, 0x28, table_at)
+    struct.pack_into("<HHH", head, 0x3A, 64, 3, 2)
+    sections = bytearray(3 * 64)
+    for index, (name, at, size) in enumerate(((1, 64, len(said)), (10, names_at, len(names))), 1):
+        struct.pack_into("<I", sections, 64 * index, name)
+        struct.pack_into("<QQ", sections, 64 * index + 0x18, at, size)
+    return bytes(head) + said + names + bytes(sections)
+
+
+def package(
+    root: pathlib.Path, modules: dict[str, bytes], *, builtin: tuple[str, ...] = ()
+) -> None:
+    """A kernel package as dpkg unpacks it; ``.ko.xz`` is compressed already."""
+    (root / "boot").mkdir(parents=True)
+    (root / "boot" / "vmlinuz-6.12.117+x").write_bytes(bzimage())
+    config = configuration(without=("VIRTIO_MMIO_CMDLINE_DEVICES",), modules=MODULAR)
+    (root / "boot" / "config-6.12.117+x").write_text(config)
+    folder = root / "usr" / "lib" / "modules" / "6.12.117+x"
+    (folder / "kernel" / "net").mkdir(parents=True)
+    for name, content in modules.items():
+        (folder / "kernel" / "net" / name).write_bytes(content)
+    lines = "".join(f"kernel/drivers/{name}.ko\n" for name in builtin)
+    (folder / "modules.builtin").write_text(lines)
+
+
+def source(folder: pathlib.Path, *, loses: str = "", status: int = 0) -> pathlib.Path:
+    """A source tree whose make copies a kernel made by hand into its place.
+
+    Args:
+        folder: Where; it is made.
+        loses: An option that its ``olddefconfig`` takes away.
+        status: What compiling ends with.
+    """
+    (folder / "scripts" / "kconfig").mkdir(parents=True)
+    merge = folder / "scripts" / "kconfig" / "merge_config.sh"
+    merge.write_text('#!/bin/sh\ncat "$5" >> "$4"\n')
+    merge.chmod(0o755)
+    (folder / "image").write_bytes(bzimage())
+    lose = f"sed -i /{loses}/d $(O)/.config" if loses else "true"
+    (folder / "Makefile").write_text(
+        "tinyconfig:\n\techo CONFIG_OTHER=y > $(O)/.config\n"
+        f"olddefconfig:\n\t{lose}\n"
+        "bzImage:\n"
+        '\t@echo "  CC      init/main.o"\n'
+        '\t@echo "main.c: warning: strange"\n'
+        "\t@mkdir -p $(O)/arch/x86/boot && env > $(O)/environment\n"
+        f"\t@exit {status}\n"
+        "\t@cp $(CURDIR)/image $(O)/arch/x86/boot/bzImage\n"
+    )
+    return folder

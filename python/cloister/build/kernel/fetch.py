@@ -123,12 +123,13 @@ def unpacked(path: pathlib.Path) -> bytes:
     """
     content = path.read_bytes()
     if path.suffix == ".xz":
+        unpacking = lzma.LZMADecompressor(memlimit=MAX_MEMORY)
         try:
-            content = lzma.LZMADecompressor(memlimit=MAX_MEMORY).decompress(
-                content, MAX_MODULE_BYTES + 1
-            )
+            content = unpacking.decompress(content, MAX_MODULE_BYTES + 1)
         except lzma.LZMAError as problem:
             raise MalformedImage(f"module `{path.name}`: {problem}") from None
+        if not unpacking.eof and len(content) <= MAX_MODULE_BYTES:
+            raise MalformedImage(f"module `{path.name}` is cut short")
     elif path.suffix != ".ko":
         raise MalformedImage(f"module `{path.name}`: expected .ko or .ko.xz")
     if len(content) > MAX_MODULE_BYTES:
