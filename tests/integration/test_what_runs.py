@@ -83,6 +83,8 @@ FOLDERS = {
     "WORKDIR inherited": "FROM base AS inner\nWORKDIR /a\nFROM inner\nWORKDIR b\nCMD app",
     "a program relative to WORKDIR": 'FROM base\nWORKDIR /tools\nCMD ["./app"]',
 }
+# A group whose name is a number is left out: Docker takes the number for the primary group, and
+# runc the name for the supplementary one.
 USERS = {
     "USER by name": "FROM base\nUSER app\nCMD app",
     "USER by number": "FROM base\nUSER 1000\nCMD app",
@@ -92,7 +94,6 @@ USERS = {
     "USER number:number of nobody": "FROM base\nUSER 4242:4343\nCMD app",
     "USER name:number": "FROM base\nUSER app:4343\nCMD app",
     "USER number:name": "FROM base\nUSER 1000:logs\nCMD app",
-    "USER with a group whose name is a number": "FROM base\nUSER app:99\nCMD app",
     "USER with a group and no name": "FROM base\nUSER :www\nCMD app",
     "USER with a colon at its end": "FROM base\nUSER app:\nCMD app",
     "USER that shares its number": "FROM base\nUSER twin\nCMD app",
@@ -147,6 +148,10 @@ SETTINGS = {
     "HEALTHCHECK --interval=9s --retries=9 CMD check a\n"
     'FROM inner\nHEALTHCHECK --timeout=8s CMD ["check", "b"]\nCMD app',
 }
+KNOWN = {
+    "WORKDIR of another user": "the native builder makes WORKDIR as root, BuildKit as USER",
+}
+"""What differs and should not. A case that agrees again fails, so that it leaves this list."""
 RUN = COMMANDS | ENVIRONMENT | FOLDERS | USERS | SIGNALS | OTHERS | CHECKS
 
 
@@ -182,7 +187,15 @@ def built_by_docker(daemon: Daemon, context: pathlib.Path, case: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("case", RUN | SETTINGS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.xfail(strict=True, reason=KNOWN[case]))
+        if case in KNOWN
+        else case
+        for case in RUN | SETTINGS
+    ],
+)
 def test_what_runs_is_what_docker_runs(
     case: str, docker_daemon: Daemon, initialized: pathlib.Path, folder: pathlib.Path
 ) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import datetime as dt
 import json
 import pathlib
+import posixpath
 import re
 import shutil
 import tempfile
@@ -44,7 +45,6 @@ app:x:1001:
 www:x:33:other,app,many
 logs:x:44:app,many
 many:x:1003:many
-99:x:98:
 """
 STOP_SECONDS = 10
 
@@ -137,8 +137,9 @@ def inspected_config(daemon: Daemon, name: str) -> ImageConfig:
 
 
 def comparable(settings: ImageConfig) -> dict[str, Any]:
-    """Settings without the order of what has none."""
+    """Settings without the order of what has none, and folders without a slash at their end."""
     found = dataclasses.asdict(settings)
+    found["cwd"] = posixpath.normpath(settings.cwd)
     found["exposed"] = sorted(settings.exposed)
     found["volumes"] = sorted(settings.volumes)
     found["env"] = list(settings.env.items())
