@@ -127,6 +127,16 @@ def states_below(pid: int) -> list[str]:
     return [own, *(state for child in children for state in states_below(int(child)))]
 
 
+def test_a_check_cannot_look_into_the_processes_that_run_it(folder: pathlib.Path) -> None:
+    """T-16, as root: the examiner holds the way to init, the reaper the report of the end."""
+    with launched(
+        folder / "launcher", witness_image("/check", "pry"), folder, debug=True
+    ) as running:
+        running.shown("pry own reached=true")
+        running.shown("healthcheck: pry examiner there=true reached=[]")
+        running.shown("healthcheck: pry reaper there=true reached=[]")
+
+
 def test_output_without_end_is_cut_and_does_not_hold_up_init(folder: pathlib.Path) -> None:
     contents = witness_image("/check", "noise", settings={"timeout_ms": 500})
     with launched(folder / "launcher", contents, folder, debug=True) as running:
