@@ -7,6 +7,7 @@ none can be read differently later.
 
 import os
 import sys
+import tarfile
 
 import atheris
 
@@ -14,6 +15,7 @@ with atheris.instrument_imports(include=["cloister", "tarfile"]):
     from cloister.build import cpio
     from cloister.build.content import Backing
     from cloister.build.ramdisk import Ramdisk
+    from cloister.build.sources import ustar
     from cloister.build.sources.archive import walk
     from cloister.build.sources.limits import Budget, Limits
     from cloister.build.sources.merge import Merging
@@ -29,6 +31,7 @@ def one(data: bytes) -> None:
     if not data:
         return
     data, cut = repaired(data[1:]), BLOCK * data[0]
+    plain_heads(data)
     merging, budget = Merging(), Budget(LIMITS)
     try:
         for layer in (data[:cut], data[cut:]):
@@ -43,6 +46,23 @@ def one(data: bytes) -> None:
     assert len(packed) == ramdisk.size, "a ramdisk of another length than it said"
     found = [entry.path for entry in cpio.read(packed)]
     assert found == [path for path, _ in merging.tree], "a ramdisk that is not the tree"
+
+
+def plain_heads(data: bytes) -> None:
+    """Heads that are read fast say what the library says of them."""
+    heads = ustar.Heads(in_memory(data).whole())
+    for at in range(0, len(data) - BLOCK + 1, BLOCK):
+        head = heads.read(at)
+        if head is None:
+            continue
+        other = tarfile.TarInfo.frombuf(data[at : at + BLOCK], "utf-8", "surrogateescape")
+        name, link = (os.fsencode(text) for text in (other.name, other.linkname))
+        # The library takes the slash of a folder's name away.
+        assert head.name.rstrip(b"/") == name.rstrip(b"/"), "another name"
+        assert head.link == link, "another target"
+        assert head.mode == other.mode & 0o7777, "another mode"
+        assert (head.uid, head.gid, head.mtime) == (other.uid, other.gid, other.mtime)
+        assert head.size == (other.size if other.isreg() else 0), "another length"
 
 
 def in_memory(data: bytes) -> Backing:

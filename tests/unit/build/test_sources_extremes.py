@@ -43,6 +43,38 @@ def path_of(length: int) -> str:
     return f"{parts}/{'q' * (length - len(parts) - 1)}" if length > len(parts) + 1 else parts
 
 
+def with_bytes(layer: bytes, at: int, data: bytes) -> bytes:
+    """The same layer with these bytes in its first head, whose checksum is right."""
+    head = bytearray(layer)
+    head[at : at + len(data)] = data
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head[:512])
+    return bytes(head)
+
+
+def test_a_head_with_nonsense_where_device_numbers_are_is_refused(tmp_path: pathlib.Path) -> None:
+    """Found by ``fuzz/python/layers.py``: the library and Go refuse it, the fast reader did not."""
+    good = si.layer(file("app"))
+    assert merged(tmp_path, with_bytes(good, 329, bytes(16))).node(b"app")
+    with pytest.raises(MalformedImage):
+        merged(tmp_path, with_bytes(good, 329, b"\1" * 16))
+
+
+def test_numbers_that_fill_their_field_are_read_to_their_last_digit(tmp_path: pathlib.Path) -> None:
+    """Found by ``fuzz/python/layers.py``: the fast reader took what lies before the end for all.
+
+    A length that is read as an eighth of what another tool reads would show that tool other files.
+    """
+    good = si.layer(file("app", b"12345678"))
+    tree = merged(tmp_path, with_bytes(good, 108, b"00000017"))
+    node = tree.node(b"app")
+    assert node is not None
+    assert node.uid == 0o17
+    node = merged(tmp_path, with_bytes(good, 124, b"000000000010")).node(b"app")
+    assert isinstance(node, File)
+    assert b"".join(node.content.blocks()) == b"12345678"
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_long_targets_of_links_survive(form: str, tmp_path: pathlib.Path) -> None:
     name, target = path_of(700), "../" * 100 + "t" * 200

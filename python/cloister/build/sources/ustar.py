@@ -4,6 +4,7 @@ It reads what is written in the plainest way and nothing else: whatever it does 
 to ``tarfile``, and so decides nothing about what is right.
 """
 
+import operator
 import os
 import struct
 from typing import NamedTuple
@@ -87,6 +88,9 @@ def _head(block: bytes, at: int, whole: int) -> Head | None:
         or not name
         or (prefix and magic != b"ustar\x0000")  # GNU has other fields there
         or (kind in _FILES and name[-1:] == b"/")
+        or block[329:345] not in _NO_DEVICES
+        # A number without its end goes on in the byte that was passed over.
+        or not _ENDS.issuperset(_ENDED(block))
     )
     if is_odd:
         return None
@@ -104,6 +108,10 @@ BLOCK_BYTES = 512
 AHEAD_BYTES = 16 << 10
 _FIELDS = struct.Struct("100s 7sx 7sx 7sx 11sx 11sx 6s2x c 100s 8s 80x 155s 12x")
 """Name, mode, owner, group, size, time, checksum, kind, link, magic with version, prefix."""
+_ENDED = operator.itemgetter(107, 115, 123, 135, 147, 154)
+_ENDS = frozenset(b"\0 ")
+_NO_DEVICES = frozenset((bytes(16), b"0000000\0" * 2, b"000000 \0" * 2))
+"""Device numbers of what is no device, as GNU, Go and BSD write them."""
 _FILES = frozenset((b"0", b"\0"))
 _KINDS = frozenset((b"0", b"\0", b"1", b"2", b"5"))
 _CHECKSUM_AS_SPACES = 8 * 0x20
