@@ -76,8 +76,20 @@ def because(problem: str) -> str:
     return f"HEALTHCHECK of the image: {problem}"
 
 
-def test_exit_code_0_is_healthy_and_the_data_plane_hears_it_once(folder: pathlib.Path) -> None:
-    with launched(folder / "launcher", witness_image("/check"), folder, debug=True) as running:
+@pytest.fixture(
+    name="uid", params=[None, static_binaries.user_for_tests()], ids=["this user", "another user"]
+)
+def who_starts_the_sandbox(request: pytest.FixtureRequest) -> int | None:
+    """Without root the sandbox may have one id alone, and fewer rights to enter namespaces."""
+    uid: int | None = request.param
+    return uid
+
+
+def test_exit_code_0_is_healthy_and_the_data_plane_hears_it_once(
+    folder: pathlib.Path, uid: int | None
+) -> None:
+    contents = witness_image("/check")
+    with launched(folder / "launcher", contents, folder, uid=uid, debug=True) as running:
         running.shown(told("null", None))
         running.shown(told("true", None))
         assert eventually(lambda: running.console.count("healthcheck: witness") >= 4)
@@ -176,7 +188,7 @@ def data_plane(running: Launched) -> int:
 
 
 def test_a_process_that_is_started_again_is_checked_anew_and_finds_its_volumes(
-    folder: pathlib.Path,
+    folder: pathlib.Path, uid: int | None
 ) -> None:
     """A volume outlives the process and not the enclave; so does what it wrote there."""
     contents = witness_image(
@@ -185,7 +197,7 @@ def test_a_process_that_is_started_again_is_checked_anew_and_finds_its_volumes(
         env=[("LEAVE", "/data/left"), ("LOOK", "/data")],
         process={"volumes": ["/data"]},
     )
-    with launched(folder / "launcher", contents, folder, debug=True) as running:
+    with launched(folder / "launcher", contents, folder, uid=uid, debug=True) as running:
         running.shown('heard {"type":"process_exited","code":3')
         running.shown(told("true", None))
         console = running.console
