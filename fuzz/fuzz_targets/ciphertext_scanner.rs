@@ -1,19 +1,22 @@
 //! Any bytes as a body with tokens: the result does not depend on where it is cut, and without a
-//! token nothing changes. `@` in the input stands for a token that opens.
+//! token nothing changes. `@` in the input stands for a token that opens, `#` for an encrypted file,
+//! `|` for the delimiter of a multipart body.
 
 #![no_main]
 
 use std::sync::LazyLock;
 
 use cloister_ciphertext::{
-    AppPrivateKey, Keyring, OpenPolicy, OpenSession, Place, Random, RandomError, ScanError,
-    ScanLimits, Scanner, SealOptions, ValueType, may_contain_token, seal,
+    AppPrivateKey, Boundary, Keyring, OpenPolicy, OpenSession, Place, Random, RandomError, ScanError,
+    ScanLimits, Scanner, SealOptions, ValueType, may_need_scan, seal, seal_file,
 };
 use libfuzzer_sys::fuzz_target;
 
 struct Fixture {
     keyring: Keyring,
     token: String,
+    file: Vec<u8>,
+    places: [Place; 5],
 }
 
 /// Not random: a finding must be found again.
@@ -33,9 +36,13 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let key = AppPrivateKey::from_bytes(&[0x11; 32]).expect("a scalar of the curve");
     let options = SealOptions::enclave(1_700_000_000);
     let token = seal(b"a \"b\" \\\n", ValueType::String, key.public(), &options, &mut Counting(5));
+    let file = seal_file(b"\r\n--", key.public(), &mut Counting(7));
+    let boundary = Boundary::of(b"multipart/form-data; boundary=b").expect("a boundary");
     Fixture {
         keyring: Keyring::new(vec![key]).expect("one key"),
         token: token.expect("it seals"),
+        file: file.expect("it seals"),
+        places: [Place::Json, Place::Text, Place::Detect, Place::Form, Place::Multipart(boundary)],
     }
 });
 
@@ -45,7 +52,7 @@ fn scan<'b>(
 ) -> Result<(Vec<u8>, u64), ScanError> {
     let policy = OpenPolicy { dangerous_accept_debug: false, distinct_keys: 4 };
     let mut session = OpenSession::new(&FIXTURE.keyring, policy);
-    let mut scanner = Scanner::new(place, ScanLimits { max_token: 512 });
+    let mut scanner = Scanner::new(place, ScanLimits { max_token: 512, max_file: 512 });
     let mut out = Vec::new();
     for piece in pieces {
         scanner.push(piece, &mut out, &mut session)?;
@@ -56,12 +63,14 @@ fn scan<'b>(
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, text)) = data.split_first() else { return };
-    let place = [Place::Json, Place::Text, Place::Detect][usize::from(choice % 3)];
-    let step = usize::from(choice / 3).max(1);
+    let place = FIXTURE.places[usize::from(choice % 5)];
+    let step = usize::from(choice / 5).max(1);
     let mut body = Vec::new();
     for byte in text {
         match byte {
             b'@' => body.extend_from_slice(FIXTURE.token.as_bytes()),
+            b'#' => body.extend_from_slice(&FIXTURE.file),
+            b'|' => body.extend_from_slice(b"\r\n--b"),
             other => body.push(*other),
         }
     }
@@ -69,6 +78,6 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(whole, scan(place, body.chunks(step)));
     if let Ok((out, opened)) = whole {
         assert!(opened > 0 || out == body, "nothing was opened and something changed");
-        assert!(opened == 0 || may_contain_token(&body));
+        assert!(opened == 0 || may_need_scan(place, &body));
     }
 });

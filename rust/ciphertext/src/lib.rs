@@ -1,4 +1,5 @@
-//! `ev:` ciphertexts: grammar, keys, sealing, opening, and the scanner that finds them in a body.
+//! `ev:` ciphertexts and encrypted files: grammar, keys, sealing, opening, and the scanner that finds
+//! them in a body.
 //!
 //! The format is Evervault's (see the ciphertext specification in the documentation), so what its public SDKs
 //! encrypt with one of our app keys opens here, and the reverse. This crate does no I/O, reads no
@@ -11,6 +12,8 @@
 
 #![forbid(unsafe_code)]
 
+mod boundary;
+mod file;
 mod kdf;
 mod keys;
 mod metadata;
@@ -19,16 +22,19 @@ mod place;
 mod random;
 pub mod scan;
 mod seal;
+mod seal_file;
 mod seal_json;
 mod token;
 mod version;
 
+pub use boundary::Boundary;
 pub use keys::{AppPrivateKey, AppPublicKey, KeyError, Keyring, MAX_KEYS};
 pub use open::{OpenError, OpenPolicy, OpenSession, Opened, open_header_value};
 pub use place::{Place, place_for};
 pub use random::{Random, RandomError};
-pub use scan::{ScanError, ScanLimits, ScanSummary, Scanner, may_contain_token};
+pub use scan::{ScanError, ScanLimits, ScanSummary, Scanner, may_contain_token, may_need_scan};
 pub use seal::{SealError, SealOptions, seal, seal_values};
+pub use seal_file::seal_file;
 pub use seal_json::{MAX_DEPTH, seal_json};
 pub use token::Token;
 pub use version::{ValueType, Version};

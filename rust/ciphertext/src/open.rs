@@ -12,11 +12,12 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::file::EncryptedFile;
 use crate::kdf;
 use crate::keys::{AppPrivateKey, Keyring, decompress};
 use crate::metadata;
 use crate::token::Token;
-use crate::version::{AdditionalData, ValueType, Version};
+use crate::version::{AdditionalData, ValueType};
 
 /// Why a token was not opened. No variant carries clear text, and everything that depends on the
 /// content of the token says the same words.
@@ -27,7 +28,7 @@ pub enum OpenError {
     #[error("the ciphertext cannot be opened with any key of this app")]
     CannotOpen,
     /// It holds bytes that cannot stand where it stands.
-    #[error("the clear text cannot stand in a header")]
+    #[error("the clear text cannot stand where its ciphertext stands")]
     CannotStand,
     /// A token of the SDKs' debug mode outside a debug enclave.
     #[error("the ciphertext was made in debug mode, which this enclave does not accept")]
@@ -142,6 +143,40 @@ impl<'k> OpenSession<'k> {
         Ok(opened)
     }
 
+    /// Opens an encrypted file.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Debug`], [`OpenError::TooManyKeys`], [`OpenError::CannotOpen`], in this order.
+    pub(crate) fn open_file(
+        &mut self,
+        file: &EncryptedFile<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        if file.is_debug && !self.policy.dangerous_accept_debug {
+            return Err(OpenError::Debug);
+        }
+        self.admit(file.ephemeral)?;
+        let ephemeral = self.ephemeral.get_mut(&file.ephemeral);
+        let ephemeral = ephemeral.ok_or(OpenError::CannotOpen)?;
+        let mut buffer = Zeroizing::new(Vec::with_capacity(file.sealed.len()));
+        for (position, app_key) in self.keyring.newest_first().enumerate() {
+            let Some(key) = ephemeral.key(position, true, app_key) else {
+                continue;
+            };
+            buffer.clear();
+            buffer.extend_from_slice(file.sealed);
+            let nonce = Nonce::assume_unique_for_key(file.iv);
+            let aad = Aad::from(app_key.public().compressed());
+            if let Ok(clear) = key.open_in_place(nonce, aad, buffer.as_mut_slice()) {
+                let length = clear.len();
+                buffer.truncate(length);
+                self.opened = self.opened.saturating_add(1);
+                return Ok(buffer);
+            }
+        }
+        Err(OpenError::CannotOpen)
+    }
+
     /// Makes room for an ephemeral key, within the limit.
     fn admit(&mut self, compressed: [u8; 33]) -> Result<(), OpenError> {
         if self.ephemeral.contains_key(&compressed) {
@@ -171,11 +206,7 @@ impl<'k> OpenSession<'k> {
     ) -> Option<Opened> {
         let ephemeral = self.ephemeral.get_mut(compressed)?;
         for (position, app_key) in self.keyring.newest_first().enumerate() {
-            if ephemeral.derived.len() <= position {
-                ephemeral.derived.push(Derived::default());
-            }
-            let derived = ephemeral.derived.get_mut(position)?;
-            let key = derived.key(token.version, app_key, &ephemeral.point)?;
+            let key = ephemeral.key(position, token.version.has_kdf(), app_key)?;
             let aad = additional_data(token, compressed, app_key.public().compressed());
             let mut buffer = Zeroizing::new(sealed.to_vec());
             let nonce = Nonce::assume_unique_for_key(*iv);
@@ -196,21 +227,37 @@ impl fmt::Debug for OpenSession<'_> {
     }
 }
 
+impl Ephemeral {
+    /// The key it makes with the app key at a position of the keyring.
+    fn key(
+        &mut self,
+        position: usize,
+        has_kdf: bool,
+        app_key: &AppPrivateKey,
+    ) -> Option<&LessSafeKey> {
+        if self.derived.len() <= position {
+            self.derived.push(Derived::default());
+        }
+        let derived = self.derived.get_mut(position)?;
+        derived.key(has_kdf, app_key, &self.point)
+    }
+}
+
 impl Derived {
     fn key(
         &mut self,
-        version: Version,
+        has_kdf: bool,
         app_key: &AppPrivateKey,
         point: &[u8; 65],
     ) -> Option<&LessSafeKey> {
-        let slot = if version.has_kdf() {
+        let slot = if has_kdf {
             &mut self.with_kdf
         } else {
             &mut self.without
         };
         if slot.is_none() {
             let shared = app_key.agree(point)?;
-            let key = if version.has_kdf() {
+            let key = if has_kdf {
                 kdf::derive(shared.as_slice(), point)
             } else {
                 shared

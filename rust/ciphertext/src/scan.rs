@@ -3,7 +3,8 @@
 //! One pass, constant memory: what is held back is at most a token that is not complete yet. The
 //! result never depends on where a piece ends. Everything that is not a token passes byte for byte,
 //! invalid UTF-8 and invalid JSON included. What is written for a token is decided by
-//! [`json`](self) rules in JSON and is raw in text.
+//! [`json`](self) rules in JSON, percent-encoded in forms, and raw in text. The parts of a multipart
+//! body are bodies of their own.
 
 use memchr::memmem;
 use thiserror::Error;
@@ -12,22 +13,31 @@ use crate::open::{OpenError, OpenSession, Opened};
 use crate::place::Place;
 use crate::token::{Matcher, START, Step, Token};
 
+mod form;
 mod json;
+mod multipart;
 mod string;
 mod write;
 
+use form::FormState;
 use json::JsonState;
+use multipart::MultipartState;
 
 /// Bounds of a scan.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanLimits {
+    /// Longest encrypted file, in bytes.
+    pub max_file: usize,
     /// Longest token, in bytes.
     pub max_token: usize,
 }
 
 impl Default for ScanLimits {
     fn default() -> Self {
-        Self { max_token: 1 << 20 }
+        Self {
+            max_file: 25 << 20,
+            max_token: 1 << 20,
+        }
     }
 }
 
@@ -49,9 +59,19 @@ pub struct ScanError {
     pub reason: OpenError,
 }
 
-/// Whether a body can hold a token at all. A body without `ev:` needs no scanner.
+/// Whether a body can hold a token at all, where tokens are written as they are. A body without `ev:`
+/// needs no scanner.
 pub fn may_contain_token(body: &[u8]) -> bool {
     memmem::find(body, START).is_some()
+}
+
+/// The same for a body of a certain kind: in forms tokens are written with `%`, and parts of a
+/// multipart body may be such forms, or encrypted files.
+pub fn may_need_scan(place: Place, body: &[u8]) -> bool {
+    match place {
+        Place::Detect | Place::Json | Place::Text => may_contain_token(body),
+        Place::Form | Place::Multipart(_) => form::may_contain_token(body),
+    }
 }
 
 /// Scans one body.
@@ -71,7 +91,9 @@ pub struct Scanner {
 #[derive(Debug)]
 enum Mode {
     Detect,
+    Form(Box<FormState>),
     Json(JsonState),
+    Multipart(Box<MultipartState>),
     Text,
 }
 
@@ -88,7 +110,9 @@ impl Scanner {
     pub fn new(place: Place, limits: ScanLimits) -> Self {
         let mode = match place {
             Place::Detect => Mode::Detect,
+            Place::Form => Mode::Form(Box::default()),
             Place::Json => Mode::Json(JsonState::default()),
+            Place::Multipart(boundary) => Mode::Multipart(Box::new(MultipartState::new(&boundary))),
             Place::Text => Mode::Text,
         };
         Self {
@@ -145,6 +169,16 @@ impl Scanner {
         })
     }
 
+    /// Bytes of the body that are held back, and what is kept to go on.
+    pub fn held(&self) -> usize {
+        let inner = match &self.mode {
+            Mode::Multipart(state) => state.held(),
+            Mode::Form(state) => state.held(),
+            Mode::Detect | Mode::Json(_) | Mode::Text => 0,
+        };
+        self.held.capacity().saturating_add(inner)
+    }
+
     fn hold(&mut self, rest: &[u8]) {
         self.held.extend_from_slice(rest);
     }
@@ -180,9 +214,22 @@ impl Scanner {
             is_last,
             next: Next::Unknown,
         };
-        let progress = match &self.mode {
+        let progress = match std::mem::replace(&mut self.mode, Mode::Text) {
             Mode::Text => self.text(&mut piece, out, session)?,
-            Mode::Json(_) | Mode::Detect => self.json(&mut piece, out, session)?,
+            Mode::Form(mut state) => {
+                let progress = self.form(&mut state, &mut piece, out, session)?;
+                self.mode = Mode::Form(state);
+                progress
+            }
+            Mode::Multipart(mut state) => {
+                let progress = self.multipart(&mut state, &mut piece, out, session)?;
+                self.mode = Mode::Multipart(state);
+                progress
+            }
+            mode @ (Mode::Json(_) | Mode::Detect) => {
+                self.mode = mode;
+                self.json(&mut piece, out, session)?
+            }
         };
         let decided = match progress {
             Progress::Done => bytes.len(),
@@ -265,19 +312,35 @@ impl Scanner {
         token: &Token,
         session: &mut OpenSession<'_>,
     ) -> Result<Opened, ScanError> {
+        self.opened(piece, piece.rest(), token, session)
+    }
+
+    /// Opens a token that `text` starts with; the piece stands where it is written.
+    fn opened(
+        &mut self,
+        piece: &Piece<'_>,
+        text: &[u8],
+        token: &Token,
+        session: &mut OpenSession<'_>,
+    ) -> Result<Opened, ScanError> {
         let opened = session
-            .open(piece.rest(), token)
+            .open(text, token)
             .map_err(|reason| self.error(piece, reason))?;
         self.fields_opened = self.fields_opened.saturating_add(1);
         Ok(opened)
     }
 
     fn error(&self, piece: &Piece<'_>, reason: OpenError) -> ScanError {
-        let at = u64::try_from(piece.at).unwrap_or(u64::MAX);
         ScanError {
-            offset: self.offset.saturating_add(at),
+            offset: self.here(piece),
             reason,
         }
+    }
+
+    /// Where in the body the piece stands.
+    fn here(&self, piece: &Piece<'_>) -> u64 {
+        let at = u64::try_from(piece.at).unwrap_or(u64::MAX);
+        self.offset.saturating_add(at)
     }
 
     fn advance(&mut self, bytes: usize) {

@@ -154,7 +154,7 @@ impl Scanner {
         }
         match &mut self.mode {
             super::Mode::Json(state) => state,
-            super::Mode::Detect | super::Mode::Text => {
+            _ => {
                 #[expect(clippy::unreachable, reason = "the line above has just set it")]
                 {
                     unreachable!("the mode is JSON")

@@ -7,26 +7,26 @@ use crate::seal::seal;
 use crate::seal::tests::{Counting, OPTIONS};
 use crate::version::ValueType;
 
-const POLICY: OpenPolicy = OpenPolicy {
+pub(super) const POLICY: OpenPolicy = OpenPolicy {
     dangerous_accept_debug: false,
     distinct_keys: 1000,
 };
 
-fn keyring() -> Keyring {
+pub(super) fn keyring() -> Keyring {
     Keyring::new(vec![AppPrivateKey::from_bytes(&[0x11; 32]).unwrap()]).unwrap()
 }
 
-fn token(clear: &[u8], kind: ValueType) -> String {
+pub(super) fn token(clear: &[u8], kind: ValueType) -> String {
     let app = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
     seal(clear, kind, app.public(), &OPTIONS, &mut Counting(5)).unwrap()
 }
 
-fn text(clear: &str) -> String {
+pub(super) fn text(clear: &str) -> String {
     token(clear.as_bytes(), ValueType::String)
 }
 
 /// Scans a body in the given pieces.
-fn scan(place: Place, pieces: &[&[u8]]) -> Result<Vec<u8>, ScanError> {
+pub(super) fn scan(place: Place, pieces: &[&[u8]]) -> Result<Vec<u8>, ScanError> {
     let keyring = keyring();
     let mut session = OpenSession::new(&keyring, POLICY);
     let mut scanner = Scanner::new(place, ScanLimits::default());
@@ -185,7 +185,13 @@ fn t05_a_token_over_the_limit_is_refused_and_not_passed_on() {
     let body = format!("[\"{}\"]", text(&"x".repeat(500)));
     for (max_token, is_refused) in [(500, true), (5000, false)] {
         let mut session = OpenSession::new(&keyring, POLICY);
-        let mut scanner = Scanner::new(Place::Json, ScanLimits { max_token });
+        let mut scanner = Scanner::new(
+            Place::Json,
+            ScanLimits {
+                max_token,
+                ..ScanLimits::default()
+            },
+        );
         let mut out = Vec::new();
         let result = scanner.push(body.as_bytes(), &mut out, &mut session);
         assert_eq!(result.is_err(), is_refused);

@@ -54,6 +54,7 @@ impl InternalApi {
         let mut session = OpenSession::new(keyring, policy);
         let limits = ScanLimits {
             max_token: usize::try_from(limits.max_token).unwrap_or(usize::MAX),
+            ..ScanLimits::default()
         };
         let mut scanner = Scanner::new(Place::Json, limits);
         let mut clear = Vec::with_capacity(body.len());

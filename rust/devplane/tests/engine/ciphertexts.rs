@@ -1,6 +1,8 @@
 //! T-05: what is opened, what is refused, and what the user process has seen by then.
 
-use cloister_ciphertext::{AppPublicKey, Random, RandomError, SealOptions, ValueType, seal};
+use cloister_ciphertext::{
+    AppPublicKey, Random, RandomError, SealOptions, ValueType, seal, seal_file,
+};
 use serde_json::json;
 
 use crate::client::{End, find};
@@ -34,10 +36,48 @@ fn tampered(site: &Site) -> String {
 }
 
 fn post(body: &str) -> String {
+    post_as("application/json", body)
+}
+
+fn post_as(content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}"
     )
+}
+
+/// The same without a length, in chunks of one size.
+fn post_chunked(content_type: &str, body: &[u8], size: usize) -> Vec<u8> {
+    let mut request = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    .into_bytes();
+    for chunk in body.chunks(size) {
+        request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        request.extend_from_slice(chunk);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    request
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const PARTS: &str = "multipart/form-data; boundary=\"x y\"";
+
+fn parts(parts: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (head, content) in parts {
+        body.extend_from_slice(format!("--x y\r\n{head}\r\n\r\n").as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--x y--\r\n");
+    body
+}
+
+fn file(site: &Site, clear: &[u8]) -> Vec<u8> {
+    let key = AppPublicKey::from_compressed(site.plane.app_public_key()).unwrap();
+    seal_file(clear, &key, &mut Counting(9)).unwrap()
 }
 
 fn site() -> Site {
@@ -117,6 +157,138 @@ fn t05_a_streamed_body_is_opened_wherever_it_is_cut() {
     }
     assert_eq!(client.ask("0\r\n\r\n").status, 200);
     assert_eq!(site.process.only().body, br#"["clear","x"]"#);
+}
+
+#[test]
+fn t05_a_form_is_opened_value_by_value() {
+    let site = site();
+    let token = token(&site, "a&b=c d", ValueType::String);
+    let percent = token.replace(':', "%3A").replace('$', "%24");
+    let percent = percent.replace('+', "%2b").replace('/', "%2F");
+    let body = format!("card={percent}&{percent}=x&part=a{percent}");
+    let expected = format!("card=a%26b%3Dc+d&{percent}=x&part=a{percent}");
+    assert_eq!(site.client().ask(post_as(FORM, &body)).status, 200);
+    let seen = site.process.only();
+    assert_eq!(String::from_utf8(seen.body.clone()).unwrap(), expected);
+    assert_eq!(
+        seen.header("content-length"),
+        Some(expected.len().to_string())
+    );
+    for size in [1, 11, 4096] {
+        let request = post_chunked(FORM, body.as_bytes(), size);
+        assert_eq!(site.client().ask(request).status, 200);
+    }
+    for streamed in &site.process.seen()[1..] {
+        assert_eq!(streamed.body, expected.as_bytes());
+    }
+}
+
+#[test]
+fn t05_the_parts_of_a_form_are_opened_as_what_they_are_and_files_whole() {
+    let site = site();
+    let token = token(&site, "a \"b\"", ValueType::String);
+    let number = number(&site);
+    let json = format!(r#"{{"k":"{token}","n":"{number}"}}"#);
+    let clear: Vec<u8> = (0..=255_u8).cycle().take(70_000).collect();
+    let sealed = file(&site, &clear);
+    let name = "Content-Disposition: form-data; name=\"f\"";
+    let typed = |kind: &str| format!("{name}\r\nContent-Type: {kind}");
+    let heads = [
+        name.to_owned(),
+        typed("application/json"),
+        typed("image/png"),
+        typed("application/octet-stream"),
+    ];
+    let contents: [&[u8]; 4] = [token.as_bytes(), json.as_bytes(), &sealed, token.as_bytes()];
+    let expected: [&[u8]; 4] = [
+        b"a \"b\"",
+        br#"{"k":"a \"b\"","n":12.5}"#,
+        &clear,
+        token.as_bytes(),
+    ];
+    let with = |contents: [&[u8]; 4]| {
+        let given: Vec<(&str, &[u8])> = heads.iter().map(String::as_str).zip(contents).collect();
+        parts(&given)
+    };
+    let body = with(contents);
+    let head = post_as(PARTS, "").replace("Length: 0", &format!("Length: {}", body.len()));
+    let mut request = head.into_bytes();
+    request.extend_from_slice(&body);
+    assert_eq!(site.client().ask(request).status, 200);
+    for size in [13, 65_536] {
+        assert_eq!(
+            site.client().ask(post_chunked(PARTS, &body, size)).status,
+            200
+        );
+    }
+    for seen in site.process.seen() {
+        assert_eq!(seen.body, with(expected));
+    }
+}
+
+fn number(site: &Site) -> String {
+    token(site, "12.5", ValueType::Number)
+}
+
+#[test]
+fn t05_a_file_that_was_changed_or_a_clear_text_that_adds_a_part_has_no_effect() {
+    let site = site();
+    let mut changed = file(&site, b"clear");
+    let middle = 58;
+    changed[middle] ^= 1;
+    let covered = changed.len() - 4;
+    let checksum = crc32fast::hash(&changed[..covered]).to_le_bytes();
+    changed[covered..].copy_from_slice(&checksum);
+    let adds = token(
+        &site,
+        "x\r\n--x y\r\nContent-Disposition: form-data; name=admin\r\n\r\n1",
+        ValueType::String,
+    );
+    let head = "Content-Disposition: form-data; name=f";
+    for content in [changed.as_slice(), adds.as_bytes()] {
+        let body = parts(&[(head, content)]);
+        let answer = site.client().ask(post_chunked(PARTS, &body, 4096));
+        assert_eq!(answer.status, 422);
+        answer.message();
+    }
+    assert!(site.process.seen().iter().all(|seen| !seen.is_whole));
+    // Right beside them, what is right goes through.
+    let fine = parts(&[(head, &file(&site, b"clear"))]);
+    assert_eq!(
+        site.client().ask(post_chunked(PARTS, &fine, 4096)).status,
+        200
+    );
+}
+
+/// A file is held until its tag is checked, so it needs room like a body that is held.
+#[test]
+fn t05_files_that_are_held_are_bounded_together_and_each() {
+    let limits = json!({ "held_bytes": 900_000, "max_file": 500_000 });
+    let site = Site::with(
+        Process::echo(),
+        json!({ "api_key_auth": false, "limits": limits }),
+    );
+    let part = |clear: usize| {
+        let sealed = file(&site, &vec![7; clear]);
+        parts(&[("Content-Disposition: form-data; name=f", &sealed)])
+    };
+    let large = part(500_000);
+    let answer = site.client().ask(post_chunked(PARTS, &large, 65_536));
+    assert_eq!(answer.status, 422, "over the limit of one file");
+    let fitting = part(400_000);
+    let request = post_chunked(PARTS, &fitting, 65_536);
+    let (begin, end) = request.split_at(request.len() - 100);
+    let mut first = site.client();
+    first.send(begin);
+    wait_until("the second is refused", || {
+        let mut second = site.client();
+        second.try_send(&request);
+        second
+            .try_answer()
+            .is_ok_and(|answer| answer.status == 503 && answer.header("retry-after").is_some())
+    });
+    assert_eq!(first.ask(end).status, 200);
+    assert_eq!(site.client().ask(&request).status, 200);
 }
 
 /// Beyond the buffer no more is promised than that the request never looks whole.

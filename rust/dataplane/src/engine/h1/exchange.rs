@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use cloister_ciphertext::{
-    Keyring, OpenPolicy, OpenSession, Place, ScanLimits, Scanner, may_contain_token, place_for,
+    Keyring, OpenPolicy, OpenSession, Place, ScanLimits, Scanner, may_need_scan, place_for,
 };
 use cloister_http::{HttpVersion, Known, RequestFraming};
 use tokio::io::AsyncWriteExt as _;
@@ -14,7 +14,7 @@ use super::Conversation;
 use super::download::{Download, Returned};
 use super::log::Entry;
 use super::outgoing::{Additions, OutgoingFraming, write_head};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, no_room};
 use super::upload::{Source, Upload};
 use crate::engine::deadline::Deadline;
 use crate::engine::pool::Upstream;
@@ -177,18 +177,15 @@ impl Conversation<'_> {
             return Ok(Body::Streamed(None));
         };
         let limits = ScanLimits {
+            max_file: settings.max_file,
             max_token: settings.max_token,
         };
         match length.filter(|length| *length <= settings.decrypt_buffer) {
             None => Ok(Body::Streamed(Some(Scanner::new(place, limits)))),
             Some(length) => {
-                let message = "bodies of other requests take all the room there is";
-                let busy = || Refusal::new(503, message).retry_after(1);
-                let room = self.site.hold(length).ok_or_else(busy)?;
+                let room = self.site.hold(length).ok_or_else(no_room)?;
                 self.go_ahead().await?;
-                let bytes = self
-                    .hold(length, Scanner::new(place, limits), session, totals)
-                    .await?;
+                let bytes = self.hold(length, place, limits, session, totals).await?;
                 Ok(Body::Held { bytes, _room: room })
             }
         }
@@ -213,7 +210,8 @@ impl Conversation<'_> {
     async fn hold(
         &mut self,
         length: u64,
-        mut scanner: Scanner,
+        place: Place,
+        limits: ScanLimits,
         session: &mut OpenSession<'_>,
         totals: &mut Totals,
     ) -> Result<Vec<u8>, Fault> {
@@ -233,7 +231,8 @@ impl Conversation<'_> {
         let body = self.inbox.rest().get(..length).unwrap_or_default();
         totals.bytes_in = u64::try_from(length).unwrap_or(u64::MAX);
         let mut opened = Vec::with_capacity(body.len());
-        let result = if may_contain_token(body) {
+        let result = if may_need_scan(place, body) {
+            let mut scanner = Scanner::new(place, limits);
             let pushed = scanner.push(body, &mut opened, session);
             pushed.and_then(|()| scanner.finish(&mut opened, session).map(|_| ()))
         } else {
@@ -338,6 +337,7 @@ impl Conversation<'_> {
             let (mut client_reads, mut client_writes) = tokio::io::split(&mut self.client.stream);
             let (mut process_reads, mut process_writes) = tokio::io::split(&mut upstream.stream);
             let upload = Upload {
+                site,
                 settings: &site.settings,
                 inbox: &mut self.inbox,
                 source,
@@ -345,6 +345,7 @@ impl Conversation<'_> {
                 session,
                 received: &received,
                 out: std::mem::take(&mut self.out),
+                room: Vec::new(),
                 deadline: Deadline::default(),
             };
             let download = Download {

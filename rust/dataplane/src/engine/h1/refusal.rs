@@ -12,6 +12,11 @@ pub(super) struct Refusal {
     pub(super) keeps_connection: bool,
 }
 
+/// Bodies that are held whole take all the memory that is set aside for them.
+pub(super) fn no_room() -> Refusal {
+    Refusal::new(503, "bodies of other requests take all the room there is").retry_after(1)
+}
+
 impl Refusal {
     /// A refusal after which the connection is closed.
     pub(super) fn new(status: u16, message: impl Into<String>) -> Self {

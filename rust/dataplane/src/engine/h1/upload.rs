@@ -9,12 +9,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::exchange::Fault;
 use super::inbox::Inbox;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, no_room};
 use crate::engine::deadline::Deadline;
 use crate::engine::settings::Settings;
+use crate::engine::site::{Held, Site};
 
 /// Bytes that are gathered before they are written.
 const FLUSH_BYTES: usize = 32 * 1024;
+
+/// What a scanner may hold back without asking for room, and how much room it asks for at a time: an
+/// encrypted file is held whole until its tag is checked.
+const ROOM_BYTES: usize = 256 * 1024;
+const ROOM_SIZE: u64 = 256 * 1024;
 
 /// Where a body comes from.
 #[derive(Debug)]
@@ -35,6 +41,7 @@ impl Source {
 
 /// A body being sent.
 pub(super) struct Upload<'u, 'k> {
+    pub(super) site: &'u Site,
     pub(super) settings: &'u Settings,
     pub(super) inbox: &'u mut Inbox,
     pub(super) source: Source,
@@ -44,6 +51,8 @@ pub(super) struct Upload<'u, 'k> {
     pub(super) received: &'u Cell<u64>,
     /// The head, not sent yet; then what is to be sent.
     pub(super) out: Vec<u8>,
+    /// Room for what the scanner holds back.
+    pub(super) room: Vec<Held>,
     pub(super) deadline: Deadline,
 }
 
@@ -132,6 +141,11 @@ impl Upload<'_, '_> {
                 scanner
                     .push(data, opened, self.session)
                     .map_err(|error| Refusal::new(422, error.to_string()))?;
+                let rooms = scanner.held() / ROOM_BYTES;
+                while self.room.len() < rooms {
+                    let room = self.site.hold(ROOM_SIZE).ok_or_else(no_room)?;
+                    self.room.push(room);
+                }
                 write_chunk(opened, &mut self.out);
             }
         }
