@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime as dt
+import email
+import email.policy
 import json
 import pathlib
 import secrets
@@ -10,8 +12,10 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import requests
 from tests.support.application import Application, application, wait_until
@@ -98,6 +102,66 @@ def test_a_key_is_asked_for_and_its_scope_too(app: Application) -> None:
         assert missing.status_code == 401
         assert missing.json() == {"message": "No api-key header present on request"}
     assert len(app.seen) == 1
+
+
+def test_a_form_of_a_real_client_arrives_in_clear(app: Application) -> None:
+    """curl, requests and httpx each have their own way to percent-encode and to name a boundary."""
+    with DataPlane(app.address) as plane:
+        headers = {"api-key": plane.api_key}
+        value = "a b&c=d é"
+        token = crypto.encrypt(value, plane.app_public_key)
+        fields = {"card": token, "plain": "1"}
+        common = {"headers": headers, "timeout": 10}
+        verify = str(plane.ca_file)
+        requests.post(plane.url, data=fields, verify=verify, **common)
+        curl = ["curl", "-sS", "--fail", "--cacert", verify, "-H", f"api-key: {plane.api_key}"]
+        plain = ["--data-urlencode", f"card={token}", "-d", "plain=1"]
+        # Without encoding a plus of the token goes over the wire as it is.
+        raw = ["-d", f"card={token}", "-d", "plain=1"]
+        for data in (plain, raw):
+            subprocess.run([*curl, *data, plane.url], capture_output=True, check=True)
+        with httpx.Client(verify=ssl.create_default_context(cafile=verify)) as client:
+            client.post(plane.url, data=fields, **common)
+        assert len(app.seen) == 4
+        for seen in app.seen:
+            found = urllib.parse.parse_qs(seen.body.decode(), strict_parsing=True)
+            assert found == {"card": [value], "plain": ["1"]}
+
+
+def test_the_parts_of_a_real_client_arrive_in_clear(
+    app: Application, tmp_path: pathlib.Path
+) -> None:
+    with DataPlane(app.address) as plane:
+        token = crypto.encrypt("a b\n", plane.app_public_key)
+        document = crypto.encrypt_json(b'{"k": "v"}', plane.app_public_key)
+        (tmp_path / "photo.png").write_bytes(token.encode())
+        headers = {"api-key": plane.api_key}
+        verify = str(plane.ca_file)
+        files = {
+            "field": (None, token),
+            "document": ("d.json", document, "application/json"),
+            "photo": ("photo.png", token.encode(), "image/png"),
+        }
+        requests.post(plane.url, files=files, headers=headers, verify=verify, timeout=10)
+        curl = ["curl", "-sS", "--fail", "--cacert", verify, "-H", f"api-key: {plane.api_key}"]
+        (tmp_path / "d.json").write_bytes(document)
+        parts = [f"field={token}", f"document=@{tmp_path / 'd.json'};type=application/json"]
+        parts.append(f"photo=@{tmp_path / 'photo.png'};type=image/png")
+        forms = [word for part in parts for word in ("-F", part)]
+        subprocess.run([*curl, *forms, plane.url], capture_output=True, check=True)
+        with httpx.Client(verify=ssl.create_default_context(cafile=verify)) as client:
+            client.post(plane.url, files=files, headers=headers)
+        assert len(app.seen) == 3
+        for seen in app.seen:
+            head = f"content-type: {seen.header('content-type')}\r\n\r\n".encode()
+            message = email.message_from_bytes(head + seen.body, policy=email.policy.HTTP)
+            found = {
+                part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
+                for part in message.iter_parts()
+            }
+            # An image is no text: its bytes are nobody's to change.
+            expected = {"field": b"a b\n", "document": b'{"k": "v"}', "photo": token.encode()}
+            assert found == expected
 
 
 def test_fields_that_were_encrypted_arrive_in_clear(app: Application) -> None:
