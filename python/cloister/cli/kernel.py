@@ -47,7 +47,10 @@ def build(
         typer.Option(metavar="DIR|TARBALL", help="Take this source of Linux 6.12 instead."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, max=1024, help="Compilers at once.")
+        int | None,
+        typer.Option(
+            min=1, max=1024, metavar="N", help="Compilers at once; default: a processor each."
+        ),
     ] = None,
     result: _Output = None,
     no_cache: _Again = False,

@@ -207,7 +207,7 @@ MERGE = "scripts/kconfig/merge_config.sh"
 ENVIRONMENT = (
     *tools.CLEAN,
     "ARCH=x86_64",
-    "KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970",
+    "KBUILD_BUILD_TIMESTAMP=1970-01-01 00:00:00 UTC",
     "KBUILD_BUILD_USER=cloister",
     "KBUILD_BUILD_HOST=cloister",
     "KBUILD_BUILD_VERSION=1",
