@@ -68,6 +68,17 @@ CASES = {
         COPY --chown=12:staff b.txt /mixed
         ADD --chown=3:4 b.txt /added
     """,
+    "folders-of-a-user": """\
+        COPY etc /etc
+        USER web
+        WORKDIR /of/web
+        USER 7
+        WORKDIR /of/web/seven
+        USER 7:staff
+        WORKDIR ../staff
+        WORKDIR /of
+        COPY a.txt /of/root
+    """,
     "archives": """\
         ADD plain.tar /plain
         ADD packed.tar.gz /packed/
@@ -280,6 +291,7 @@ def test_a_dockerfile_gives_the_same_image_as_docker(  # noqa: PLR0913, PLR0917 
 
 CLASSIC_DIFFERS = {
     ("arguments", "classic"): "the classic builder lets ENV win over a later ARG",
+    ("folders-of-a-user", "classic"): "the classic builder makes WORKDIR as root",
     ("owners", "classic"): "the classic builder wants a group of the user's name",
 }
 

@@ -148,10 +148,6 @@ SETTINGS = {
     "HEALTHCHECK --interval=9s --retries=9 CMD check a\n"
     'FROM inner\nHEALTHCHECK --timeout=8s CMD ["check", "b"]\nCMD app',
 }
-KNOWN = {
-    "WORKDIR of another user": "the native builder makes WORKDIR as root, BuildKit as USER",
-}
-"""What differs and should not. A case that agrees again fails, so that it leaves this list."""
 RUN = COMMANDS | ENVIRONMENT | FOLDERS | USERS | SIGNALS | OTHERS | CHECKS
 
 
@@ -189,12 +185,7 @@ def built_by_docker(daemon: Daemon, context: pathlib.Path, case: str) -> str:
 
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, marks=pytest.mark.xfail(strict=True, reason=KNOWN[case]))
-        if case in KNOWN
-        else case
-        for case in RUN | SETTINGS
-    ],
+    sorted(RUN | SETTINGS),
 )
 def test_what_runs_is_what_docker_runs(
     case: str, docker_daemon: Daemon, initialized: pathlib.Path, folder: pathlib.Path

@@ -1,4 +1,4 @@
-"""``--chown``: numbers, or names that the image's own passwd and group know."""
+"""``--chown`` and USER: numbers, or names that the image's own passwd and group know."""
 
 import re
 
@@ -6,8 +6,13 @@ from cloister.build.rootfs import File, Tree
 from cloister.errors import MalformedImage
 
 
-def owner(tree: Tree, text: str) -> tuple[int, int]:
+def owner(tree: Tree, text: str, what: str = "--chown") -> tuple[int, int]:
     """User and group id of a ``user[:group]``.
+
+    Args:
+        tree: The files of the image.
+        text: The owner.
+        what: Where it is written, for messages.
 
     Without a group it is, for a number, the same number, and for a name the group that passwd has
     for it. The Dockerfile reference (COPY --chown) says the first for both; BuildKit does this, and
@@ -18,9 +23,12 @@ def owner(tree: Tree, text: str) -> tuple[int, int]:
     """
     user, colon, group = text.partition(":")
     if not user or (colon and not group):
-        raise MalformedImage(f"--chown={text[:40]}: expected user or user:group, as in 1000:1000")
-    uid, gid = _ids(tree, user, "etc/passwd", "user")
-    return uid, _ids(tree, group, "etc/group", "group")[0] if colon else gid
+        raise MalformedImage(f"{what}={text[:40]}: expected user or user:group, as in 1000:1000")
+    try:
+        uid, gid = _ids(tree, user, "etc/passwd", "user")
+        return uid, _ids(tree, group, "etc/group", "group")[0] if colon else gid
+    except MalformedImage as problem:
+        raise MalformedImage(f"{what}: {problem.message}", hint=problem.hint) from None
 
 
 def _ids(tree: Tree, name: str, file: str, what: str) -> tuple[int, int]:
@@ -37,14 +45,14 @@ def _ids(tree: Tree, name: str, file: str, what: str) -> tuple[int, int]:
                 is_number = second.isascii() and second.isdecimal()
                 return _checked(first, what), _checked(second, what) if is_number else 0
     raise MalformedImage(
-        f"--chown: there is no {what} {name[:40]!r} in /{file} of the image",
+        f"there is no {what} {name[:40]!r} in /{file} of the image",
         hint="COPY that file first, or give a number",
     )
 
 
 def _checked(number: str, what: str) -> int:
     if int(number[:MAX_DIGITS]) > MAX_ID:
-        raise MalformedImage(f"--chown: {what} {number[:MAX_DIGITS]} is larger than {MAX_ID}")
+        raise MalformedImage(f"{what} {number[:MAX_DIGITS]} is larger than {MAX_ID}")
     return int(number)
 
 

@@ -23,6 +23,7 @@ from cloister.build.dockerfile.parse import Instruction, pairs, parse_trigger
 from cloister.build.dockerfile.place import NEEDS_CONTAINER
 from cloister.build.dockerfile.values import check_name, healthcheck
 from cloister.build.image_config import signal_number
+from cloister.build.rootfs import Directory
 from cloister.errors import MalformedImage
 
 
@@ -175,7 +176,7 @@ class Stage:
         if not path:
             raise item.place.error("WORKDIR is empty")
         self.image.config.cwd = _absolute(self.image.config.cwd, path)
-        self._make_folder(item, self.image.config.cwd)
+        self._make_cwd(item)
 
     def _volume(self, item: Instruction) -> None:
         for word in item.words:
@@ -186,11 +187,16 @@ class Stage:
             if path not in self.image.config.volumes:
                 self.image.config.volumes.append(path)
 
-    def _make_folder(self, item: Instruction, path: str) -> None:
+    def _make_cwd(self, item: Instruction) -> None:
+        """What of it is not there is the USER's, as BuildKit makes it."""
+        tree, config = self.image.tree, self.image.config
         try:
-            self.image.tree.make_directories(self.image.tree.resolve(os.fsencode(path)))
+            path = tree.resolve(os.fsencode(config.cwd))
+            is_there = isinstance(tree.node(path), Directory)
+            uid, gid = owner(tree, config.user, "USER") if config.user and not is_there else (0, 0)
+            tree.make_directories(path, uid=uid, gid=gid)
         except MalformedImage as problem:
-            raise item.place.error(problem.message) from None
+            raise item.place.wrap(problem) from None
 
     def _user(self, item: Instruction) -> None:
         self.image.config.user = self._expanded(item, item.words[0])

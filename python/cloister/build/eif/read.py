@@ -93,6 +93,9 @@ def open_eif(path: pathlib.Path) -> Iterator[Eif]:
         MalformedImage: It is not an EIF; the message says at which offset, and why.
     """
     try:
+        # Opening a pipe would wait for somebody who writes.
+        if not path.is_file() and path.exists():
+            raise MalformedImage(f"`{path}` is not an EIF: it is no file")
         with path.open("rb") as file:
             if file.seek(0, 2) < HEADER_BYTES:
                 raise MalformedImage(

@@ -59,7 +59,7 @@ class SigningPair:
         except ValueError:
             raise KeyFileError(
                 f"`{certificate}` is not a certificate in PEM",
-                hint="it starts with -----BEGIN CERTIFICATE-----; `cloister init` makes one",
+                hint="it starts with -----BEGIN CERTIFICATE-----; `cloister cert new` makes one",
             ) from None
         try:
             private = serialization.load_pem_private_key(_read(key, "signing key"), None)
@@ -70,7 +70,7 @@ class SigningPair:
             ) from None
         except (ValueError, UnsupportedAlgorithm):
             raise KeyFileError(
-                f"`{key}` is not a private key in PEM", hint="`cloister init` makes a pair"
+                f"`{key}` is not a private key in PEM", hint="`cloister cert new` makes a pair"
             ) from None
         for path, found in ((certificate, public), (key, private.public_key())):
             _check_curve(path, found)
@@ -290,7 +290,7 @@ def _check_curve(path: pathlib.Path, key: object) -> None:
     found = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
     raise KeyFileError(
         f"`{path}` has a key of the kind {found.strip('_')}, expected P-384 (secp384r1)",
-        hint="images are signed with ES384 alone; `cloister init` makes a pair",
+        hint="images are signed with ES384 alone; `cloister cert new` makes a pair",
     )
 
 
