@@ -36,9 +36,9 @@ test-python: tools $(EXTENSION) static hello wheel
 	$(PYTHON) -m pytest
 
 lint: $(EXTENSION) static ## formatting, lints, types, stubs
-	$(VENV)/bin/ruff format --check python tests bench examples
+	$(VENV)/bin/ruff format --check python tests bench examples fuzz
 	cargo fmt --check
-	$(VENV)/bin/ruff check python tests bench examples
+	$(VENV)/bin/ruff check python tests bench examples fuzz
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(VENV)/bin/mypy
 	$(PYTHON) -m mypy.stubtest cloister._native

@@ -166,7 +166,8 @@ def private_store() -> Iterator[Store]:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="clb-", dir="/tmp"))
     store = Store(folder=folder)
     (folder / "storage.conf").write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "root"}"\nrunroot = "{folder / "run"}"\n'
+        '[storage]\ndriver = "overlay"\n'
+        f'graphroot = "{folder / "root"}"\nrunroot = "{folder / "run"}"\n'
     )
     try:
         yield store
