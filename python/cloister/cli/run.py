@@ -62,9 +62,8 @@ def run(  # noqa: PLR0913 - one parameter an option
     """
     if runner is not RunnerName.SANDBOX:
         raise UsageError(
-            f"the runner `{runner.value}` needs an image with a kernel, which `cloister build` does"
-            " not make yet",
-            hint="--runner sandbox runs the image on any Linux",
+            f"this version has no runner `{runner.value}`, whatever kernel is in the image",
+            hint="--runner sandbox runs the image on any Linux, with a kernel in it or without",
         )
     env = settings.load()
     plan = _run_plan.make(
