@@ -13,7 +13,16 @@ from typing import Any
 from cloister import config
 from cloister.build.kernel import facts
 from cloister.build.kernel.bzimage import BzImage
-from cloister.build.kernel.store import KernelFiles, KernelStore, Module, read_files
+from cloister.build.kernel.store import (
+    AWS,
+    BUILD,
+    FETCH,
+    NAME,
+    KernelFiles,
+    KernelStore,
+    Module,
+    read_files,
+)
 from cloister.errors import ConfigError, MissingInput
 
 
@@ -146,8 +155,8 @@ def judged(toml: config.EnclaveToml, files: KernelFiles) -> tuple[tuple[str, ...
         )
     if toml.egress.enabled and (lacking := facts.lacks_for_egress(options)):
         warnings.append(
-            f"`[egress]` is on and the kernel lacks {', '.join(lacking)}: nothing leaves outside of"
-            " the sandbox; `cloister kernel build` makes one that has it"
+            f"`[egress]` is on and the kernel lacks {', '.join(lacking)}: with it nothing leaves"
+            " the enclave; `cloister kernel build` makes one that has what it takes"
         )
     return runners, warnings
 
@@ -186,7 +195,7 @@ def _where(toml: config.EnclaveToml) -> str:
 
 RUNNERS = ("nitro", "qemu", "sandbox")
 FILE = "file"
-NAMES = re.compile(r"aws|(?:build|fetch)(?:-[0-9A-Za-z.]{1,32}-[0-9a-f]{8})?")
+NAMES = re.compile(rf"{AWS}|{BUILD}|{FETCH}|{NAME.pattern}")
 """What is a name; everything else is a path. A file with such a name is ``./build``."""
 DEFAULT_CMDLINE = "reboot=k panic=30 pci=off nomodules console=ttyS0 random.trust_cpu=on"
 """That of aws-nitro-enclaves-cli, ``blobs/x86_64/cmdline``, less what its init alone reads.
