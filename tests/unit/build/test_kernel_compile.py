@@ -88,7 +88,7 @@ def test_a_kernel_is_configured_and_compiled(tmp_path: pathlib.Path) -> None:
     names = {line.partition("=")[0] for line in lines}
     made_by_make = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "MAKE_TERMOUT", "O", "PWD"}
     assert names - made_by_make - {"_", "SHLVL", "OLDPWD", "MAKE_TERMERR"} == {
-        *("PATH", "LC_ALL", "ARCH", "KBUILD_BUILD_TIMESTAMP"),
+        *("PATH", "LC_ALL", "ARCH", "LOCALVERSION", "KBUILD_BUILD_TIMESTAMP"),
         *("KBUILD_BUILD_USER", "KBUILD_BUILD_HOST", "KBUILD_BUILD_VERSION"),
     }
 

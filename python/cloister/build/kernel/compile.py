@@ -207,10 +207,12 @@ MERGE = "scripts/kconfig/merge_config.sh"
 ENVIRONMENT = (
     *tools.CLEAN,
     "ARCH=x86_64",
+    "LOCALVERSION=",
     "KBUILD_BUILD_TIMESTAMP=1970-01-01 00:00:00 UTC",
     "KBUILD_BUILD_USER=cloister",
     "KBUILD_BUILD_HOST=cloister",
     "KBUILD_BUILD_VERSION=1",
 )
-"""What goes into the version text is fixed (``Documentation/kbuild/reproducible-builds.rst``)."""
+"""What goes into the version text is fixed (``Documentation/kbuild/reproducible-builds.rst``); an
+empty ``LOCALVERSION`` keeps the state of a git checkout out of it (``scripts/setlocalversion``)."""
 _USUAL = re.compile(r"  [A-Z][A-Z0-9_+/-]* +\S|make(?:\[[0-9]+\])?: |Kernel: ")
