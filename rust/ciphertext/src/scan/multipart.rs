@@ -10,26 +10,27 @@
 //!
 //! [RFC 7578]: https://www.rfc-editor.org/rfc/rfc7578
 
-use memchr::memmem::Finder;
-use memchr::{memchr, memchr_iter};
 use zeroize::Zeroizing;
 
 use super::{OpenSession, Piece, Progress, ScanError, Scanner};
 use crate::boundary::Boundary;
 use crate::file::{self, EncryptedFile};
 use crate::open::OpenError;
-use crate::place::{Place, place_for};
+use crate::place::Place;
 
 /// Longest head of a part. What is longer passes unscanned.
 const MAX_HEAD: usize = 16 * 1024;
-/// White space behind a boundary that is still a delimiter.
-const MAX_PADDING: usize = 64;
+
+mod delimiter;
+mod head;
+
+use delimiter::{Delimiter, Found};
+use head::Head;
 
 /// Where in the body the scanner is.
 #[derive(Debug)]
 pub(super) struct MultipartState {
-    /// `\n--` and the boundary.
-    delimiter: Finder<'static>,
+    delimiter: Delimiter,
     at: At,
     /// What comes next begins a line, so that a delimiter needs no line feed before it.
     is_at_line_start: bool,
@@ -79,24 +80,10 @@ struct Scanned {
     tail: Zeroizing<Vec<u8>>,
 }
 
-/// A delimiter in a piece, or how far there is none.
-enum Found {
-    /// From the line end before it to behind its own; whether it is the last one.
-    At {
-        start: usize,
-        end: usize,
-        is_last: bool,
-    },
-    /// None in the first bytes, as many as this; what comes after them may begin one.
-    Not(usize),
-}
-
 impl MultipartState {
     pub(super) fn new(boundary: &Boundary) -> Self {
-        let mut delimiter = b"\n--".to_vec();
-        delimiter.extend_from_slice(boundary.as_bytes());
         Self {
-            delimiter: Finder::new(&delimiter).into_owned(),
+            delimiter: Delimiter::new(boundary),
             at: At::Preamble,
             is_at_line_start: true,
         }
@@ -115,169 +102,6 @@ impl MultipartState {
         self.at = At::Part(part);
         self.is_at_line_start = true;
     }
-
-    fn find(&self, bytes: &[u8], is_last: bool) -> Found {
-        let needle = self.delimiter.needle();
-        let line = needle.get(1..).unwrap_or_default();
-        if self.is_at_line_start && bytes.starts_with(line) {
-            match behind(bytes.get(line.len()..).unwrap_or_default(), is_last) {
-                Behind::Delimiter { length, is_last } => {
-                    return Found::At {
-                        start: 0,
-                        end: line.len().saturating_add(length),
-                        is_last,
-                    };
-                }
-                Behind::More => return Found::Not(0),
-                Behind::Other => {}
-            }
-        } else if self.is_at_line_start && line.starts_with(bytes) && !is_last {
-            return Found::Not(0);
-        }
-        let mut from = 0_usize;
-        while let Some(found) = bytes
-            .get(from..)
-            .and_then(|rest| self.delimiter.find(rest))
-            .map(|found| found.saturating_add(from))
-        {
-            let start = line_end(bytes, found);
-            let after = found.saturating_add(needle.len());
-            match behind(bytes.get(after..).unwrap_or_default(), is_last) {
-                Behind::Delimiter { length, is_last } => {
-                    return Found::At {
-                        start,
-                        end: after.saturating_add(length),
-                        is_last,
-                    };
-                }
-                Behind::More => return Found::Not(start),
-                Behind::Other => from = after,
-            }
-        }
-        Found::Not(if is_last {
-            bytes.len()
-        } else {
-            bytes.len().saturating_sub(self.undecided(bytes))
-        })
-    }
-
-    /// How many of the last bytes may be the start of a delimiter.
-    fn undecided(&self, bytes: &[u8]) -> usize {
-        let needle = self.delimiter.needle();
-        let far = bytes.len().saturating_sub(needle.len());
-        let near = bytes.get(far..).unwrap_or_default();
-        let begun = memchr_iter(b'\n', near)
-            .find(|at| needle.starts_with(near.get(*at..).unwrap_or_default()));
-        let start = match begun {
-            Some(at) => line_end(bytes, far.saturating_add(at)),
-            None if bytes.last() == Some(&b'\r') => bytes.len().saturating_sub(1),
-            None => bytes.len(),
-        };
-        bytes.len().saturating_sub(start)
-    }
-}
-
-/// Where the line end begins that ends with the line feed at `at`.
-fn line_end(bytes: &[u8], at: usize) -> usize {
-    let before = at.checked_sub(1);
-    match before.and_then(|before| bytes.get(before)) {
-        Some(b'\r') => before.unwrap_or(at),
-        _ => at,
-    }
-}
-
-/// What stands behind a boundary.
-enum Behind {
-    Delimiter { length: usize, is_last: bool },
-    More,
-    Other,
-}
-
-fn behind(bytes: &[u8], is_last: bool) -> Behind {
-    if bytes.starts_with(b"--") {
-        return Behind::Delimiter {
-            length: 2,
-            is_last: true,
-        };
-    }
-    let padding = bytes
-        .iter()
-        .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
-        .count();
-    match bytes.get(padding) {
-        Some(b'\n') => Behind::Delimiter {
-            length: padding.saturating_add(1),
-            is_last: false,
-        },
-        _ if padding > MAX_PADDING => Behind::Other,
-        Some(b'-') if padding == 0 && bytes.len() == 1 && !is_last => Behind::More,
-        Some(_) => Behind::Other,
-        None if is_last => Behind::Delimiter {
-            length: padding,
-            is_last: true,
-        },
-        None => Behind::More,
-    }
-}
-
-/// The head of a part.
-enum Head {
-    /// It has not ended.
-    More,
-    /// Its length, and what the part holds; none when it passes as it is.
-    Whole(usize, Option<Place>),
-}
-
-impl Head {
-    fn read(bytes: &[u8]) -> Self {
-        let mut from = 0_usize;
-        let mut fields = PartFields::default();
-        while let Some(end) = bytes
-            .get(from..)
-            .and_then(|rest| memchr(b'\n', rest))
-            .map(|end| end.saturating_add(from))
-        {
-            let line = bytes.get(from..end).unwrap_or_default();
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            from = end.saturating_add(1);
-            if line.is_empty() {
-                return Self::Whole(from, fields.place());
-            }
-            fields.line(line);
-        }
-        Self::More
-    }
-}
-
-/// What the head of a part says about what it holds.
-#[derive(Default)]
-struct PartFields<'h> {
-    content_type: Option<&'h [u8]>,
-    /// Written in a way that is not looked through, or said in two ways.
-    is_opaque: bool,
-}
-
-impl<'h> PartFields<'h> {
-    fn line(&mut self, line: &'h [u8]) {
-        let colon = memchr(b':', line).unwrap_or(line.len());
-        let (name, value) = line.split_at_checked(colon).unwrap_or_default();
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
-        let name = name.trim_ascii_end();
-        if line.starts_with(b" ") || line.starts_with(b"\t") {
-            // The line before goes on here (RFC 5322 section 2.2.3), and not every reader knows.
-            self.is_opaque = true;
-        } else if name.eq_ignore_ascii_case(b"content-type") {
-            self.is_opaque |= self.content_type.replace(value).is_some();
-        } else if name.eq_ignore_ascii_case(b"content-transfer-encoding") {
-            let plain: [&[u8]; 3] = [b"7bit", b"8bit", b"binary"];
-            self.is_opaque |= !plain.iter().any(|known| value.eq_ignore_ascii_case(known));
-        }
-    }
-
-    fn place(&self) -> Option<Place> {
-        let place = place_for(self.content_type).filter(|_| !self.is_opaque)?;
-        (!matches!(place, Place::Multipart(_))).then_some(place)
-    }
 }
 
 impl Scanner {
@@ -295,7 +119,9 @@ impl Scanner {
                 piece.copy(rest.len(), out);
                 return Ok(Progress::Done);
             }
-            let found = state.find(rest, piece.is_last);
+            let found = state
+                .delimiter
+                .find(rest, state.is_at_line_start, piece.is_last);
             let content = match found {
                 Found::At { start, .. } => start,
                 Found::Not(length) => length,
@@ -434,7 +260,7 @@ impl HeldFile {
     /// no.
     fn open(
         &self,
-        delimiter: &Finder<'static>,
+        delimiter: &Delimiter,
         out: &mut Vec<u8>,
         session: &mut OpenSession<'_>,
     ) -> Result<bool, ScanError> {
@@ -448,11 +274,11 @@ impl HeldFile {
         };
         let clear = session.open_file(&file).map_err(failed)?;
         // It begins a line.
-        let first = delimiter.needle().len().saturating_add(MAX_PADDING);
+        let first = delimiter.longest();
         let mut start = Zeroizing::new(Vec::with_capacity(first.saturating_add(1)));
         start.push(b'\n');
         start.extend_from_slice(clear.get(..first.min(clear.len())).unwrap_or_default());
-        if has_delimiter(&start, true, delimiter) || has_delimiter(&clear, true, delimiter) {
+        if delimiter.is_in(&start, true) || delimiter.is_in(&clear, true) {
             return Err(failed(OpenError::CannotStand));
         }
         out.extend_from_slice(&clear);
@@ -463,37 +289,20 @@ impl HeldFile {
 impl Scanned {
     /// Whether what was written has a delimiter in it, which then comes from a clear text: the body
     /// itself has none there. At the end of the part a delimiter follows, so half of one is one.
-    fn begins_a_part(&mut self, written: &[u8], is_end: bool, delimiter: &Finder<'static>) -> bool {
-        let longest = delimiter
-            .needle()
-            .len()
-            .saturating_add(MAX_PADDING)
-            .saturating_add(2);
+    fn begins_a_part(&mut self, written: &[u8], is_end: bool, delimiter: &Delimiter) -> bool {
+        let longest = delimiter.longest();
         let seam = written
             .get(..longest.min(written.len()))
             .unwrap_or_default();
         self.tail.extend_from_slice(seam);
         let is_there = self.scanner.fields_opened > 0
-            && (has_delimiter(&self.tail, is_end, delimiter)
-                || has_delimiter(written, is_end, delimiter));
+            && (delimiter.is_in(&self.tail, is_end) || delimiter.is_in(written, is_end));
         self.tail
             .extend_from_slice(written.get(seam.len()..).unwrap_or_default());
         let surplus = self.tail.len().saturating_sub(longest);
         self.tail.drain(..surplus);
         is_there
     }
-}
-
-fn has_delimiter(bytes: &[u8], is_end: bool, delimiter: &Finder<'static>) -> bool {
-    let length = delimiter.needle().len();
-    delimiter.find_iter(bytes).any(|found| {
-        let after = found.saturating_add(length);
-        match behind(bytes.get(after..).unwrap_or_default(), false) {
-            Behind::Delimiter { .. } => true,
-            Behind::More => is_end,
-            Behind::Other => false,
-        }
-    })
 }
 
 #[cfg(test)]

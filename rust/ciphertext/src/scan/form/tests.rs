@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::tests::{POLICY, keyring, scan, text, token};
+use super::super::tests::{POLICY, assert_same_however_cut, keyring, scan, text, token};
 use super::super::{ScanLimits, may_need_scan};
 use super::*;
 use crate::open::OpenSession;
@@ -165,15 +165,7 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
     ) {
         let body = fragments.concat();
-        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len().max(1))).collect();
-        at.extend([0, body.len()]);
-        at.sort_unstable();
-        let pieces: Vec<&[u8]> =
-            at.windows(2).map(|pair| &body.as_bytes()[pair[0]..pair[1]]).collect();
-        let singles: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
-        let whole = scan(Place::Form, &[body.as_bytes()]);
-        prop_assert_eq!(&scan(Place::Form, &pieces), &whole);
-        prop_assert_eq!(&scan(Place::Form, &singles), &whole);
+        assert_same_however_cut(Place::Form, body.as_bytes(), &cuts);
     }
 
     /// No clear text can add a field.

@@ -1,10 +1,11 @@
 use proptest::prelude::*;
 
 use super::super::ScanLimits;
-use super::super::tests::{POLICY, keyring, scan, text, token};
+use super::super::tests::{POLICY, assert_same_however_cut, keyring, scan, text, token};
 use super::*;
 use crate::keys::AppPrivateKey;
 use crate::open::OpenSession;
+use crate::place::place_for;
 use crate::seal::tests::Counting;
 use crate::seal_file::seal_file;
 use crate::version::ValueType;
@@ -317,15 +318,7 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
     ) {
         let body = fragments.concat();
-        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len().max(1))).collect();
-        at.extend([0, body.len()]);
-        at.sort_unstable();
-        let pieces: Vec<&[u8]> =
-            at.windows(2).map(|pair| &body.as_bytes()[pair[0]..pair[1]]).collect();
-        let singles: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
-        let whole = scan(place(), &[body.as_bytes()]);
-        prop_assert_eq!(&scan(place(), &pieces), &whole);
-        prop_assert_eq!(&scan(place(), &singles), &whole);
+        assert_same_however_cut(place(), body.as_bytes(), &cuts);
     }
 
     #[test]
