@@ -296,7 +296,8 @@ impl Scanned {
             .unwrap_or_default();
         self.tail.extend_from_slice(seam);
         let is_there = self.scanner.fields_opened > 0
-            && (delimiter.is_in(&self.tail, is_end) || delimiter.is_in(written, is_end));
+            && (delimiter.is_in(&self.tail, is_end && seam.len() == written.len())
+                || delimiter.is_in(written, is_end));
         self.tail
             .extend_from_slice(written.get(seam.len()..).unwrap_or_default());
         let surplus = self.tail.len().saturating_sub(longest);

@@ -6,6 +6,7 @@ use super::*;
 use crate::keys::AppPrivateKey;
 use crate::open::OpenSession;
 use crate::place::place_for;
+use crate::scan::multipart::delimiter::MAX_PADDING;
 use crate::seal::tests::Counting;
 use crate::seal_file::seal_file;
 use crate::version::ValueType;
@@ -164,6 +165,16 @@ fn t05_a_clear_text_cannot_begin_a_part() {
     let given = body(&[("Content-Type: application/json\n", &json)]);
     assert!(parts(&given).contains("\\r\\n--XyZ--"));
     assert!(parts(&body(&[("", &text("--Xy\r\n-XyZ"))])).contains("--Xy\r\n-XyZ"));
+}
+
+/// Where the look across the seam of two pieces ends, the part does not.
+#[test]
+fn what_only_begins_like_a_delimiter_may_stand_anywhere_behind_a_token() {
+    for padding in 0..2 * MAX_PADDING {
+        let content = format!("{}{}\r\n--XyZ-e: x", text("a"), "p".repeat(padding));
+        let given = body(&[("", &content)]);
+        assert!(parts(&given).contains("p\r\n--XyZ-e") || padding == 0);
+    }
 }
 
 fn file_part(file: &[u8]) -> Vec<u8> {
