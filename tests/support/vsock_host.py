@@ -59,7 +59,14 @@ class VsockHost:
         """Ends it; a problem of its thread is raised here."""
         os.write(self._stop, b"x")
         self._thread.join(10)
-        self._listener.close()
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+        descriptors = {self._stop, self._stopped}
+        descriptors |= {end for ring in self._rings for end in (ring.kick, ring.call) if end}
+        for descriptor in descriptors:
+            os.close(descriptor)
         if self.problem is not None:
             raise self.problem
 
