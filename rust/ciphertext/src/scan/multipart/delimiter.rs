@@ -5,7 +5,7 @@ use memchr::memmem::Finder;
 
 use crate::boundary::Boundary;
 
-/// White space behind a boundary that is still a delimiter.
+/// White space behind a boundary with which it still begins a part.
 pub(super) const MAX_PADDING: usize = 64;
 
 /// What delimiters of one body look like.
@@ -149,11 +149,15 @@ fn behind(bytes: &[u8], is_last: bool) -> Behind {
         .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
         .count();
     match bytes.get(padding) {
+        // Readers may disagree on it, so it is the last one here: nothing behind it is opened.
+        _ if padding > MAX_PADDING => Behind::Delimiter {
+            length: 0,
+            is_last: true,
+        },
         Some(b'\n') => Behind::Delimiter {
             length: padding.saturating_add(1),
             is_last: false,
         },
-        _ if padding > MAX_PADDING => Behind::Other,
         Some(b'-') if padding == 0 && bytes.len() == 1 && !is_last => Behind::More,
         Some(_) => Behind::Other,
         None if is_last => Behind::Delimiter {

@@ -167,6 +167,22 @@ fn t05_a_clear_text_cannot_begin_a_part() {
     assert!(parts(&body(&[("", &text("--Xy\r\n-XyZ"))])).contains("--Xy\r\n-XyZ"));
 }
 
+/// As much white space as is looked past behind a boundary, and one more: whether that is a
+/// delimiter, readers may disagree, so nothing behind it is opened.
+#[test]
+fn t05_padding_behind_a_boundary_has_one_limit_however_it_arrives() {
+    let made = text("x");
+    for (padding, is_opened) in [(MAX_PADDING, true), (MAX_PADDING + 1, false)] {
+        let given = format!("--XyZ\r\n\r\na\n--XyZ{}\n\n{made}", "\r".repeat(padding));
+        let expected = if is_opened {
+            given.replace(&made, "x")
+        } else {
+            given.clone()
+        };
+        assert_eq!(parts(&given), expected);
+    }
+}
+
 /// Where the look across the seam of two pieces ends, the part does not.
 #[test]
 fn what_only_begins_like_a_delimiter_may_stand_anywhere_behind_a_token() {
