@@ -146,6 +146,18 @@ def test_an_image_that_needs_more_memory_than_there_is_is_noticed(tmp_path: path
     assert "900GiB" in found["memory"]["found"]
 
 
+def test_a_kernel_that_is_not_there_is_noticed(tmp_path: pathlib.Path) -> None:
+    project = Project(tmp_path)
+    project.run("init", "hello")
+    status, found = doctor(tmp_path, "--listen", free_port())
+    assert (status, "kernel-image" in found) == (0, False)
+    project.toml.write_text(project.toml.read_text() + '\n[kernel]\nimage = "boot/bzImage"\n')
+    status, found = doctor(tmp_path, "--listen", free_port())
+    assert (status, found["kernel-image"]["state"]) == (1, "fail")
+    assert "bzImage" in found["kernel-image"]["found"]
+    assert "cloister kernel build" in found["kernel-image"]["fix"]
+
+
 def test_files_that_are_broken_are_findings_and_end_nothing(tmp_path: pathlib.Path) -> None:
     (tmp_path / "enclave.eif").write_bytes(b"no image")
     status, found = doctor(tmp_path, "--listen", free_port())

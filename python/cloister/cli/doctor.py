@@ -2,12 +2,14 @@
 
 import enum
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cloister import config as configuration
 from cloister.build import memory_needed, open_eif
+from cloister.build.eif import Kind
+from cloister.build.kernel import KernelStore, choose_kernel
 from cloister.cli import output, params, settings
 from cloister.doctor import Finding, Needs, State, can_work, examine, read_machine
 from cloister.errors import CloisterError
@@ -66,6 +68,7 @@ def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, liste
     memory, reason, connections = 256 << 20, "a small enclave", 10_000
     granted, cpus, dockerfile, dockerfile_name = None, 2, None, ""
     settings_problem = image_problem = None
+    kernel: dict[str, Any] = {}
     folder = config.parent
     if config.exists():
         try:
@@ -77,11 +80,16 @@ def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, liste
             connections = toml.acceptor.max_concurrent_connections
             granted, cpus = toml.resources.memory, toml.resources.cpus
             dockerfile_name, dockerfile = toml.dockerfile, toml.beside(toml.dockerfile)
+            kernel = _kernel(toml)
     image = eif or folder / "enclave.eif"
     if eif is not None or image.is_file():
         try:
             with open_eif(image) as opened:
-                needed = memory_needed(sum(section.size for section in opened.ramdisks))
+                boot = [opened.one(Kind.KERNEL), opened.one(Kind.CMDLINE)]
+                needed = memory_needed(
+                    sum(section.size for section in opened.ramdisks),
+                    kernel=sum(section.size for section in boot if section is not None),
+                )
         except CloisterError as problem:
             # One that was named is what the question is about.
             if eif is not None:
@@ -104,7 +112,24 @@ def _needs(eif: pathlib.Path | None, config: pathlib.Path, runner: Runner, liste
         listen=listen,
         folder=folder,
         home=settings.load().home,
+        **kernel,
     )
+
+
+def _kernel(toml: configuration.EnclaveToml) -> dict[str, Any]:
+    """What ``[kernel]`` comes to, as fields of the needs."""
+    try:
+        chosen = choose_kernel(toml, KernelStore(settings.load().kernels))
+    except CloisterError as problem:
+        hint = problem.hint or "see `cloister kernel list`"
+        return {"kernel_problem": (f"[kernel]: {problem.message}", hint)}
+    if chosen is None:
+        return {}
+    runners = ", ".join(chosen.runners)
+    return {
+        "kernel": f"Linux {chosen.version} ({chosen.name}), for {runners}",
+        "kernel_warnings": chosen.warnings,
+    }
 
 
 def _lines(findings: list[Finding]) -> list[str]:

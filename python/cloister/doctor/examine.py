@@ -161,6 +161,12 @@ def _project(_: Machine, needs: Needs) -> Iterator[Finding]:
             f"the image that is there cannot be used: {needs.image_problem}",
             "cloister build makes it again",
         )
+    if needs.kernel_problem is not None:
+        yield fail("kernel-image", *needs.kernel_problem)
+    elif needs.kernel is not None:
+        yield ok("kernel-image", needs.kernel)
+    for number, warning in enumerate(needs.kernel_warnings, start=1):
+        yield warn(f"kernel-image-{number}", warning, "`cloister kernel list` shows the others")
 
 
 def _dockerfile(machine: Machine, _: Needs) -> Iterator[Finding]:

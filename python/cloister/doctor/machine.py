@@ -53,6 +53,9 @@ class Needs:
         dockerfile_name: As enclave.toml names it.
         settings_problem: Why enclave.toml cannot be used; ``None``: it can, or there is none.
         image_problem: Why the image that was built before cannot be used.
+        kernel: The kernel of ``[kernel]`` and whom it is for; ``None``: there is none.
+        kernel_problem: Why it cannot be used, and what to do.
+        kernel_warnings: What it lacks.
     """
 
     runner: str = "sandbox"
@@ -69,6 +72,9 @@ class Needs:
     dockerfile_name: str = ""
     settings_problem: str | None = None
     image_problem: str | None = None
+    kernel: str | None = None
+    kernel_problem: tuple[str, str] | None = None
+    kernel_warnings: tuple[str, ...] = ()
 
 
 def read_machine(needs: Needs) -> Machine:

@@ -16,7 +16,7 @@ def examine_nitro(machine: Machine, needs: Needs) -> Iterator[Finding]:
     if needs.runner == "nitro":
         yield warn(
             "runner",
-            "images of this version have no kernel, so `cloister run` starts none with nitro",
+            "this version builds images for nitro, and `cloister run` starts none there",
             "cloister run --runner sandbox",
         )
     yield from _driver(machine, needs, state)
@@ -31,7 +31,7 @@ def examine_nitro(machine: Machine, needs: Needs) -> Iterator[Finding]:
     else:
         yield ok("vsock", "/dev/vsock is there")
     if machine.qemu is None:
-        yield info("qemu", "not there; nothing of this version needs it")
+        yield info("qemu", "not there; only tests of kernels need it")
     else:
         yield ok("qemu", machine.qemu)
 

@@ -269,6 +269,19 @@ def test_files_of_an_enclave_that_cannot_be_used_are_findings() -> None:
     assert "cloister build" in str(found.fix)
 
 
+def test_a_kernel_is_said_with_what_it_lacks() -> None:
+    needs = dataclasses.replace(NEEDS, kernel="Linux 6.12 (build), for nitro, qemu, sandbox")
+    found = {one.id: one for one in examine(GOOD, needs)}
+    assert found["kernel-image"].state is State.OK
+    lacking = dataclasses.replace(needs, kernel_warnings=("it lacks NF_TABLES",))
+    (warned,) = [one for one in examine(GOOD, lacking) if one.state is not State.OK]
+    assert (warned.id, warned.state) == ("kernel-image-1", State.WARN)
+    absent = dataclasses.replace(NEEDS, kernel_problem=("there is none", "cloister kernel build"))
+    (failed,) = [one for one in examine(GOOD, absent) if one.state is not State.OK]
+    assert (failed.state, failed.fix) == (State.FAIL, "cloister kernel build")
+    assert not can_work(examine(GOOD, absent))
+
+
 def test_the_folder_of_records_needs_little_room() -> None:
     for free, state in ((100 << 20, State.OK), (1 << 20, State.WARN)):
         folders = [FolderReading(path="/home", purpose="state", free_bytes=free)]
