@@ -4,7 +4,8 @@
 #![no_main]
 
 use cloister_http::forward::{connection_options, may_forward, write_field};
-use cloister_http::{HeadLimits, HeadSearch, RequestFraming, RequestHead};
+use cloister_http::websocket::{self, KEY_CHARACTERS};
+use cloister_http::{HeadLimits, HeadSearch, HttpVersion, RequestFraming, RequestHead};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: HeadLimits = HeadLimits { head: 2048, headers: 16, target: 512 };
@@ -36,6 +37,14 @@ fuzz_target!(|data: &[u8]| {
     assert!(head.length <= LIMITS.head && head.fields.len() <= LIMITS.headers);
     let bytes = &data[..head.length];
     assert!(bytes.ends_with(b"\r\n\r\n"));
+
+    // What would become a tunnel has no body and one key.
+    let key = websocket::key(head, bytes);
+    assert_eq!(key, websocket::key(same, bytes));
+    if let Ok(Some(key)) = key {
+        assert_eq!((key.len(), head.framing), (KEY_CHARACTERS, RequestFraming::None));
+        assert_eq!((head.method.of(bytes), head.version), (&b"GET"[..], HttpVersion::V1_1));
+    }
 
     // Written again as a proxy does it, it is accepted, ends in one place, and says the same.
     let mut again = head.method.of(bytes).to_vec();

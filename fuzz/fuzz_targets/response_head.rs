@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use cloister_http::websocket::check_switch;
 use cloister_http::{HeadLimits, HeadSearch, ResponseFraming, ResponseHead};
 use libfuzzer_sys::fuzz_target;
 
@@ -39,6 +40,8 @@ fuzz_target!(|data: &[u8]| {
     if head.framing == ResponseFraming::UntilClose {
         assert!(!head.is_persistent);
     }
+    let (bytes, accept) = (&data[..head.length], b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    assert_eq!(check_switch(head, bytes, accept), check_switch(same, bytes, accept));
     // The same head in answer to HEAD has no body, and is as long.
     let Ok(Some(to_head)) = parse(data, data.len(), true) else {
         panic!("refused in answer to HEAD");

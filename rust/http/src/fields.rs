@@ -49,8 +49,8 @@ pub enum Known {
     Forwarded,
     /// `host`.
     Host,
-    /// `keep-alive`, `proxy-connection`, `proxy-authenticate`, `proxy-authorization`, `te`,
-    /// `upgrade`: for this connection only.
+    /// `keep-alive`, `proxy-connection`, `proxy-authenticate`, `proxy-authorization`, `te`: for this
+    /// connection only.
     HopByHop,
     /// Anything else.
     Other,
@@ -58,6 +58,8 @@ pub enum Known {
     Trailer,
     /// `transfer-encoding`.
     TransferEncoding,
+    /// `upgrade`: for this connection only.
+    Upgrade,
     /// `user-agent`.
     UserAgent,
     /// `x-forwarded-for`.
@@ -75,7 +77,7 @@ impl Known {
             6 if is(b"expect") => Self::Expect,
             7 if is(b"api-key") => Self::ApiKey,
             7 if is(b"trailer") => Self::Trailer,
-            7 if is(b"upgrade") => Self::HopByHop,
+            7 if is(b"upgrade") => Self::Upgrade,
             9 if is(b"forwarded") => Self::Forwarded,
             10 if is(b"connection") => Self::Connection,
             10 if is(b"keep-alive") => Self::HopByHop,
@@ -190,6 +192,7 @@ pub(crate) struct FramingFields {
     pub(crate) is_chunked: bool,
     pub(crate) is_close: bool,
     pub(crate) is_keep_alive: bool,
+    pub(crate) has_upgrade_option: bool,
 }
 
 impl FramingFields {
@@ -215,6 +218,7 @@ impl FramingFields {
                     for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                         found.is_close |= option.eq_ignore_ascii_case(b"close");
                         found.is_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                        found.has_upgrade_option |= option.eq_ignore_ascii_case(b"upgrade");
                     }
                 }
                 _ => {}

@@ -12,6 +12,7 @@ pub fn may_forward(field: &Field, head: &[u8], connection_options: &[&[u8]]) -> 
         | Known::HopByHop
         | Known::ContentLength
         | Known::TransferEncoding
+        | Known::Upgrade
         | Known::Expect => false,
         // RFC 9110 §7.6.1 lets a sender name any header; routing and authentication are not its to
         // remove.

@@ -1,4 +1,5 @@
-//! HTTP/1 as we accept it: strict heads, chunked bodies, and what may be forwarded.
+//! HTTP/1 as we accept it: strict heads, chunked bodies, the handshake of WebSocket, and what may be
+//! forwarded.
 //!
 //! Everything a client or the user process sends is judged here before anything else looks at it.
 //! The rules are those of RFC 9110 and RFC 9112 at their strictest, because a message that two
@@ -17,6 +18,7 @@ pub mod forward;
 mod lines;
 pub mod request;
 pub mod response;
+pub mod websocket;
 
 pub use chunked::{ChunkDecoder, ChunkError, ChunkEvent};
 pub use error::{HeadError, Status};
@@ -24,6 +26,7 @@ pub use fields::{Field, Fields, Known, Span};
 pub use lines::HeadSearch;
 pub use request::{RequestFraming, RequestHead, Target};
 pub use response::{ResponseFraming, ResponseHead};
+pub use websocket::{HandshakeError, SwitchError};
 
 /// Bounds of a head.
 #[derive(Clone, Copy, Debug)]

@@ -58,6 +58,8 @@ pub struct RequestHead {
     pub is_persistent: bool,
     /// Whether the client waits for a 100 before it sends the body.
     pub expects_continue: bool,
+    /// Whether `Connection` lists `upgrade`; [`websocket::key`](crate::websocket::key) says to what.
+    pub has_upgrade_option: bool,
 }
 
 impl Default for RequestHead {
@@ -72,6 +74,7 @@ impl Default for RequestHead {
             framing: RequestFraming::None,
             is_persistent: false,
             expects_continue: false,
+            has_upgrade_option: false,
         }
     }
 }
@@ -162,6 +165,7 @@ impl RequestHead {
             HttpVersion::V1_1 => !found.is_close,
             HttpVersion::V1_0 => found.is_keep_alive && !found.is_close,
         };
+        self.has_upgrade_option = found.has_upgrade_option;
         self.expects_continue = false;
         if let Some(field) = self.fields.first(Known::Expect) {
             if !field.value.of(head).eq_ignore_ascii_case(b"100-continue") {
