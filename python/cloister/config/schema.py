@@ -221,6 +221,7 @@ class Limits(Table):
         head_timeout: From the first byte of a head to its end, ms (408).
         body_idle: Between two reads or writes of a body, ms (408).
         keepalive_idle: Idle between two requests, ms.
+        tunnel_idle: Without a byte either way in a WebSocket session, ms; ``None``: no bound.
         upstream_connect: Connecting to the user process, ms (502, 504).
         upstream_response: Until the user process's response head is there, ms (504).
         h2_streams: HTTP/2 concurrent streams of a connection.
@@ -242,6 +243,7 @@ class Limits(Table):
     head_timeout: int = setting(integer(100, _HOUR_MS, "milliseconds"), default=10_000)
     body_idle: int = setting(integer(100, _HOUR_MS, "milliseconds"), default=30_000)
     keepalive_idle: int = setting(integer(100, _HOUR_MS, "milliseconds"), default=75_000)
+    tunnel_idle: int | None = setting(integer(100, 24 * _HOUR_MS, "milliseconds"), default=None)
     upstream_connect: int = setting(integer(10, _HOUR_MS, "milliseconds"), default=5_000)
     upstream_response: int = setting(integer(10, 24 * _HOUR_MS, "milliseconds"), default=60_000)
     h2_streams: int = setting(integer(1, 100_000), default=250)

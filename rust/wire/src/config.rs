@@ -194,6 +194,8 @@ pub struct Limits {
     pub body_idle: u64,
     /// Idle between two requests, ms.
     pub keepalive_idle: u64,
+    /// Without a byte either way in a WebSocket session, ms.
+    pub tunnel_idle: Option<u64>,
     /// Connecting to the user process, ms (502/504).
     pub upstream_connect: u64,
     /// Until the user process's response head is there, ms (504).

@@ -222,6 +222,14 @@ def test_a_body_limit_is_attested_under_the_enclaves_name() -> None:
     assert "body" not in limits
 
 
+def test_a_session_has_no_bound_unless_one_is_set() -> None:
+    assert loads(WHOLE).attested()["limits"]["tunnel_idle"] is None
+    limits = loads(WHOLE + "[limits]\ntunnel_idle = 60000\n").attested()["limits"]
+    assert limits["tunnel_idle"] == 60_000
+    with pytest.raises(ConfigError, match="tunnel_idle"):
+        loads(WHOLE + "[limits]\ntunnel_idle = 0\n")
+
+
 def test_a_table_made_in_python_is_checked_too() -> None:
     assert Limits(head=2048).head == 2048
     with pytest.raises(ConfigError, match="`head`: expected a whole number"):
