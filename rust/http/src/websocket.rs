@@ -56,6 +56,9 @@ pub enum SwitchError {
     /// `Sec-WebSocket-Accept` is missing, given twice, or of another key.
     #[error("sec-websocket-accept does not belong to the key of the request")]
     Accept,
+    /// It has a length: where it ends and the tunnel begins would be open to opinion.
+    #[error("a 101 has no body")]
+    Body,
     /// `Connection` does not list `upgrade`.
     #[error("connection does not list upgrade")]
     Connection,
@@ -105,11 +108,15 @@ pub fn key<'b>(head: &RequestHead, bytes: &'b [u8]) -> Result<Option<&'b [u8]>, 
 ///
 /// # Errors
 ///
-/// Checked in this order: [`SwitchError::Version`], [`SwitchError::Upgrade`],
+/// Checked in this order: [`SwitchError::Version`], [`SwitchError::Body`], [`SwitchError::Upgrade`],
 /// [`SwitchError::Connection`], [`SwitchError::Accept`].
 pub fn check_switch(head: &ResponseHead, bytes: &[u8], accept: &[u8]) -> Result<(), SwitchError> {
     if head.version != HttpVersion::V1_1 {
         return Err(SwitchError::Version);
+    }
+    // RFC 9110 §8.6: there is none. Servers that say 0 mean the same.
+    if head.content_length.is_some_and(|length| length > 0) {
+        return Err(SwitchError::Body);
     }
     let mut protocols = protocols(&head.fields, bytes);
     if !protocols.next().is_some_and(is_websocket) || protocols.next().is_some() {

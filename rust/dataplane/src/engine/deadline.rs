@@ -54,12 +54,13 @@ impl Deadline {
             }
             // The clock is read only when there is something to wait for.
             let end = *self.end.get_or_insert_with(|| after(limit));
-            self.poll_end(context, end).map(|()| Err(Elapsed))
+            self.poll_at(context, end).map(|()| Err(Elapsed))
         })
         .await
     }
 
-    fn poll_end(&mut self, context: &mut Context<'_>, end: Instant) -> Poll<()> {
+    /// Ready at `end`; the timer is left where it is when that moves further away.
+    pub(super) fn poll_at(&mut self, context: &mut Context<'_>, end: Instant) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         if timer.deadline() > end {
             timer.as_mut().reset(end);

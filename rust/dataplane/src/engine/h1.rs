@@ -7,7 +7,9 @@ mod inbox;
 pub(super) mod log;
 mod outgoing;
 mod refusal;
+mod tunnel;
 mod upload;
+mod websocket;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -24,9 +26,10 @@ use super::deadline::{Deadline, Elapsed};
 use super::seats::Seat;
 use super::site::Site;
 pub(super) use download::Scratches;
-use exchange::{Fault, Totals};
+use exchange::{Exchanged, Fault, Totals};
 use inbox::Inbox;
 use refusal::Refusal;
+use tunnel::Session;
 
 /// A connection and the request on it.
 struct Conversation<'s> {
@@ -190,7 +193,13 @@ impl Conversation<'_> {
         let mut totals = Totals::default();
         let outcome = self.exchange(&context, &mut totals, entry.as_mut()).await;
         let is_kept = match outcome {
-            Ok(is_kept) => is_kept,
+            Ok(Exchanged::Answered { is_kept }) => is_kept,
+            Ok(Exchanged::Switched(upstream)) => {
+                let session = Session::new(site, entry, totals, begun);
+                // On the heap: a connection that is never switched has no room for it.
+                Box::pin(self.tunnel(upstream, session)).await;
+                return false;
+            }
             Err(Fault::Refused(refusal)) => {
                 if let Some(entry) = &mut entry {
                     entry.answered_here();
@@ -203,9 +212,7 @@ impl Conversation<'_> {
                 false
             }
         };
-        add(&site.counters.bytes_in, totals.bytes_in);
-        add(&site.counters.bytes_out, totals.bytes_out);
-        add(&site.counters.fields_opened, totals.fields_opened);
+        totals.count(&site.counters);
         if let (Some(sink), Some(entry)) = (&site.sink, entry) {
             entry.end(&totals, begun.elapsed(), sink);
         }
@@ -287,7 +294,7 @@ impl Conversation<'_> {
     }
 }
 
-/// How long a connection is busy after a request.
+/// How long a connection is busy after a request, or after bytes of a tunnel.
 const BUSY: Duration = Duration::from_millis(500);
 
 /// How long and how much a closed connection is still read.

@@ -137,6 +137,11 @@ fn traffic(out: &mut String, stats: &TrafficStats) {
         ),
         ("requests_total", "Requests begun.", stats.requests),
         (
+            "websockets_total",
+            "WebSocket sessions begun.",
+            stats.websockets,
+        ),
+        (
             "refused_total",
             "Requests answered with an error of the data plane.",
             stats.refused,
@@ -170,6 +175,11 @@ fn traffic(out: &mut String, stats: &TrafficStats) {
             "requests_open",
             "Requests in flight.",
             stats.active_requests,
+        ),
+        (
+            "websockets_open",
+            "WebSocket sessions open.",
+            stats.active_websockets,
         ),
     ] {
         let name = format!("cloister_{name}");

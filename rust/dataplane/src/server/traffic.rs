@@ -72,6 +72,10 @@ pub struct TrafficStats {
     pub requests: u64,
     /// Requests in flight.
     pub active_requests: u64,
+    /// WebSocket sessions begun; each is a request too.
+    pub websockets: u64,
+    /// WebSocket sessions open.
+    pub active_websockets: u64,
     /// Requests the data plane itself answered with an error.
     pub refused: u64,
     /// Fields that were opened.

@@ -21,7 +21,7 @@ impl Random for Counting {
     }
 }
 
-fn token(site: &Site, clear: &str, kind: ValueType) -> String {
+pub(crate) fn token(site: &Site, clear: &str, kind: ValueType) -> String {
     let key = AppPublicKey::from_compressed(site.plane.app_public_key()).unwrap();
     let options = SealOptions::enclave(1_700_000_000);
     seal(clear.as_bytes(), kind, &key, &options, &mut Counting(9)).unwrap()

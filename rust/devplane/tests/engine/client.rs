@@ -197,6 +197,20 @@ impl Client {
         (std::mem::take(&mut self.ahead), end)
     }
 
+    /// The next `count` bytes.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.ahead.len() < count {
+            assert!(self.more(), "it ended after {:?}", self.ahead);
+        }
+        self.take(count)
+    }
+
+    /// Ends this side and reads on.
+    pub(crate) fn finish(&mut self) {
+        self.stream.conn.send_close_notify();
+        self.stream.flush().unwrap();
+    }
+
     pub(crate) fn patience(&self, limit: Duration) {
         self.stream.sock.set_read_timeout(Some(limit)).unwrap();
     }

@@ -27,3 +27,4 @@ mod plane;
 mod pool;
 mod process;
 mod smuggling;
+mod websocket;

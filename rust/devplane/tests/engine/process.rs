@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,6 +41,15 @@ pub(crate) struct Reply {
     pause: Duration,
     closes: bool,
     before_body: bool,
+    heir: Option<Sender<Tunnel>>,
+}
+
+/// A connection that a test plays the user process on.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) stream: TcpStream,
+    /// What had come behind the request.
+    pub(crate) ahead: Vec<u8>,
 }
 
 impl Reply {
@@ -83,6 +93,16 @@ impl Reply {
     pub(crate) fn before_body(self) -> Self {
         Self {
             before_body: true,
+            ..self
+        }
+    }
+}
+
+impl Reply {
+    /// Once it is sent, the connection is the test's.
+    pub(crate) fn leaving_to(self, heir: Sender<Tunnel>) -> Self {
+        Self {
+            heir: Some(heir),
             ..self
         }
     }
@@ -200,6 +220,9 @@ fn serve(
         }
         if reply.closes {
             return None;
+        }
+        if let Some(heir) = reply.heir {
+            return heir.send(Tunnel { stream, ahead }).ok();
         }
     }
 }

@@ -137,7 +137,7 @@ fn a_key_is_sixteen_bytes_and_the_version_thirteen() {
 
 #[test]
 fn a_101_belongs_to_its_request() {
-    use SwitchError::{Accept, Connection, Upgrade, Version};
+    use SwitchError::{Accept, Body, Connection, Upgrade, Version};
     let judged = |text: &str| {
         let mut head = ResponseHead::default();
         let (limits, search) = (HeadLimits::default(), &mut HeadSearch::default());
@@ -149,8 +149,11 @@ fn a_101_belongs_to_its_request() {
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: x, upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
     );
     assert_eq!(judged(&good), Ok(()));
+    let sloppy = good.replace("Connection", "Content-Length: 0\r\nConnection");
+    assert_eq!(judged(&sloppy), Ok(()));
     for (from, to, error) in [
         ("HTTP/1.1", "HTTP/1.0", Version),
+        ("Connection", "Content-Length: 5\r\nConnection", Body),
         ("Upgrade: WebSocket\r\n", "", Upgrade),
         ("Upgrade: WebSocket", "Upgrade: h2c", Upgrade),
         ("Upgrade: WebSocket", "Upgrade: WebSocket, h2c", Upgrade),

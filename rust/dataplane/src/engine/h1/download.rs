@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloister_http::chunked::{write_chunk, write_end};
 use cloister_http::forward::{connection_options, may_forward, write_field};
+use cloister_http::websocket::check_switch;
 use cloister_http::{
     ChunkDecoder, ChunkEvent, HeadSearch, HttpVersion, Known, ResponseFraming, ResponseHead,
 };
@@ -13,7 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use super::exchange::{Fault, Totals, takes_chunks};
 use super::inbox::Inbox;
 use super::log::Entry;
+use super::outgoing::UPGRADE;
 use super::refusal::Refusal;
+use super::websocket::Accept;
 use crate::engine::deadline::{Deadline, Elapsed};
 use crate::engine::site::Site;
 
@@ -31,6 +34,8 @@ pub(super) struct Download<'d> {
     pub(super) has_begun: &'d Cell<bool>,
     /// Whether the whole request was sent.
     pub(super) is_request_over: &'d AtomicBool,
+    /// What a 101 must say; none when the request asked for none.
+    pub(super) accept: Option<&'d Accept>,
     pub(super) totals: &'d mut Totals,
     pub(super) entry: Option<&'d mut Entry>,
     /// Empty; the one of the scratch is used.
@@ -41,6 +46,8 @@ pub(super) struct Download<'d> {
 pub(super) enum Returned {
     /// The connection was closed before a byte of it.
     Stale,
+    /// With a 101 that was asked for: what follows is the tunnel.
+    Switched,
     /// Where its framing said.
     Whole {
         keeps_client: bool,
@@ -87,10 +94,10 @@ impl Download<'_> {
             if head.status >= 200 {
                 return self.pass(head, inbox, out, process, client).await;
             }
-            // Nothing was upgraded, and our own 100 was sent already.
             if head.status == 101 {
-                return Err(Refusal::new(502, "the user process switched protocols").into());
+                return self.switch(head, inbox, out, client).await;
             }
+            // Our own 100 was sent already.
             if head.status != 100 && takes_chunks(self.client_version) {
                 out.clear();
                 self.write_start(head, inbox.rest(), out);
@@ -142,6 +149,38 @@ impl Download<'_> {
                 Ok(_) => return Err(broken("the user process broke off its answer".to_owned())),
             }
         }
+    }
+
+    /// Passes a 101 on, and what came behind it: that is the tunnel's already.
+    async fn switch<W: AsyncWrite + Unpin>(
+        &mut self,
+        head: &ResponseHead,
+        inbox: &mut Inbox,
+        out: &mut Vec<u8>,
+        client: &mut W,
+    ) -> Result<Returned, Fault> {
+        let Some(accept) = self.accept else {
+            return Err(Refusal::new(502, "the user process switched protocols unasked").into());
+        };
+        check_switch(head, inbox.rest(), accept.as_bytes()).map_err(|error| {
+            Refusal::new(
+                502,
+                format!("the user process broke the handshake: {error}"),
+            )
+        })?;
+        self.totals.status = head.status;
+        if let Some(entry) = self.entry.as_deref_mut() {
+            entry.answered(self.site, head, inbox.rest());
+        }
+        out.clear();
+        self.write_start(head, inbox.rest(), out);
+        out.extend_from_slice(UPGRADE);
+        out.extend_from_slice(b"\r\n");
+        inbox.consume(head.length);
+        out.extend_from_slice(inbox.rest());
+        inbox.clear();
+        self.write(out, client).await?;
+        Ok(Returned::Switched)
     }
 
     /// Passes a final response on.
@@ -203,8 +242,9 @@ impl Download<'_> {
                 self.until_close(body, inbox, process, client).await?;
             }
         }
-        // Bytes behind the response are nobody's: such a connection is not used again (T-02).
-        let keeps_process = head.is_persistent && inbox.is_empty();
+        // Bytes behind the response are nobody's: such a connection is not used again (T-02), nor is
+        // one that was asked to become a tunnel, whatever was answered.
+        let keeps_process = head.is_persistent && inbox.is_empty() && self.accept.is_none();
         Ok(Returned::Whole {
             keeps_client,
             keeps_process,

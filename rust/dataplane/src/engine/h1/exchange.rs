@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use cloister_ciphertext::{
     Keyring, OpenPolicy, OpenSession, Place, ScanLimits, Scanner, may_need_scan, place_for,
 };
-use cloister_http::{HttpVersion, Known, RequestFraming};
+use cloister_http::{HttpVersion, Known, RequestFraming, websocket};
 use tokio::io::AsyncWriteExt as _;
 
 use super::Conversation;
@@ -16,6 +16,8 @@ use super::log::Entry;
 use super::outgoing::{Additions, OutgoingFraming, write_head};
 use super::refusal::{Refusal, no_room};
 use super::upload::{Source, Upload};
+use super::websocket::Accept;
+use crate::engine::counters::{Counters, add};
 use crate::engine::deadline::Deadline;
 use crate::engine::pool::Upstream;
 use crate::engine::site::Held;
@@ -28,6 +30,23 @@ pub(super) struct Totals {
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) fields_opened: u64,
+}
+
+impl Totals {
+    /// Adds what counters have of it.
+    pub(super) fn count(&self, counters: &Counters) {
+        add(&counters.bytes_in, self.bytes_in);
+        add(&counters.bytes_out, self.bytes_out);
+        add(&counters.fields_opened, self.fields_opened);
+    }
+}
+
+/// What an exchange leaves behind.
+pub(super) enum Exchanged {
+    /// A connection, which can go on or not.
+    Answered { is_kept: bool },
+    /// A tunnel to the user process.
+    Switched(Upstream),
 }
 
 /// Why a request has no whole response.
@@ -56,14 +75,16 @@ enum Body {
 }
 
 impl Conversation<'_> {
-    /// Judges and forwards the request; true when the connection can go on.
+    /// Judges and forwards the request.
     pub(super) async fn exchange(
         &mut self,
         context: &[u8; 32],
         totals: &mut Totals,
         mut entry: Option<&mut Entry>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Exchanged, Fault> {
         let site = self.site;
+        let key = websocket::key(&self.head, &self.head_bytes).map_err(Refusal::from)?;
+        let accept = key.map(Accept::of);
         let live = site.live();
         let id = self.authenticate(&live)?;
         if let (Some(entry), Some(id)) = (entry.as_deref_mut(), id) {
@@ -93,6 +114,7 @@ impl Conversation<'_> {
             peer: self.client.peer.as_ref(),
             framing,
             forward_api_key: site.config.forward_api_key,
+            is_websocket: accept.is_some(),
         };
         self.out.clear();
         write_head(
@@ -110,11 +132,12 @@ impl Conversation<'_> {
             Body::Held { bytes, .. } => {
                 self.out.extend_from_slice(&bytes);
                 drop(bytes);
-                self.send_whole(context, false, totals, entry).await
+                self.send_whole(context, false, None, totals, entry).await
             }
             Body::None => {
                 let is_idempotent = is_idempotent(self.head.method.of(&self.head_bytes));
-                self.send_whole(context, is_idempotent, totals, entry).await
+                self.send_whole(context, is_idempotent, accept.as_ref(), totals, entry)
+                    .await
             }
         };
         totals.fields_opened = session.opened();
@@ -272,9 +295,10 @@ impl Conversation<'_> {
         &mut self,
         context: &[u8; 32],
         may_replay: bool,
+        accept: Option<&Accept>,
         totals: &mut Totals,
         mut entry: Option<&mut Entry>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Exchanged, Fault> {
         let site = self.site;
         let request = std::mem::take(&mut self.out);
         let mut upstream = site
@@ -287,8 +311,10 @@ impl Conversation<'_> {
             let sent = self.deadline.within(site.settings.body_idle, write).await;
             let has_begun = Cell::new(false);
             let is_over = AtomicBool::new(true);
-            let download =
-                self.download(context, &has_begun, &is_over, totals, entry.as_deref_mut());
+            let download = Download {
+                accept,
+                ..self.download(context, &has_begun, &is_over, totals, entry.as_deref_mut())
+            };
             let (reader, client) = (&mut upstream.stream, &mut self.client.stream);
             let returned = match sent {
                 // A process that answers early and reads no further is heard all the same.
@@ -321,7 +347,7 @@ impl Conversation<'_> {
         session: &mut OpenSession<'_>,
         totals: &mut Totals,
         entry: Option<&mut Entry>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Exchanged, Fault> {
         let site = self.site;
         let mut upstream = site
             .pool
@@ -356,6 +382,7 @@ impl Conversation<'_> {
                 is_persistent: self.head.is_persistent,
                 has_begun: &has_begun,
                 is_request_over: &is_over,
+                accept: None,
                 totals,
                 entry,
                 deadline: Deadline::default(),
@@ -409,6 +436,7 @@ impl Conversation<'_> {
             is_persistent: self.head.is_persistent,
             has_begun,
             is_request_over,
+            accept: None,
             totals,
             entry,
             deadline: Deadline::default(),
@@ -421,11 +449,12 @@ impl Conversation<'_> {
         returned: Result<Returned, Fault>,
         upstream: Upstream,
         is_request_over: bool,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Exchanged, Fault> {
         match returned? {
             Returned::Stale => {
                 Err(Refusal::new(502, "the user process closed the connection").into())
             }
+            Returned::Switched => Ok(Exchanged::Switched(upstream)),
             Returned::Whole {
                 keeps_client,
                 keeps_process,
@@ -433,7 +462,8 @@ impl Conversation<'_> {
                 if keeps_process && is_request_over {
                     self.site.pool.put(upstream.stream);
                 }
-                Ok(keeps_client && is_request_over)
+                let is_kept = keeps_client && is_request_over;
+                Ok(Exchanged::Answered { is_kept })
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Transaction logs (data-plane specification §4): one record a request, values masked.
+//! Transaction logs (data-plane specification §4): one record a request or
+//! WebSocket session, values masked.
 //!
 //! A record is written once, as the JSON it is sent as: it costs one allocation.
 
@@ -147,7 +148,7 @@ fn is_standard(name: &[u8]) -> bool {
 
 /// What every record of an enclave says: members of its JSON object, each with a comma behind.
 pub(in crate::engine) fn constants(config: &EnclaveConfig) -> Vec<u8> {
-    let mut out = br#""type":"enclave","requestType":"HTTP""#.to_vec();
+    let mut out = br#""type":"enclave""#.to_vec();
     for (name, value) in [
         ("resourceName", config.name.clone()),
         ("resourceUuid", config.uuid.to_string()),
@@ -170,6 +171,7 @@ pub(super) struct Entry {
     /// What is not known, or not in order, before the end.
     api_key_id: Option<ApiKeyId>,
     is_answered: bool,
+    is_websocket: bool,
 }
 
 impl Entry {
@@ -210,6 +212,7 @@ impl Entry {
             members: out,
             api_key_id: None,
             is_answered: false,
+            is_websocket: false,
         }
     }
 
@@ -218,11 +221,12 @@ impl Entry {
         self.api_key_id = Some(id);
     }
 
-    /// The final response head of the user process.
+    /// The final response head of the user process, or the 101 that makes this a session.
     pub(super) fn answered(&mut self, site: &Site, head: &ResponseHead, bytes: &[u8]) {
         if std::mem::replace(&mut self.is_answered, true) {
             return;
         }
+        self.is_websocket = head.status == 101;
         let content_type = head.fields.first(Known::ContentType);
         let out = &mut self.members;
         member("responseContentType", out);
@@ -246,6 +250,12 @@ impl Entry {
         if !self.is_answered {
             out.extend_from_slice(br#","responseContentType":null,"responseHeaders":{}"#);
         }
+        member("requestType", out);
+        out.extend_from_slice(if self.is_websocket {
+            br#""Websocket""#
+        } else {
+            br#""HTTP""#
+        });
         member("apiKeyId", out);
         optional(
             self.api_key_id.as_ref().map(|id| id.as_str().as_bytes()),

@@ -21,7 +21,11 @@ pub(super) struct Additions<'a> {
     pub(super) peer: Option<&'a Peer>,
     pub(super) framing: OutgoingFraming,
     pub(super) forward_api_key: bool,
+    pub(super) is_websocket: bool,
 }
+
+/// What makes a head a handshake: these headers are for one connection, so they are written anew.
+pub(super) const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
 /// Longest context id of a client that is kept (data-plane specification §4).
 const MAX_CLIENT_CONTEXT: usize = 256;
@@ -72,6 +76,9 @@ pub(super) fn write_head(
     }
     write_forwarded(head, bytes, additions.peer, out);
     write_context(head, bytes, additions.context, out);
+    if additions.is_websocket {
+        out.extend_from_slice(UPGRADE);
+    }
     match additions.framing {
         OutgoingFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         OutgoingFraming::Length(length) => {
@@ -187,6 +194,7 @@ mod tests {
             peer: peer.as_ref(),
             framing,
             forward_api_key: false,
+            is_websocket: false,
         };
         let mut out = Vec::new();
         write_head(&head, text.as_bytes(), &additions, &mut session, &mut out)?;

@@ -1,6 +1,6 @@
 //! Answers the data plane itself gives (data-plane specification §3): JSON, with a context id.
 
-use cloister_http::{ChunkError, HeadError};
+use cloister_http::{ChunkError, HandshakeError, HeadError};
 
 /// An answer to a request that is not forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,6 +8,8 @@ pub(super) struct Refusal {
     pub(super) status: u16,
     message: String,
     retry_after_s: Option<u32>,
+    /// A header line more, behind the end of the line before it.
+    line: &'static str,
     /// Whether the connection is in order, so that the next request can be read.
     pub(super) keeps_connection: bool,
 }
@@ -25,6 +27,7 @@ impl Refusal {
             status,
             message,
             retry_after_s: None,
+            line: "",
             keeps_connection: false,
         }
     }
@@ -66,6 +69,7 @@ impl Refusal {
             out.extend_from_slice(b"\r\nretry-after: ");
             out.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
         }
+        out.extend_from_slice(self.line.as_bytes());
         if !is_kept {
             out.extend_from_slice(b"\r\nconnection: close");
         }
@@ -79,6 +83,20 @@ impl Refusal {
 impl From<HeadError> for Refusal {
     fn from(error: HeadError) -> Self {
         Self::new(error.status(), error.to_string())
+    }
+}
+
+impl From<HandshakeError> for Refusal {
+    fn from(error: HandshakeError) -> Self {
+        let line = match error {
+            // RFC 6455 §4.4: whoever speaks another version is told which one is spoken here.
+            HandshakeError::Version => "\r\nsec-websocket-version: 13",
+            _ => "",
+        };
+        Self {
+            line,
+            ..Self::new(error.status(), error.to_string())
+        }
     }
 }
 
