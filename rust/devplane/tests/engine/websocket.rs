@@ -59,6 +59,7 @@ fn next(tunnels: &Receiver<Tunnel>) -> Tunnel {
     let tunnel = tunnels.recv_timeout(Duration::from_secs(10)).unwrap();
     let patience = Some(Duration::from_secs(10));
     tunnel.stream.set_read_timeout(patience).unwrap();
+    tunnel.stream.set_write_timeout(patience).unwrap();
     tunnel
 }
 
@@ -492,8 +493,10 @@ fn t03_a_side_that_takes_nothing_is_cut_off() {
     let site = Site::with(process, config);
     let (client, mut tunnel) = open(&site, &tunnels);
     let part = vec![b'x'; 1 << 20];
+    let begun = Instant::now();
     let is_cut = (0..128).any(|_| tunnel.stream.write_all(&part).is_err());
     assert!(is_cut, "128 MiB were taken from it");
+    assert!(begun.elapsed() < Duration::from_secs(9), "not cut off");
     drop(client);
 }
 

@@ -53,6 +53,12 @@ impl Inbox {
         self.bytes.shrink_to(bytes);
     }
 
+    /// Memory it has, in bytes.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Reads once; 0 at the end of the stream.
     pub(super) async fn fill<R: AsyncRead + Unpin>(&mut self, from: &mut R) -> io::Result<usize> {
         self.fill_with(from, READ_BYTES).await

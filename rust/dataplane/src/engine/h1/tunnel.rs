@@ -192,3 +192,43 @@ impl Pump<'_> {
         self.inbox.fill_small(from).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a session costs while it is busy, and while it waits.
+    #[test]
+    fn a_pump_keeps_little_and_less_while_it_waits() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (moved, last) = (Cell::new(0), Cell::new(Instant::now()));
+            let mut pump = Pump {
+                inbox: Inbox::default(),
+                moved: &moved,
+                last: &last,
+                stall: Duration::from_secs(1),
+                deadline: Deadline::default(),
+            };
+            let (mut near, mut far) = tokio::io::duplex(1 << 20);
+            for _ in 0..3 {
+                near.write_all(&vec![b'x'; 1 << 20]).await.unwrap();
+                let mut left = 1 << 20;
+                while left > 0 {
+                    let count = pump.fill(&mut far).await.unwrap();
+                    left -= count;
+                    assert!(pump.inbox.room() <= 128 * 1024, "{}", pump.inbox.room());
+                    pump.inbox.consume(count);
+                }
+                let quiet = Duration::from_secs(3600);
+                let waited = tokio::time::timeout(quiet, pump.fill(&mut far)).await;
+                waited.unwrap_err();
+                assert!(pump.inbox.room() <= 1024, "{}", pump.inbox.room());
+            }
+        });
+    }
+}
