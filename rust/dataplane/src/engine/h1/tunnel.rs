@@ -86,6 +86,8 @@ enum End {
 impl Conversation<'_> {
     /// Moves bytes until the tunnel ends. What is left in the inbox is its beginning.
     pub(super) async fn tunnel(&mut self, mut upstream: Upstream, session: Session<'_>) {
+        // There is no other head on this connection.
+        (self.head_bytes, self.out) = (Vec::new(), Vec::new());
         let settings = &self.site.settings;
         let last = Cell::new(Instant::now());
         let pump = |inbox, moved| Pump {
