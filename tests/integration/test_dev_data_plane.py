@@ -70,6 +70,13 @@ def test_curl_and_openssl_believe_the_certificate(app: Application) -> None:
                 [*curl, "-H", f"api-key: {plane.api_key}", url], capture_output=True, check=True
             )
             assert json.loads(done.stdout) == {"path": "/curl"}
+            # It offers HTTP/1.0 alone in the handshake.
+            old = subprocess.run(
+                [*curl, "--http1.0", "-H", f"api-key: {plane.api_key}", url],
+                capture_output=True,
+                check=True,
+            )
+            assert json.loads(old.stdout) == {"path": "/curl"}
         openssl = ["openssl", "s_client", "-connect", plane.address, "-verify_return_error"]
         shown = subprocess.run(
             [*openssl, "-CAfile", str(plane.ca_file), "-verify_hostname", "localhost", "-brief"],

@@ -89,7 +89,8 @@ fn make(
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Some clients of HTTP/1.0 offer nothing else, curl among them.
+    server.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     server.ticketer = aws_lc_rs::Ticketer::new().map_err(io::Error::other)?;
     server.send_tls13_tickets = 1;
     server.max_early_data_size = 0;
