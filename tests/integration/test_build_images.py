@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -178,6 +179,26 @@ def test_an_unchanged_image_comes_from_the_cache_and_a_changed_one_does_not(
     changed = project.json("build", "--image", "image.tar")
     assert changed["reused"] == "nothing"
     assert changed["pcrs"]["PCR0"] != first["pcrs"]["PCR0"]
+
+
+def test_the_cache_serves_an_output_on_another_file_system(
+    project: Project, tmp_path: pathlib.Path
+) -> None:
+    """A link cannot lead there: what is kept is copied, either way."""
+    memory = pathlib.Path("/dev/shm")  # noqa: S108 - a file system of its own
+    if memory.stat().st_dev == tmp_path.stat().st_dev or not os.access(memory, os.W_OK):
+        pytest.skip(f"{memory} is no other file system that can be written to")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        there = pathlib.Path(folder) / "x.eif"
+        words = ("build", "--image", "image.tar", "--output", str(there))
+        first = project.json("build", "--image", "image.tar")
+        assert project.json(*words)["reused"] == "image"
+        assert there.read_bytes() == project.eif.read_bytes()
+        # And the other way: what was built there is kept here.
+        shutil.rmtree(project.folder / ".cloister" / "build")
+        assert project.json(*words)["reused"] == "nothing"
+        again = project.json(*words)
+        assert (again["reused"], again["pcrs"]) == ("image", first["pcrs"])
 
 
 def test_a_changed_setting_takes_the_files_from_the_cache_with_the_same_result(

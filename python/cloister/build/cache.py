@@ -1,6 +1,7 @@
 """Images that were built before: hard links to them, by what they were made of.
 
-An entry costs no bytes while its image is still where it was built. Nothing of it is believed until
+An entry costs no bytes while its image is still where it was built; on another file system it is a
+copy. Nothing of it is believed until
 it is used: its checksum is then computed over all of it. The folder holds a few entries at most,
 the oldest go first, and removing it loses nothing but time.
 """
@@ -9,12 +10,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import re
 from typing import Any
 
 from cloister import config
+from cloister.build.whole_file import link_or_copy
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +91,16 @@ class Cache:
         if self._folder is None:
             return
         path = self._folder / f"{files}-{whole}.eif"
-        with contextlib.suppress(OSError):
+        try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self.forget(path)
             path.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(about)))
-            os.link(image, path)
+            link_or_copy(image, path)
             for old in _by_age(self._folder)[MAX_ENTRIES:]:
                 self.forget(old)
+        except OSError:
+            # Half a copy is nothing.
+            self.forget(path)
 
     def forget(self, image: pathlib.Path) -> None:
         """Takes an entry away."""

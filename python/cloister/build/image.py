@@ -8,7 +8,6 @@ from the cache, when its checksum is right.
 import dataclasses
 import datetime as dt
 import hashlib
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -30,7 +29,7 @@ from cloister.build.ramdisk import Fragment, Ramdisk, Records
 from cloister.build.request import Request
 from cloister.build.rootfs import Bytes, Directory, File, Node, Tree
 from cloister.build.volume import check_volumes
-from cloister.build.whole_file import new_file, replacing, scratch
+from cloister.build.whole_file import link_or_copy, new_file, replacing, scratch
 from cloister.config.edit import replace
 from cloister.errors import ConfigError, MalformedImage
 
@@ -225,7 +224,7 @@ class _Assembling:
             is_there = False
         if not is_there:
             with replacing(output) as temporary:
-                os.link(entry.path, temporary)
+                link_or_copy(entry.path, temporary)
         self._warnings = entry.about.warnings
         return self._ended(entry.about.pcrs, ramdisks, reused="image")
 
@@ -397,4 +396,5 @@ def _records(entry: Entry) -> Slice:
 
 
 RUNTIME_ARCHITECTURE = "amd64"
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+"""Counted up when the same image is read in another way than before."""

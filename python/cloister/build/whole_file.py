@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,21 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
             temporary.unlink(missing_ok=True)
 
 
+def link_or_copy(source: pathlib.Path, to: pathlib.Path) -> None:
+    """Gives a file a second name, or copies it where no link can lead: another file system.
+
+    Raises:
+        OSError: ``to`` is there already, or cannot be written.
+    """
+    try:
+        os.link(source, to)
+    except FileExistsError:
+        raise
+    except OSError:
+        with source.open("rb") as old, to.open("xb") as new:
+            shutil.copyfileobj(old, new, COPY_BYTES)
+
+
 @contextlib.contextmanager
 def scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder for what is needed while it builds; the context never sees it."""
@@ -44,3 +60,6 @@ def scratch(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             yield pathlib.Path(name).resolve()
     except PermissionError as problem:
         raise OutputError(f"cannot write into `{folder}`: {problem.strerror}") from problem
+
+
+COPY_BYTES = 1 << 20
