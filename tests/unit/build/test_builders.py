@@ -24,6 +24,7 @@ from cloister.build.builders import (
 )
 from cloister.build.builders.buildah import _Bases
 from cloister.build.builders.docker import Docker
+from cloister.build.builders.epoch import epoch_argument
 from cloister.build.builders.output import MAX_CHARACTERS, MAX_PENDING_BYTES, Lines, clean
 from cloister.build.builders.stage import staged
 from cloister.build.builders.stored import read_identity, with_digest
@@ -347,3 +348,27 @@ def test_a_builder_that_names_no_image_has_failed(tmp_path: pathlib.Path) -> Non
     (tmp_path / "identity").write_text("")
     with pytest.raises(BuildFailed, match="names no image"):
         read_identity(tmp_path / "identity", "docker")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_asked_for"),
+    [
+        ("ARG SOURCE_DATE_EPOCH\n", True),
+        ("FROM x\n  arg A=1 SOURCE_DATE_EPOCH=2\n", True),
+        ("ARG\tSOURCE_DATE_EPOCH", True),
+        ("ENV SOURCE_DATE_EPOCH=1\n", False),
+        ("ARG SOURCE_DATE_EPOCHS\n", False),
+        ("ARG A\nSOURCE_DATE_EPOCH\n", False),
+        # Empty lines by the hundred thousand take no time.
+        ("\n" * 300_000, False),
+    ],
+)
+def test_the_time_is_given_to_a_dockerfile_that_asks_for_it(
+    text: str, tmp_path: pathlib.Path, *, is_asked_for: bool
+) -> None:
+    file = tmp_path / "Dockerfile"
+    file.write_text(text)
+    request = BuildRequest(dockerfile=file, context=tmp_path, scratch=tmp_path, epoch=7)
+    with staged(request, lambda _: None) as stage:
+        given = epoch_argument(request, stage)
+        assert given == (["--build-arg=SOURCE_DATE_EPOCH=7"] if is_asked_for else [])

@@ -28,4 +28,4 @@ def epoch_argument(request: BuildRequest, stage: Stage, *, always: bool = False)
     return [f"--build-arg={NAME}={request.epoch}"]
 
 
-_ASKED_FOR = re.compile(rf"^\s*ARG\s(?:.*\s)?{NAME}\b", re.IGNORECASE | re.MULTILINE)
+_ASKED_FOR = re.compile(rf"^[ \t]*ARG[ \t](?:.*[ \t])?{NAME}\b", re.IGNORECASE | re.MULTILINE)
