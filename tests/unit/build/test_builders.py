@@ -366,9 +366,11 @@ def test_a_builder_that_names_no_image_has_failed(tmp_path: pathlib.Path) -> Non
 def test_the_time_is_given_to_a_dockerfile_that_asks_for_it(
     text: str, tmp_path: pathlib.Path, *, is_asked_for: bool
 ) -> None:
-    file = tmp_path / "Dockerfile"
+    context = tmp_path / "context"
+    context.mkdir()
+    file = context / "Dockerfile"
     file.write_text(text)
-    request = BuildRequest(dockerfile=file, context=tmp_path, scratch=tmp_path, epoch=7)
+    request = BuildRequest(dockerfile=file, context=context, scratch=tmp_path, epoch=7)
     with staged(request, lambda _: None) as stage:
         given = epoch_argument(request, stage)
         assert given == (["--build-arg=SOURCE_DATE_EPOCH=7"] if is_asked_for else [])
