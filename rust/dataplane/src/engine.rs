@@ -7,12 +7,19 @@
 //! Nothing here decides who may connect or what a token holds; [`crate::live`] and
 //! `cloister-ciphertext` do.
 
+mod attest;
 mod connection;
 mod counters;
 mod deadline;
 mod h1;
+mod handshake;
+mod judge;
+mod log;
+mod outcome;
+mod outgoing;
 mod peer;
 mod pool;
+mod refusal;
 mod seats;
 mod settings;
 mod site;

@@ -179,7 +179,7 @@ fn check_host(request: &Request<Incoming>) -> Result<(), Refused> {
     let target = request
         .uri()
         .authority()
-        .map(hyper::http::uri::Authority::as_str);
+        .map(http::uri::Authority::as_str);
     if is_only && host.is_some_and(is_local) && target.is_none_or(is_local) {
         return Ok(());
     }

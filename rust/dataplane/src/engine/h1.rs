@@ -4,12 +4,8 @@ mod attest;
 mod download;
 mod exchange;
 mod inbox;
-pub(super) mod log;
-mod outgoing;
-mod refusal;
 mod tunnel;
 mod upload;
-mod websocket;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -20,15 +16,18 @@ use cloister_http::{HeadSearch, RequestFraming, RequestHead};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+use super::attest::is_for as is_attestation;
 use super::connection::Client;
 use super::counters::{Gauge, add};
 use super::deadline::{Deadline, Elapsed};
+use super::log;
+use super::outcome::{Fault, Totals};
+use super::refusal::Refusal;
 use super::seats::Seat;
 use super::site::Site;
 pub(super) use download::Scratches;
-use exchange::{Exchanged, Fault, Totals};
+use exchange::Exchanged;
 use inbox::Inbox;
-use refusal::Refusal;
 use tunnel::Session;
 
 /// A connection and the request on it.
@@ -177,7 +176,7 @@ impl Conversation<'_> {
         add(&site.counters.requests, 1);
         let _active = Gauge::enter(&site.counters.active_requests);
         let context = site.context_id();
-        if attest::is_for(&self.head, &self.head_bytes) {
+        if is_attestation(&self.head, &self.head_bytes) {
             return self.attest(&context).await;
         }
         let begun = Instant::now();

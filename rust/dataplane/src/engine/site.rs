@@ -11,7 +11,7 @@ use cloister_wire::config::EnclaveConfig;
 
 use super::counters::Counters;
 use super::h1::Scratches;
-use super::h1::log::{self, Mask};
+use super::log::{self, Mask};
 use super::pool::Pool;
 use super::seats::Seats;
 use super::settings::Settings;

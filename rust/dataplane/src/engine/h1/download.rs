@@ -11,13 +11,14 @@ use cloister_http::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
-use super::exchange::{Fault, Totals, takes_chunks};
+use super::exchange::takes_chunks;
 use super::inbox::Inbox;
-use super::log::Entry;
-use super::outgoing::UPGRADE;
-use super::refusal::Refusal;
-use super::websocket::Accept;
 use crate::engine::deadline::{Deadline, Elapsed};
+use crate::engine::handshake::Accept;
+use crate::engine::log::Entry;
+use crate::engine::outcome::{Fault, Totals};
+use crate::engine::outgoing::UPGRADE;
+use crate::engine::refusal::Refusal;
 use crate::engine::site::Site;
 
 /// Most interim responses before the final one.

@@ -4,42 +4,22 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use cloister_ciphertext::{
-    Keyring, OpenPolicy, OpenSession, Place, ScanLimits, Scanner, may_need_scan, place_for,
-};
-use cloister_http::{HttpVersion, Known, RequestFraming, websocket};
+use cloister_ciphertext::{Keyring, OpenPolicy, OpenSession, Place, Scanner};
+use cloister_http::{HttpVersion, RequestFraming, websocket};
 use tokio::io::AsyncWriteExt as _;
 
 use super::Conversation;
 use super::download::{Download, Returned};
-use super::log::Entry;
-use super::outgoing::{Additions, OutgoingFraming, write_head};
-use super::refusal::{Refusal, no_room};
 use super::upload::{Source, Upload};
-use super::websocket::Accept;
-use crate::engine::counters::{Counters, add};
 use crate::engine::deadline::Deadline;
+use crate::engine::handshake::Accept;
+use crate::engine::judge;
+use crate::engine::log::Entry;
+use crate::engine::outcome::{Fault, Totals};
+use crate::engine::outgoing::{Additions, OutgoingFraming, write_head};
 use crate::engine::pool::Upstream;
+use crate::engine::refusal::{Refusal, no_room};
 use crate::engine::site::Held;
-use crate::live::{ApiKeyId, AuthFailure, Live, Serving};
-
-/// What a request came to, for logs and counters.
-#[derive(Debug, Default)]
-pub(super) struct Totals {
-    pub(super) status: u16,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
-    pub(super) fields_opened: u64,
-}
-
-impl Totals {
-    /// Adds what counters have of it.
-    pub(super) fn count(&self, counters: &Counters) {
-        add(&counters.bytes_in, self.bytes_in);
-        add(&counters.bytes_out, self.bytes_out);
-        add(&counters.fields_opened, self.fields_opened);
-    }
-}
 
 /// What an exchange leaves behind.
 pub(super) enum Exchanged {
@@ -47,21 +27,6 @@ pub(super) enum Exchanged {
     Answered { is_kept: bool },
     /// A tunnel to the user process.
     Switched(Upstream),
-}
-
-/// Why a request has no whole response.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// One side is gone, or the response broke off: the connection is closed.
-    Broken,
-    /// Nothing of a response was sent: this is.
-    Refused(Refusal),
-}
-
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
 }
 
 /// How the body of a request is treated.
@@ -86,7 +51,7 @@ impl Conversation<'_> {
         let key = websocket::key(&self.head, &self.head_bytes).map_err(Refusal::from)?;
         let accept = key.map(Accept::of);
         let live = site.live();
-        let id = self.authenticate(&live)?;
+        let id = judge::authenticate(site, &live, &self.head, &self.head_bytes)?;
         if let (Some(entry), Some(id)) = (entry.as_deref_mut(), id) {
             entry.authenticated(id);
         }
@@ -144,40 +109,6 @@ impl Conversation<'_> {
         returned
     }
 
-    /// Whether the request is let in, and by which key.
-    fn authenticate(&self, live: &Live) -> Result<Option<ApiKeyId>, Fault> {
-        let now_ms = self.site.clock.now_ms();
-        if let Serving::NotReady { reason } = live.serving_at(now_ms) {
-            return Err(Refusal::new(503, reason).retry_after(1).kept().into());
-        }
-        if !self.site.config.api_key_auth {
-            return Ok(None);
-        }
-        let mut keys = self
-            .head
-            .fields
-            .iter()
-            .filter(|field| field.known == Known::ApiKey);
-        let presented = keys
-            .next()
-            .map_or(&b""[..], |field| field.value.of(&self.head_bytes));
-        let checked = if keys.next().is_some() {
-            // Two keys are two answers to one question.
-            Err(AuthFailure::Invalid)
-        } else {
-            live.api_keys
-                .check(presented, self.site.config.uuid, now_ms)
-        };
-        checked.map(|id| Some(id.clone())).map_err(|failure| {
-            let status = if failure == AuthFailure::Forbidden {
-                403
-            } else {
-                401
-            };
-            Refusal::new(status, failure.to_string()).kept().into()
-        })
-    }
-
     /// Decides how the body is treated, and opens it when it is held whole.
     async fn body(
         &mut self,
@@ -196,37 +127,21 @@ impl Conversation<'_> {
             let message = format!("the body is {length} bytes long, the limit is {limit}");
             return Err(Refusal::new(413, message).into());
         }
-        let Some(place) = self.place() else {
+        let Some(place) = judge::place(&self.head.fields, &self.head_bytes) else {
             return Ok(Body::Streamed(None));
         };
-        let limits = ScanLimits {
-            max_file: settings.max_file,
-            max_token: settings.max_token,
-        };
         match length.filter(|length| *length <= settings.decrypt_buffer) {
-            None => Ok(Body::Streamed(Some(Scanner::new(place, limits)))),
+            None => {
+                let scanner = Scanner::new(place, judge::scan_limits(settings));
+                Ok(Body::Streamed(Some(scanner)))
+            }
             Some(length) => {
                 let room = self.site.hold(length).ok_or_else(no_room)?;
                 self.go_ahead().await?;
-                let bytes = self.hold(length, place, limits, session, totals).await?;
+                let bytes = self.hold(length, place, session, totals).await?;
                 Ok(Body::Held { bytes, _room: room })
             }
         }
-    }
-
-    /// Where tokens stand in this body; none when it passes untouched.
-    fn place(&self) -> Option<Place> {
-        let fields = &self.head.fields;
-        let value = |known| {
-            fields
-                .first(known)
-                .map(|field| field.value.of(&self.head_bytes))
-        };
-        let coding = value(Known::ContentEncoding);
-        if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
-            return None;
-        }
-        place_for(value(Known::ContentType))
     }
 
     /// Reads a body whole and opens it: a failure has no effect on the user process.
@@ -234,7 +149,6 @@ impl Conversation<'_> {
         &mut self,
         length: u64,
         place: Place,
-        limits: ScanLimits,
         session: &mut OpenSession<'_>,
         totals: &mut Totals,
     ) -> Result<Vec<u8>, Fault> {
@@ -253,20 +167,11 @@ impl Conversation<'_> {
         }
         let body = self.inbox.rest().get(..length).unwrap_or_default();
         totals.bytes_in = u64::try_from(length).unwrap_or(u64::MAX);
-        let mut opened = Vec::with_capacity(body.len());
-        let result = if may_need_scan(place, body) {
-            let mut scanner = Scanner::new(place, limits);
-            let pushed = scanner.push(body, &mut opened, session);
-            pushed.and_then(|()| scanner.finish(&mut opened, session).map(|_| ()))
-        } else {
-            opened.extend_from_slice(body);
-            Ok(())
-        };
+        let opened = judge::open_whole(&self.site.settings, place, body, session);
         self.inbox.consume(length);
         // The body is behind us, so the connection can go on after a refusal.
         self.head.framing = RequestFraming::None;
-        result.map_err(|error| Refusal::new(422, error.to_string()).kept())?;
-        Ok(opened)
+        Ok(opened?)
     }
 
     /// Answers `Expect: 100-continue`, once the request was let in.

@@ -17,12 +17,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::time::Instant;
 
-use super::exchange::Totals;
 use super::inbox::Inbox;
-use super::log::Entry;
 use super::{BUSY, Conversation};
 use crate::engine::counters::{Gauge, add};
 use crate::engine::deadline::Deadline;
+use crate::engine::log::Entry;
+use crate::engine::outcome::Totals;
 use crate::engine::pool::Upstream;
 use crate::engine::settings::Settings;
 use crate::engine::site::Site;

@@ -7,10 +7,10 @@ use cloister_http::chunked::{write_chunk, write_end};
 use cloister_http::{ChunkDecoder, ChunkEvent, RequestFraming};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
-use super::exchange::Fault;
 use super::inbox::Inbox;
-use super::refusal::{Refusal, no_room};
 use crate::engine::deadline::Deadline;
+use crate::engine::outcome::Fault;
+use crate::engine::refusal::{Refusal, no_room};
 use crate::engine::settings::Settings;
 use crate::engine::site::{Held, Site};
 

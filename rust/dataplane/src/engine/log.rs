@@ -10,7 +10,7 @@ use std::time::Duration;
 use cloister_http::{Field, Fields, Known, RequestHead, ResponseHead};
 use cloister_wire::config::{EnclaveConfig, Logs};
 
-use super::exchange::Totals;
+use super::outcome::Totals;
 use crate::engine::peer::Peer;
 use crate::engine::site::Site;
 use crate::live::ApiKeyId;
@@ -164,7 +164,7 @@ pub(in crate::engine) fn constants(config: &EnclaveConfig) -> Vec<u8> {
 
 /// A record that is being made.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(in crate::engine) struct Entry {
     ts: u64,
     /// Members of its JSON object.
     members: Vec<u8>,
@@ -176,7 +176,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// What is known when the head is there.
-    pub(super) fn begin(
+    pub(in crate::engine) fn begin(
         site: &Site,
         head: &RequestHead,
         bytes: &[u8],
@@ -217,12 +217,12 @@ impl Entry {
     }
 
     /// Which API key let the request in.
-    pub(super) fn authenticated(&mut self, id: ApiKeyId) {
+    pub(in crate::engine) fn authenticated(&mut self, id: ApiKeyId) {
         self.api_key_id = Some(id);
     }
 
     /// The final response head of the user process, or the 101 that makes this a session.
-    pub(super) fn answered(&mut self, site: &Site, head: &ResponseHead, bytes: &[u8]) {
+    pub(in crate::engine) fn answered(&mut self, site: &Site, head: &ResponseHead, bytes: &[u8]) {
         if std::mem::replace(&mut self.is_answered, true) {
             return;
         }
@@ -236,7 +236,7 @@ impl Entry {
     }
 
     /// The data plane's own answer.
-    pub(super) fn answered_here(&mut self) {
+    pub(in crate::engine) fn answered_here(&mut self) {
         if std::mem::replace(&mut self.is_answered, true) {
             return;
         }
@@ -245,7 +245,7 @@ impl Entry {
     }
 
     /// Hands the finished record over. A status of 0 says that the client had no answer.
-    pub(super) fn end(mut self, totals: &Totals, elapsed: Duration, sink: &LogSink) {
+    pub(in crate::engine) fn end(mut self, totals: &Totals, elapsed: Duration, sink: &LogSink) {
         let out = &mut self.members;
         if !self.is_answered {
             out.extend_from_slice(br#","responseContentType":null,"responseHeaders":{}"#);

@@ -9,23 +9,23 @@ use crate::engine::peer::Peer;
 
 /// How the body goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OutgoingFraming {
+pub(in crate::engine) enum OutgoingFraming {
     Chunked,
     Length(u64),
     None,
 }
 
 /// What is added to a head.
-pub(super) struct Additions<'a> {
-    pub(super) context: &'a [u8; 32],
-    pub(super) peer: Option<&'a Peer>,
-    pub(super) framing: OutgoingFraming,
-    pub(super) forward_api_key: bool,
-    pub(super) is_websocket: bool,
+pub(in crate::engine) struct Additions<'a> {
+    pub(in crate::engine) context: &'a [u8; 32],
+    pub(in crate::engine) peer: Option<&'a Peer>,
+    pub(in crate::engine) framing: OutgoingFraming,
+    pub(in crate::engine) forward_api_key: bool,
+    pub(in crate::engine) is_websocket: bool,
 }
 
 /// What makes a head a handshake: these headers are for one connection, so they are written anew.
-pub(super) const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+pub(in crate::engine) const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
 /// Longest context id of a client that is kept (data-plane specification §4).
 const MAX_CLIENT_CONTEXT: usize = 256;
@@ -35,7 +35,7 @@ const MAX_CLIENT_CONTEXT: usize = 256;
 /// # Errors
 ///
 /// 422 for a header whose whole value is a ciphertext that cannot be opened.
-pub(super) fn write_head(
+pub(in crate::engine) fn write_head(
     head: &RequestHead,
     bytes: &[u8],
     additions: &Additions<'_>,

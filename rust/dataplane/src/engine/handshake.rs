@@ -14,10 +14,10 @@ const ACCEPT_CHARACTERS: usize = 28;
 ///
 /// SHA-1 protects nothing here: it shows that whoever answers read the request as a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Accept([u8; ACCEPT_CHARACTERS]);
+pub(in crate::engine) struct Accept([u8; ACCEPT_CHARACTERS]);
 
 impl Accept {
-    pub(super) fn of(key: &[u8]) -> Self {
+    pub(in crate::engine) fn of(key: &[u8]) -> Self {
         let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
         context.update(key);
         context.update(ACCEPT_GUID);
@@ -27,7 +27,7 @@ impl Accept {
         Self(text)
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(in crate::engine) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }

@@ -4,24 +4,24 @@ use cloister_http::{ChunkError, HandshakeError, HeadError};
 
 /// An answer to a request that is not forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: u16,
+pub(in crate::engine) struct Refusal {
+    pub(in crate::engine) status: u16,
     message: String,
     retry_after_s: Option<u32>,
     /// A header line more, behind the end of the line before it.
     line: &'static str,
     /// Whether the connection is in order, so that the next request can be read.
-    pub(super) keeps_connection: bool,
+    pub(in crate::engine) keeps_connection: bool,
 }
 
 /// Bodies that are held whole take all the memory that is set aside for them.
-pub(super) fn no_room() -> Refusal {
+pub(in crate::engine) fn no_room() -> Refusal {
     Refusal::new(503, "bodies of other requests take all the room there is").retry_after(1)
 }
 
 impl Refusal {
     /// A refusal after which the connection is closed.
-    pub(super) fn new(status: u16, message: impl Into<String>) -> Self {
+    pub(in crate::engine) fn new(status: u16, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             status,
@@ -33,7 +33,7 @@ impl Refusal {
     }
 
     /// The same, with the connection kept.
-    pub(super) fn kept(self) -> Self {
+    pub(in crate::engine) fn kept(self) -> Self {
         Self {
             keeps_connection: true,
             ..self
@@ -41,7 +41,7 @@ impl Refusal {
     }
 
     /// The same, with a `Retry-After`.
-    pub(super) fn retry_after(self, seconds: u32) -> Self {
+    pub(in crate::engine) fn retry_after(self, seconds: u32) -> Self {
         Self {
             retry_after_s: Some(seconds),
             ..self
@@ -49,7 +49,7 @@ impl Refusal {
     }
 
     /// Appends the answer, body included unless the request was HEAD.
-    pub(super) fn write(
+    pub(in crate::engine) fn write(
         &self,
         context: &[u8; 32],
         is_kept: bool,
@@ -107,7 +107,7 @@ impl From<ChunkError> for Refusal {
 }
 
 /// Reason phrases of RFC 9110 §15 for the statuses that are answered here.
-pub(super) fn reason(status: u16) -> &'static str {
+pub(in crate::engine) fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         204 => "No Content",

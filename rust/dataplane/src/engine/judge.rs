@@ -1,0 +1,91 @@
+//! What is decided of a request before anything of it goes on, whatever protocol it came in: who may,
+//! and what is opened.
+
+use cloister_ciphertext::{OpenSession, Place, ScanLimits, Scanner, may_need_scan, place_for};
+use cloister_http::{Fields, Known, RequestHead};
+
+use super::refusal::Refusal;
+use super::settings::Settings;
+use super::site::Site;
+use crate::live::{ApiKeyId, AuthFailure, Live, Serving};
+
+/// Whether the request is let in, and by which key.
+///
+/// # Errors
+///
+/// 503 while nothing is served, 401 without a valid key, 403 for a key of another enclave.
+pub(in crate::engine) fn authenticate(
+    site: &Site,
+    live: &Live,
+    head: &RequestHead,
+    bytes: &[u8],
+) -> Result<Option<ApiKeyId>, Refusal> {
+    let now_ms = site.clock.now_ms();
+    if let Serving::NotReady { reason } = live.serving_at(now_ms) {
+        return Err(Refusal::new(503, reason).retry_after(1).kept());
+    }
+    if !site.config.api_key_auth {
+        return Ok(None);
+    }
+    let mut keys = head
+        .fields
+        .iter()
+        .filter(|field| field.known == Known::ApiKey);
+    let presented = keys.next().map_or(&b""[..], |field| field.value.of(bytes));
+    let checked = if keys.next().is_some() {
+        // Two keys are two answers to one question.
+        Err(AuthFailure::Invalid)
+    } else {
+        live.api_keys.check(presented, site.config.uuid, now_ms)
+    };
+    checked.map(|id| Some(id.clone())).map_err(|failure| {
+        let status = if failure == AuthFailure::Forbidden {
+            403
+        } else {
+            401
+        };
+        Refusal::new(status, failure.to_string()).kept()
+    })
+}
+
+/// Where tokens stand in a body with this head; none when it passes untouched.
+pub(in crate::engine) fn place(fields: &Fields, bytes: &[u8]) -> Option<Place> {
+    let value = |known| fields.first(known).map(|field| field.value.of(bytes));
+    let coding = value(Known::ContentEncoding);
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        return None;
+    }
+    place_for(value(Known::ContentType))
+}
+
+/// Bounds of what a scanner holds back.
+pub(in crate::engine) fn scan_limits(settings: &Settings) -> ScanLimits {
+    ScanLimits {
+        max_file: settings.max_file,
+        max_token: settings.max_token,
+    }
+}
+
+/// Opens a body that is all here.
+///
+/// # Errors
+///
+/// 422: nothing of it went on.
+pub(in crate::engine) fn open_whole(
+    settings: &Settings,
+    place: Place,
+    body: &[u8],
+    session: &mut OpenSession<'_>,
+) -> Result<Vec<u8>, Refusal> {
+    let mut opened = Vec::with_capacity(body.len());
+    if !may_need_scan(place, body) {
+        opened.extend_from_slice(body);
+        return Ok(opened);
+    }
+    let mut scanner = Scanner::new(place, scan_limits(settings));
+    let pushed = scanner.push(body, &mut opened, session);
+    pushed
+        .and_then(|()| scanner.finish(&mut opened, session).map(|_| ()))
+        .map_err(|error| Refusal::new(422, error.to_string()).kept())?;
+    Ok(opened)
+}
