@@ -225,6 +225,7 @@ class Limits(Table):
         upstream_connect: Connecting to the user process, ms (502, 504).
         upstream_response: Until the user process's response head is there, ms (504).
         h2_streams: HTTP/2 concurrent streams of a connection.
+        h2_resets: HTTP/2 requests that a client takes back within 10 s before they are answered.
         decrypt_buffer: Body opened whole before anything is forwarded, bytes.
         max_token: One ``ev:`` token, bytes (422).
         max_file: One encrypted file, bytes.
@@ -247,6 +248,7 @@ class Limits(Table):
     upstream_connect: int = setting(integer(10, _HOUR_MS, "milliseconds"), default=5_000)
     upstream_response: int = setting(integer(10, 24 * _HOUR_MS, "milliseconds"), default=60_000)
     h2_streams: int = setting(integer(1, 100_000), default=250)
+    h2_resets: int = setting(integer(1, 1_000_000), default=200)
     decrypt_buffer: int = setting(integer(0, _GIB, "bytes"), default=_MIB)
     max_token: int = setting(integer(256, _GIB, "bytes"), default=_MIB)
     max_file: int = setting(integer(1, 16 * _GIB, "bytes"), default=25 * _MIB)

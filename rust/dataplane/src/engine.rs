@@ -8,17 +8,21 @@
 //! `cloister-ciphertext` do.
 
 mod attest;
+mod bridge;
 mod connection;
 mod counters;
 mod deadline;
 mod h1;
+mod h2;
 mod handshake;
 mod judge;
+mod lines;
 mod log;
 mod outcome;
 mod outgoing;
 mod peer;
 mod pool;
+mod process;
 mod refusal;
 mod seats;
 mod settings;

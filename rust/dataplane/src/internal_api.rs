@@ -176,10 +176,7 @@ fn check_host(request: &Request<Incoming>) -> Result<(), Refused> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok());
     let is_only = hosts.next().is_none();
-    let target = request
-        .uri()
-        .authority()
-        .map(http::uri::Authority::as_str);
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
     if is_only && host.is_some_and(is_local) && target.is_none_or(is_local) {
         return Ok(());
     }

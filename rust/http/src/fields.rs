@@ -69,7 +69,8 @@ pub enum Known {
 }
 
 impl Known {
-    fn of(name: &[u8]) -> Self {
+    /// What a header of this name means, in any letter case.
+    pub fn of(name: &[u8]) -> Self {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             2 if is(b"te") => Self::HopByHop,

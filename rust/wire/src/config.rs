@@ -202,6 +202,8 @@ pub struct Limits {
     pub upstream_response: u64,
     /// HTTP/2 concurrent streams.
     pub h2_streams: u32,
+    /// HTTP/2 requests that a client takes back within 10 s before they are answered.
+    pub h2_resets: u32,
     /// Body opened whole before anything is forwarded, bytes.
     pub decrypt_buffer: u64,
     /// One `ev:` token, bytes (422).

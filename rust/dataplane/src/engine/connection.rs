@@ -15,10 +15,10 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::counters::add;
-use super::h1;
 use super::peer::Peer;
 use super::site::Site;
 use super::worker::Place;
+use super::{h1, h2};
 use crate::certificate::Current;
 
 /// A connection that speaks TLS.
@@ -39,6 +39,10 @@ pub(super) async fn serve(
 ) {
     let limit = site.settings.handshake_timeout;
     match timeout(limit, open(&site, accepted, place, &handshakes)).await {
+        // On the heap: neither pays for the room that the other one needs.
+        Ok(Ok(client)) if client.stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            Box::pin(h2::serve(site, client)).await;
+        }
         Ok(Ok(client)) => h1::serve(&site, client).await,
         Ok(Err(error)) => {
             add(&site.counters.failed_handshakes, 1);

@@ -1,6 +1,7 @@
 //! HTTP/1 on one client connection: heads in, requests one after the other, answers out.
 
 mod attest;
+mod bridged;
 mod download;
 mod exchange;
 mod inbox;
@@ -13,6 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use cloister_http::{HeadSearch, RequestFraming, RequestHead};
+use cloister_wire::config::Protocol;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
@@ -190,7 +192,13 @@ impl Conversation<'_> {
             )
         });
         let mut totals = Totals::default();
-        let outcome = self.exchange(&context, &mut totals, entry.as_mut()).await;
+        let outcome = if site.config.service.protocol == Protocol::H2c {
+            // On the heap: a connection that needs no bridge has no room for it.
+            let bridged = Box::pin(self.bridge(&context, &mut totals, entry.as_mut())).await;
+            bridged.map(|(_passed, is_kept)| Exchanged::Answered { is_kept })
+        } else {
+            self.exchange(&context, &mut totals, entry.as_mut()).await
+        };
         let is_kept = match outcome {
             Ok(Exchanged::Answered { is_kept }) => is_kept,
             Ok(Exchanged::Switched(upstream)) => {

@@ -14,7 +14,7 @@ use crate::live::{ApiKeyId, AuthFailure, Live, Serving};
 /// # Errors
 ///
 /// 503 while nothing is served, 401 without a valid key, 403 for a key of another enclave.
-pub(in crate::engine) fn authenticate(
+pub(super) fn authenticate(
     site: &Site,
     live: &Live,
     head: &RequestHead,
@@ -48,8 +48,31 @@ pub(in crate::engine) fn authenticate(
     })
 }
 
+/// RFC 9110 §9.2.2.
+pub(super) fn is_idempotent(method: &[u8]) -> bool {
+    matches!(
+        method,
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+    )
+}
+
+/// Whether a body of this length is taken; one of unknown length is counted while it arrives.
+///
+/// # Errors
+///
+/// 413.
+pub(super) fn length(settings: &Settings, length: Option<u64>) -> Result<(), Refusal> {
+    match (length, settings.max_body) {
+        (Some(length), Some(limit)) if length > limit => {
+            let message = format!("the body is {length} bytes long, the limit is {limit}");
+            Err(Refusal::new(413, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Where tokens stand in a body with this head; none when it passes untouched.
-pub(in crate::engine) fn place(fields: &Fields, bytes: &[u8]) -> Option<Place> {
+pub(super) fn place(fields: &Fields, bytes: &[u8]) -> Option<Place> {
     let value = |known| fields.first(known).map(|field| field.value.of(bytes));
     let coding = value(Known::ContentEncoding);
     if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
@@ -59,7 +82,7 @@ pub(in crate::engine) fn place(fields: &Fields, bytes: &[u8]) -> Option<Place> {
 }
 
 /// Bounds of what a scanner holds back.
-pub(in crate::engine) fn scan_limits(settings: &Settings) -> ScanLimits {
+pub(super) fn scan_limits(settings: &Settings) -> ScanLimits {
     ScanLimits {
         max_file: settings.max_file,
         max_token: settings.max_token,
@@ -71,7 +94,7 @@ pub(in crate::engine) fn scan_limits(settings: &Settings) -> ScanLimits {
 /// # Errors
 ///
 /// 422: nothing of it went on.
-pub(in crate::engine) fn open_whole(
+pub(super) fn open_whole(
     settings: &Settings,
     place: Place,
     body: &[u8],

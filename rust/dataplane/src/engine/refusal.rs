@@ -8,7 +8,7 @@ pub(in crate::engine) struct Refusal {
     pub(in crate::engine) status: u16,
     message: String,
     retry_after_s: Option<u32>,
-    /// A header line more, behind the end of the line before it.
+    /// A header line more, with its end.
     line: &'static str,
     /// Whether the connection is in order, so that the next request can be read.
     pub(in crate::engine) keeps_connection: bool,
@@ -20,6 +20,14 @@ pub(in crate::engine) fn no_room() -> Refusal {
 }
 
 impl Refusal {
+    /// The user process cannot be connected to.
+    pub(in crate::engine) fn unreachable(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            return Self::new(504, "the user process did not accept in time").kept();
+        }
+        Self::new(502, "the user process does not accept connections").kept()
+    }
+
     /// A refusal after which the connection is closed.
     pub(in crate::engine) fn new(status: u16, message: impl Into<String>) -> Self {
         let message = message.into();
@@ -48,6 +56,19 @@ impl Refusal {
         }
     }
 
+    /// Its header lines, without framing and context id, and its body.
+    pub(in crate::engine) fn parts(&self) -> (Vec<u8>, String) {
+        let mut lines = b"content-type: application/json\r\n".to_vec();
+        if let Some(seconds) = self.retry_after_s {
+            lines.extend_from_slice(b"retry-after: ");
+            lines.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
+            lines.extend_from_slice(b"\r\n");
+        }
+        lines.extend_from_slice(self.line.as_bytes());
+        let body = serde_json::json!({ "message": self.message }).to_string();
+        (lines, body)
+    }
+
     /// Appends the answer, body included unless the request was HEAD.
     pub(in crate::engine) fn write(
         &self,
@@ -56,24 +77,21 @@ impl Refusal {
         is_head: bool,
         out: &mut Vec<u8>,
     ) {
-        let body = serde_json::json!({ "message": self.message }).to_string();
+        let (lines, body) = self.parts();
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
         out.push(b' ');
         out.extend_from_slice(reason(self.status).as_bytes());
-        out.extend_from_slice(b"\r\ncontent-type: application/json\r\ncontent-length: ");
-        out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
         out.extend_from_slice(b"\r\nx-evervault-ctx: ");
         out.extend_from_slice(context);
-        if let Some(seconds) = self.retry_after_s {
-            out.extend_from_slice(b"\r\nretry-after: ");
-            out.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
-        }
-        out.extend_from_slice(self.line.as_bytes());
+        out.extend_from_slice(b"\r\ncontent-length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&lines);
         if !is_kept {
-            out.extend_from_slice(b"\r\nconnection: close");
+            out.extend_from_slice(b"connection: close\r\n");
         }
-        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(b"\r\n");
         if !is_head {
             out.extend_from_slice(body.as_bytes());
         }
@@ -90,7 +108,7 @@ impl From<HandshakeError> for Refusal {
     fn from(error: HandshakeError) -> Self {
         let line = match error {
             // RFC 6455 §4.4: whoever speaks another version is told which one is spoken here.
-            HandshakeError::Version => "\r\nsec-websocket-version: 13",
+            HandshakeError::Version => "sec-websocket-version: 13\r\n",
             _ => "",
         };
         Self {
@@ -121,6 +139,7 @@ pub(in crate::engine) fn reason(status: u16) -> &'static str {
         417 => "Expectation Failed",
         422 => "Unprocessable Content",
         431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

@@ -13,6 +13,7 @@ use super::counters::Counters;
 use super::h1::Scratches;
 use super::log::{self, Mask};
 use super::pool::Pool;
+use super::process::Multiplexed;
 use super::seats::Seats;
 use super::settings::Settings;
 use super::tls::TlsConfigs;
@@ -36,6 +37,8 @@ pub(super) struct Site {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Pool,
+    /// Connections to a user process that speaks HTTP/2.
+    pub(super) multiplexed: Multiplexed,
     pub(super) scratches: Scratches,
     pub(super) seats: Seats,
     held: Arc<AtomicU64>,
@@ -46,6 +49,7 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn new(worker: Worker) -> Self {
         let connect = worker.settings.upstream_connect;
+        let multiplexed = Multiplexed::new(worker.upstream.clone(), connect, &worker.settings.head);
         Self {
             mask: Mask::new(&worker.config.logs),
             log_constants: log::constants(&worker.config),
@@ -57,6 +61,7 @@ impl Site {
             sink: worker.sink,
             clock: worker.clock,
             counters: worker.counters,
+            multiplexed,
             pool: Pool::new(worker.upstream, connect),
             scratches: Scratches::default(),
             seats: Seats::default(),

@@ -90,7 +90,9 @@ fn make(
         .with_no_client_auth()
         .with_cert_resolver(resolver);
     // Some clients of HTTP/1.0 offer nothing else, curl among them.
-    server.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
+    server.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"]
+        .map(<[u8]>::to_vec)
+        .into();
     server.ticketer = aws_lc_rs::Ticketer::new().map_err(io::Error::other)?;
     server.send_tls13_tickets = 1;
     server.max_early_data_size = 0;

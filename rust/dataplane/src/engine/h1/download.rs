@@ -101,7 +101,7 @@ impl Download<'_> {
             // Our own 100 was sent already.
             if head.status != 100 && takes_chunks(self.client_version) {
                 out.clear();
-                self.write_start(head, inbox.rest(), out);
+                write_start(self.context, head, inbox.rest(), out);
                 out.extend_from_slice(b"\r\n");
                 self.write(out, client).await?;
             }
@@ -174,7 +174,7 @@ impl Download<'_> {
             entry.answered(self.site, head, inbox.rest());
         }
         out.clear();
-        self.write_start(head, inbox.rest(), out);
+        write_start(self.context, head, inbox.rest(), out);
         out.extend_from_slice(UPGRADE);
         out.extend_from_slice(b"\r\n");
         inbox.consume(head.length);
@@ -212,7 +212,7 @@ impl Download<'_> {
             entry.answered(self.site, head, inbox.rest());
         }
         out.clear();
-        self.write_start(head, inbox.rest(), out);
+        write_start(self.context, head, inbox.rest(), out);
         match head.framing {
             ResponseFraming::Chunked | ResponseFraming::UntilClose if chunks => {
                 out.extend_from_slice(b"transfer-encoding: chunked\r\n");
@@ -352,26 +352,6 @@ impl Download<'_> {
         self.write(body.out, client).await
     }
 
-    /// Status line and the headers that go on, without framing and without the empty line.
-    fn write_start(&self, head: &ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(head.reason.of(bytes));
-        out.extend_from_slice(b"\r\n");
-        let options = connection_options(&head.fields, bytes);
-        for field in head
-            .fields
-            .iter()
-            .filter(|field| may_forward(field, bytes, &options))
-        {
-            if field.known != Known::Context {
-                write_field(field.name.of(bytes), field.value.of(bytes), out);
-            }
-        }
-        write_field(b"x-evervault-ctx", self.context, out);
-    }
-
     async fn fill<R: AsyncRead + Unpin>(
         &mut self,
         inbox: &mut Inbox,
@@ -407,6 +387,31 @@ impl Download<'_> {
             _ => Err(Fault::Broken),
         }
     }
+}
+
+/// Appends status line and the headers that go on, without framing and without the empty line.
+pub(super) fn write_start(
+    context: &[u8; 32],
+    head: &ResponseHead,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.reason.of(bytes));
+    out.extend_from_slice(b"\r\n");
+    let options = connection_options(&head.fields, bytes);
+    for field in head
+        .fields
+        .iter()
+        .filter(|field| may_forward(field, bytes, &options))
+    {
+        if field.known != Known::Context {
+            write_field(field.name.of(bytes), field.value.of(bytes), out);
+        }
+    }
+    write_field(b"x-evervault-ctx", context, out);
 }
 
 /// Memory of one response, kept by the worker from one to the next.

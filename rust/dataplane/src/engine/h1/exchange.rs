@@ -100,7 +100,7 @@ impl Conversation<'_> {
                 self.send_whole(context, false, None, totals, entry).await
             }
             Body::None => {
-                let is_idempotent = is_idempotent(self.head.method.of(&self.head_bytes));
+                let is_idempotent = judge::is_idempotent(self.head.method.of(&self.head_bytes));
                 self.send_whole(context, is_idempotent, accept.as_ref(), totals, entry)
                     .await
             }
@@ -121,12 +121,7 @@ impl Conversation<'_> {
             RequestFraming::Chunked => None,
             RequestFraming::Length(length) => Some(length),
         };
-        if let (Some(length), Some(limit)) = (length, settings.max_body)
-            && length > limit
-        {
-            let message = format!("the body is {length} bytes long, the limit is {limit}");
-            return Err(Refusal::new(413, message).into());
-        }
+        judge::length(settings, length)?;
         let Some(place) = judge::place(&self.head.fields, &self.head_bytes) else {
             return Ok(Body::Streamed(None));
         };
@@ -210,7 +205,7 @@ impl Conversation<'_> {
             .pool
             .take()
             .await
-            .map_err(|error| unreachable_process(&error))?;
+            .map_err(|error| Refusal::unreachable(&error))?;
         let returned = loop {
             let write = upstream.stream.write_all(&request);
             let sent = self.deadline.within(site.settings.body_idle, write).await;
@@ -235,7 +230,7 @@ impl Conversation<'_> {
                         .pool
                         .connect()
                         .await
-                        .map_err(|error| unreachable_process(&error))?;
+                        .map_err(|error| Refusal::unreachable(&error))?;
                 }
                 other => break other,
             }
@@ -258,7 +253,7 @@ impl Conversation<'_> {
             .pool
             .take()
             .await
-            .map_err(|error| unreachable_process(&error))?;
+            .map_err(|error| Refusal::unreachable(&error))?;
         self.go_ahead().await?;
         let has_begun = Cell::new(false);
         let is_over = AtomicBool::new(false);
@@ -372,21 +367,6 @@ impl Conversation<'_> {
             }
         }
     }
-}
-
-fn unreachable_process(error: &std::io::Error) -> Refusal {
-    if error.kind() == std::io::ErrorKind::TimedOut {
-        return Refusal::new(504, "the user process did not accept in time").kept();
-    }
-    Refusal::new(502, "the user process does not accept connections").kept()
-}
-
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &[u8]) -> bool {
-    matches!(
-        method,
-        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
-    )
 }
 
 /// Whether a response to this client can be chunked.

@@ -1,0 +1,370 @@
+//! One request on an HTTP/2 connection, and its response.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use bytes::Bytes;
+use cloister_http::forward::{connection_options, may_forward};
+use cloister_http::{HeadSearch, Known, RequestHead, ResponseHead};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::{Active, Link, head};
+use crate::engine::attest;
+use crate::engine::bridge::{Client, Incoming, Passed, RequestBody, ResponseSink, exchange};
+use crate::engine::counters::{Gauge, add};
+use crate::engine::lines;
+use crate::engine::log::Entry;
+use crate::engine::outcome::{Fault, Totals};
+use crate::engine::process::room;
+use crate::engine::refusal::Refusal;
+
+/// Answers one request.
+pub(super) async fn serve(
+    active: Active,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let link = &*active.0;
+    let site = &*link.site;
+    add(&site.counters.requests, 1);
+    let _gauge = Gauge::enter(&site.counters.active_requests);
+    let context = site.context_id();
+    let (parts, body) = request.into_parts();
+    let mut stream = Stream {
+        link,
+        context: &context,
+        body: Body {
+            link,
+            stream: body,
+            used: 0,
+        },
+        respond,
+        sending: None,
+    };
+    let mut bytes = Vec::with_capacity(HEAD_BYTES);
+    let is_whole = stream.body.stream.is_end_stream();
+    let mut head = RequestHead::default();
+    let parsed = head::write(&parts, is_whole, websocket_key, &mut bytes).and_then(|()| {
+        let search = &mut HeadSearch::default();
+        match head.parse(&bytes, &site.settings.head, search) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::new(400, "half a request head")),
+            Err(error) => Err(Refusal::from(error)),
+        }
+    });
+    drop(parts);
+    link.meter.payload(length(bytes.len()));
+    if let Err(refusal) = parsed {
+        // There is nothing to say of it in a log.
+        return stream.refuse(&refusal);
+    }
+    if attest::is_for(&head, &bytes) {
+        return stream.attest(&head, &bytes).await;
+    }
+    stream.exchange(&head, &bytes).await;
+}
+
+/// Room for an ordinary head, in bytes.
+const HEAD_BYTES: usize = 512;
+
+/// Random as RFC 6455 §4.1 wants it, so that the answer to it shows that the user process read it.
+fn websocket_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    // A key that is not random protects nothing less: both ends of it are here.
+    let _unfilled = SystemRandom::new().fill(&mut key);
+    key
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// A request and the way back.
+struct Stream<'s> {
+    link: &'s Link,
+    context: &'s [u8; 32],
+    body: Body<'s>,
+    respond: SendResponse<Bytes>,
+    /// The response, once it has begun.
+    sending: Option<SendStream<Bytes>>,
+}
+
+impl Stream<'_> {
+    /// Judges and forwards the request, and says in the log what it came to.
+    async fn exchange(&mut self, head: &RequestHead, bytes: &[u8]) {
+        let site = &*self.link.site;
+        let begun = Instant::now();
+        let peer = self.link.peer.as_ref();
+        let mut entry = site
+            .sink
+            .as_ref()
+            .map(|_| Entry::begin(site, head, bytes, self.context, peer));
+        let mut totals = Totals::default();
+        let incoming = Incoming {
+            site,
+            head,
+            bytes,
+            context: self.context,
+            peer,
+        };
+        let outcome = exchange(incoming, self, &mut totals, entry.as_mut()).await;
+        match outcome {
+            Ok(Passed::Whole { .. }) => {}
+            Ok(Passed::Switched(_call)) => {}
+            Err(Fault::Refused(refusal)) => {
+                if let Some(entry) = &mut entry {
+                    entry.answered_here();
+                }
+                totals.status = refusal.status;
+                self.refuse(&refusal);
+            }
+            Err(Fault::Broken) => self.break_off().await,
+        }
+        totals.count(&site.counters);
+        self.link
+            .meter
+            .payload(totals.bytes_in.saturating_add(totals.bytes_out));
+        if let (Some(sink), Some(entry)) = (&site.sink, entry) {
+            entry.end(&totals, begun.elapsed(), sink);
+        }
+    }
+
+    /// Answers the attestation endpoint.
+    async fn attest(&mut self, head: &RequestHead, bytes: &[u8]) {
+        let site = &*self.link.site;
+        let answered = attest::answer(site, &self.link.certificate, head, bytes).await;
+        match answered {
+            Ok(answer) => {
+                let is_head = head.method.of(bytes) == b"HEAD";
+                let body = answer.body.map(Bytes::from);
+                self.answer(answer.status, &answer.lines, body, is_head);
+            }
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    /// Answers a request that is not forwarded.
+    fn refuse(&mut self, refusal: &Refusal) {
+        add(&self.link.site.counters.refused, 1);
+        let (lines, body) = refusal.parts();
+        self.answer(refusal.status, &lines, Some(body.into()), false);
+    }
+
+    /// Sends a whole response of our own. What is left of the request is not wanted: `h2` says so
+    /// (RFC 9113 §8.1).
+    fn answer(&mut self, status: u16, lines: &[u8], body: Option<Bytes>, is_head: bool) {
+        let mut headers = lines::fields(lines);
+        if let Some(body) = &body {
+            headers.insert(http::header::CONTENT_LENGTH, body.len().into());
+        }
+        context(self.context, &mut headers);
+        let body = body.filter(|body| !is_head && !body.is_empty());
+        let response = head_of(status, headers);
+        // A client that is gone is told nothing.
+        if let Ok(mut sending) = self.respond.send_response(response, body.is_none())
+            && let Some(body) = body
+        {
+            self.link.meter.payload(length(body.len()));
+            let _gone = sending.send_data(body, true);
+        }
+    }
+
+    /// Ends a response that cannot be finished, and counts one that the client does not want.
+    async fn break_off(&mut self) {
+        let is_gone = poll_fn(|context| Poll::Ready(self.parts().1.poll_gone(context).is_ready()));
+        if is_gone.await {
+            self.link.meter.reset();
+            if self.link.meter.is_flood() {
+                self.link.wake();
+            }
+            return;
+        }
+        match &mut self.sending {
+            Some(sending) => sending.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+impl<'s> Client for Stream<'s> {
+    type Body<'c>
+        = &'c mut Body<'s>
+    where
+        Self: 'c;
+    type Sink<'c>
+        = Sink<'c>
+    where
+        Self: 'c;
+
+    fn parts(&mut self) -> (Self::Body<'_>, Self::Sink<'_>) {
+        let sink = Sink {
+            context: self.context,
+            respond: &mut self.respond,
+            sending: &mut self.sending,
+        };
+        (&mut self.body, sink)
+    }
+
+    async fn go_ahead(&mut self) -> Result<(), Fault> {
+        let interim = head_of(100, HeaderMap::new());
+        let sent = self.respond.send_informational(interim);
+        sent.map_err(|_gone| Fault::Broken)
+    }
+}
+
+/// A request body.
+struct Body<'s> {
+    link: &'s Link,
+    stream: RecvStream,
+    /// Bytes that were given out and are in use yet.
+    used: usize,
+}
+
+impl RequestBody for &mut Body<'_> {
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        // Who asks for the next piece has done with the last one: the client may send as much again.
+        if self.used > 0 {
+            let used = std::mem::take(&mut self.used);
+            let released = self.stream.flow_control().release_capacity(used);
+            released.map_err(|_closed| Fault::Broken)?;
+        }
+        match ready!(self.stream.poll_data(context)) {
+            None => Poll::Ready(Ok(None)),
+            Some(Ok(data)) => {
+                self.used = data.len();
+                self.link.meter.payload(length(data.len()));
+                Poll::Ready(Ok(Some(data)))
+            }
+            Some(Err(_reset)) => Poll::Ready(Err(Fault::Broken)),
+        }
+    }
+
+    fn poll_trailers(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<u8>, Fault>> {
+        let trailers = ready!(self.stream.poll_trailers(context));
+        let mut text = Vec::new();
+        if let Some(trailers) = trailers.map_err(|_reset| Fault::Broken)? {
+            lines::write_trailers(&trailers, &mut text);
+        }
+        Poll::Ready(Ok(text))
+    }
+}
+
+/// The response.
+struct Sink<'c> {
+    context: &'c [u8; 32],
+    respond: &'c mut SendResponse<Bytes>,
+    sending: &'c mut Option<SendStream<Bytes>>,
+}
+
+impl ResponseSink for Sink<'_> {
+    async fn interim(&mut self, head: &ResponseHead, bytes: &Bytes) -> Result<(), Fault> {
+        let interim = head_of(head.status, headers(head, bytes));
+        let sent = self.respond.send_informational(interim);
+        sent.map_err(|_gone| Fault::Broken)
+    }
+
+    async fn begin(
+        &mut self,
+        head: &ResponseHead,
+        bytes: &Bytes,
+        is_whole: bool,
+        _is_request_over: bool,
+    ) -> Result<(), Fault> {
+        let mut headers = headers(head, bytes);
+        context(self.context, &mut headers);
+        // RFC 8441 §5.1: what HTTP/1 answers with 101 is a 200 here, and the rest of the handshake is
+        // not repeated.
+        let status = if head.status == 101 {
+            headers.remove(http::header::SEC_WEBSOCKET_ACCEPT);
+            200
+        } else {
+            if let Some(length) = head.content_length {
+                headers.insert(http::header::CONTENT_LENGTH, length.into());
+            }
+            head.status
+        };
+        let is_whole = is_whole && head.status != 101;
+        let sent = self
+            .respond
+            .send_response(head_of(status, headers), is_whole);
+        *self.sending = Some(sent.map_err(|_gone| Fault::Broken)?);
+        Ok(())
+    }
+
+    async fn data(&mut self, mut data: Bytes, is_last: bool) -> Result<(), Fault> {
+        let sending = self.sending.as_mut().ok_or(Fault::Broken)?;
+        while !data.is_empty() {
+            let room = room(sending, data.len()).await.ok_or(Fault::Broken)?;
+            let part = data.split_to(room.min(data.len()));
+            let is_end = is_last && data.is_empty();
+            let sent = sending.send_data(part, is_end);
+            sent.map_err(|_gone| Fault::Broken)?;
+            if is_end {
+                return Ok(());
+            }
+        }
+        if is_last {
+            let sent = sending.send_data(Bytes::new(), true);
+            sent.map_err(|_gone| Fault::Broken)?;
+        }
+        Ok(())
+    }
+
+    async fn trailers(&mut self, lines: &[u8]) -> Result<(), Fault> {
+        let sending = self.sending.as_mut().ok_or(Fault::Broken)?;
+        let sent = sending.send_trailers(lines::fields(lines));
+        sent.map_err(|_gone| Fault::Broken)
+    }
+
+    async fn flush(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self.sending {
+            Some(sending) => sending.poll_reset(context).map(drop),
+            None => self.respond.poll_reset(context).map(drop),
+        }
+    }
+}
+
+/// A response head without its headers' being looked at again.
+fn head_of(status: u16, headers: HeaderMap) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Adds the context id.
+fn context(context: &[u8; 32], headers: &mut HeaderMap) {
+    if let Ok(value) = HeaderValue::from_bytes(context) {
+        headers.insert(CONTEXT, value);
+    }
+}
+
+const CONTEXT: HeaderName = HeaderName::from_static("x-evervault-ctx");
+
+/// The headers of a response that go on. Their values stay where they are.
+fn headers(head: &ResponseHead, bytes: &Bytes) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(head.fields.len().saturating_add(2));
+    let options = connection_options(&head.fields, bytes);
+    for field in head
+        .fields
+        .iter()
+        .filter(|field| field.known != Known::Context && may_forward(field, bytes, &options))
+    {
+        let value = bytes.slice_ref(field.value.of(bytes));
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(field.name.of(bytes)),
+            HeaderValue::from_maybe_shared(value),
+        ) {
+            map.append(name, value);
+        }
+    }
+    map
+}

@@ -1,0 +1,83 @@
+//! A request to the user process, in whichever HTTP it speaks.
+
+mod http1;
+mod http2;
+
+use cloister_wire::config::Protocol;
+
+use super::outgoing::OutgoingFraming;
+use super::pool::Upstream;
+use super::refusal::Refusal;
+use super::site::Site;
+pub(super) use http2::{Multiplexed, room};
+
+/// A request that is ready to be sent.
+pub(super) struct Opening<'o> {
+    pub(super) site: &'o Site,
+    /// Its head, as [`super::outgoing`] writes it.
+    pub(super) head: Vec<u8>,
+    /// Whether its method is HEAD: the response has no body.
+    pub(super) is_head: bool,
+    pub(super) framing: OutgoingFraming,
+    /// Whether the client reads trailers.
+    pub(super) takes_trailers: bool,
+}
+
+/// A connection to the user process, or a place on one, for one request.
+pub(super) enum Call {
+    Http1(http1::Call),
+    Http2(http2::Call),
+}
+
+impl Opening<'_> {
+    /// On a connection that is there already, or else on a new one.
+    pub(super) async fn pooled(&self) -> Result<Call, Refusal> {
+        let opened = match self.site.config.service.protocol {
+            Protocol::H2c => self.site.multiplexed.place().await.map(Call::Http2),
+            Protocol::Http1 | Protocol::Tcp => {
+                let upstream = self.site.pool.take().await;
+                upstream.map(|upstream| Call::Http1(http1::Call::new(upstream)))
+            }
+        };
+        opened.map_err(|error| Refusal::unreachable(&error))
+    }
+
+    /// On a new connection.
+    pub(super) async fn fresh(&self) -> Result<Call, Refusal> {
+        let opened = match self.site.config.service.protocol {
+            Protocol::H2c => self.site.multiplexed.connect().await.map(Call::Http2),
+            Protocol::Http1 | Protocol::Tcp => {
+                let upstream = self.site.pool.connect().await;
+                upstream.map(|upstream| Call::Http1(http1::Call::new(upstream)))
+            }
+        };
+        opened.map_err(|error| Refusal::unreachable(&error))
+    }
+}
+
+impl Call {
+    /// Whether it was used before, so that the user process may have closed it meanwhile.
+    pub(super) fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(call) => call.is_reused(),
+            Self::Http2(call) => call.is_reused(),
+        }
+    }
+
+    /// Lets the next request have it.
+    pub(super) fn keep(self, site: &Site) {
+        match self {
+            Self::Http1(call) => site.pool.put(call.into_upstream().stream),
+            // Others are on it already.
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// The connection itself, once its protocol was switched; HTTP/2 has none to give.
+    pub(super) fn into_tunnel(self) -> Option<Upstream> {
+        match self {
+            Self::Http1(call) => Some(call.into_upstream()),
+            Self::Http2(_) => None,
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The user process over HTTP/2 in clear, with prior knowledge (RFC 9113 §3.3): gRPC servers.
+//!
+//! A worker has few connections and many requests on each. Another one is opened when the process
+//! allows no more requests on those that there are.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cloister_http::{HeadLimits, HeadSearch, ResponseHead};
+use cloister_transport::Address;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Method, Request, Response, Uri};
+use tokio::time::timeout;
+
+use super::Opening;
+use crate::engine::bridge::{Opened, Piece, RequestSink, ResponseSource};
+use crate::engine::lines;
+use crate::engine::outcome::Fault;
+use crate::engine::refusal::Refusal;
+
+/// Bytes of one response, and of all responses of a connection, that the process may be ahead.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of one request that wait to be written.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// The connections of one worker.
+#[derive(Debug)]
+pub(in crate::engine) struct Multiplexed {
+    address: Address,
+    connect: Duration,
+    header_list: u32,
+    open: RefCell<Vec<Connection>>,
+}
+
+#[derive(Clone, Debug)]
+struct Connection {
+    sender: SendRequest<Bytes>,
+    state: Rc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_closed: Cell<bool>,
+    active: Cell<usize>,
+}
+
+impl Multiplexed {
+    pub(in crate::engine) fn new(address: Address, connect: Duration, limits: &HeadLimits) -> Self {
+        Self {
+            address,
+            connect,
+            header_list: u32::try_from(limits.head).unwrap_or(u32::MAX),
+            open: RefCell::default(),
+        }
+    }
+
+    /// A place on a connection that takes more requests, or on a new one.
+    pub(super) async fn place(&self) -> io::Result<Call> {
+        let found = {
+            let mut open = self.open.borrow_mut();
+            open.retain(|connection| !connection.state.is_closed.get());
+            let mut open = open.iter();
+            open.find(|connection| {
+                connection.state.active.get() < connection.sender.current_max_send_streams()
+            })
+            .cloned()
+        };
+        if let Some(connection) = found {
+            let place = Place::take(&connection.state);
+            if let Ok(sender) = connection.sender.ready().await {
+                return Ok(Call::new(sender, place, true));
+            }
+            place.0.is_closed.set(true);
+        }
+        self.connect().await
+    }
+
+    /// A place on a new connection.
+    pub(super) async fn connect(&self) -> io::Result<Call> {
+        let opened = async {
+            let stream = cloister_transport::connect(&self.address, self.connect).await?;
+            let handshake = h2::client::Builder::new()
+                .enable_push(false)
+                .initial_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_header_list_size(self.header_list)
+                .max_send_buffer_size(SEND_BUFFER)
+                .handshake::<_, Bytes>(stream);
+            let (sender, driver) = handshake.await.map_err(io::Error::other)?;
+            let state = Rc::<State>::default();
+            let driven = Rc::clone(&state);
+            tokio::task::spawn_local(async move {
+                if let Err(error) = driver.await {
+                    tracing::debug!(%error, "a connection to the user process ended");
+                }
+                driven.is_closed.set(true);
+            });
+            let place = Place::take(&state);
+            let ready = sender.clone().ready().await.map_err(io::Error::other)?;
+            let connection = Connection { sender, state };
+            self.open.borrow_mut().push(connection);
+            Ok(Call::new(ready, place, false))
+        };
+        match timeout(self.connect, opened).await {
+            Ok(opened) => opened,
+            Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// One of the requests that a connection has at a time.
+#[derive(Debug)]
+struct Place(Rc<State>);
+
+impl Place {
+    fn take(state: &Rc<State>) -> Self {
+        state.active.set(state.active.get().saturating_add(1));
+        Self(Rc::clone(state))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get().saturating_sub(1));
+    }
+}
+
+/// One request on a connection.
+pub(in crate::engine) struct Call {
+    sender: SendRequest<Bytes>,
+    is_reused: bool,
+    _place: Place,
+}
+
+impl Call {
+    fn new(sender: SendRequest<Bytes>, place: Place, is_reused: bool) -> Self {
+        Self {
+            sender,
+            is_reused,
+            _place: place,
+        }
+    }
+
+    pub(super) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Sends a request that is all here.
+    ///
+    /// # Errors
+    ///
+    /// The connection takes no more requests.
+    pub(in crate::engine) fn send_whole(
+        &mut self,
+        opening: &Opening<'_>,
+        body: Bytes,
+    ) -> Result<Source, h2::Error> {
+        let (response, mut stream) = self.begin(opening, body.is_empty())?;
+        if !body.is_empty() {
+            // It is in memory already, so it may wait there.
+            stream.send_data(body, true)?;
+        }
+        Ok(Source::new(opening, response))
+    }
+
+    /// Both directions, to be used at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send_whole`].
+    pub(in crate::engine) fn both(
+        &mut self,
+        opening: &Opening<'_>,
+    ) -> Result<(Sink, Source), h2::Error> {
+        let (response, stream) = self.begin(opening, false)?;
+        Ok((Sink { stream }, Source::new(opening, response)))
+    }
+
+    fn begin(
+        &mut self,
+        opening: &Opening<'_>,
+        is_whole: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        self.sender.send_request(request(opening), is_whole)
+    }
+}
+
+/// The head, out of the form that it was written in. What we wrote has no part that is not a token, a
+/// target or a value; one that were would be left out.
+fn request(opening: &Opening<'_>) -> Request<()> {
+    let (method, target, mut headers) = lines::request(&opening.head);
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method).unwrap_or_default();
+    let authority = headers.remove(http::header::HOST);
+    let uri = Uri::builder().scheme("http").path_and_query(target);
+    let uri = match &authority {
+        Some(authority) => uri.authority(authority.as_bytes()),
+        None => uri.authority("localhost"),
+    };
+    *request.uri_mut() = uri.build().unwrap_or_default();
+    headers.remove(http::header::TRANSFER_ENCODING);
+    if opening.takes_trailers {
+        headers.insert(http::header::TE, http::HeaderValue::from_static("trailers"));
+    }
+    *request.headers_mut() = headers;
+    *request.version_mut() = http::Version::HTTP_2;
+    request
+}
+
+/// A request body on its way in.
+pub(in crate::engine) struct Sink {
+    stream: SendStream<Bytes>,
+}
+
+impl RequestSink for Sink {
+    async fn data(&mut self, mut data: Bytes) -> bool {
+        while !data.is_empty() {
+            let Some(room) = room(&mut self.stream, data.len()).await else {
+                return false;
+            };
+            let part = data.split_to(room.min(data.len()));
+            if self.stream.send_data(part, false).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn end(&mut self, trailers: &[u8]) -> bool {
+        if trailers.is_empty() {
+            return self.stream.send_data(Bytes::new(), true).is_ok();
+        }
+        self.stream.send_trailers(lines::fields(trailers)).is_ok()
+    }
+
+    async fn flush(&mut self) -> bool {
+        true
+    }
+}
+
+/// Room for at most `wanted` bytes on a stream; `None` when it takes no more.
+pub(in crate::engine) async fn room(
+    stream: &mut SendStream<Bytes>,
+    wanted: usize,
+) -> Option<usize> {
+    stream.reserve_capacity(wanted);
+    loop {
+        let room = stream.capacity();
+        if room > 0 {
+            return Some(room);
+        }
+        std::future::poll_fn(|context| stream.poll_capacity(context))
+            .await?
+            .ok()?;
+    }
+}
+
+/// A response on its way out.
+pub(in crate::engine) struct Source {
+    limits: HeadLimits,
+    is_head: bool,
+    state: Stage,
+    trailers: Vec<u8>,
+}
+
+enum Stage {
+    Head(ResponseFuture),
+    Body { stream: RecvStream, used: usize },
+    Trailers(RecvStream),
+    Over,
+}
+
+impl Source {
+    fn new(opening: &Opening<'_>, response: ResponseFuture) -> Self {
+        Self {
+            limits: opening.site.settings.head,
+            is_head: opening.is_head,
+            state: Stage::Head(response),
+            trailers: Vec::new(),
+        }
+    }
+
+    /// Judges a head in the form of HTTP/1, as every other one is.
+    fn judged(
+        &self,
+        response: &Response<()>,
+        is_whole: bool,
+        head: &mut ResponseHead,
+    ) -> Result<Opened, Fault> {
+        let mut text = Vec::with_capacity(256);
+        lines::write_response(response, is_whole, &mut text);
+        let search = &mut HeadSearch::default();
+        match head.parse(&text, &self.limits, search, self.is_head) {
+            Ok(true) => Ok(Opened::Head {
+                bytes: text.into(),
+                is_whole,
+            }),
+            Ok(false) => Err(Refusal::new(502, "the user process sent half a head").into()),
+            Err(error) => {
+                let message = format!("the user process broke the protocol: {error}");
+                Err(Refusal::new(502, message).into())
+            }
+        }
+    }
+}
+
+impl ResponseSource for Source {
+    fn poll_head(
+        &mut self,
+        head: &mut ResponseHead,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Opened, Fault>> {
+        let Stage::Head(response) = &mut self.state else {
+            return Poll::Ready(Err(Fault::Broken));
+        };
+        if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(context) {
+            return Poll::Ready(self.judged(&interim, true, head));
+        }
+        let response = match ready!(Pin::new(response).poll(context)) {
+            Ok(response) => response,
+            Err(error) => return Poll::Ready(failed(&error)),
+        };
+        let (parts, stream) = response.into_parts();
+        let is_whole = stream.is_end_stream();
+        let opened = self.judged(&Response::from_parts(parts, ()), is_whole, head);
+        self.state = if is_whole {
+            Stage::Over
+        } else {
+            Stage::Body { stream, used: 0 }
+        };
+        Poll::Ready(opened)
+    }
+
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+        loop {
+            match &mut self.state {
+                Stage::Head(_) => return Poll::Ready(Err(Fault::Broken)),
+                Stage::Over => return Poll::Ready(Ok(Piece::End)),
+                Stage::Body { stream, used } => {
+                    // Only who took the last piece has room for another one.
+                    let released = stream.flow_control().release_capacity(std::mem::take(used));
+                    released.map_err(|_closed| Fault::Broken)?;
+                    match ready!(stream.poll_data(context)) {
+                        Some(Ok(data)) => {
+                            *used = data.len();
+                            return Poll::Ready(Ok(Piece::Data(data)));
+                        }
+                        Some(Err(_broken)) => return Poll::Ready(Err(Fault::Broken)),
+                        None => {
+                            let ended = std::mem::replace(&mut self.state, Stage::Over);
+                            if let Stage::Body { stream, .. } = ended {
+                                self.state = Stage::Trailers(stream);
+                            }
+                        }
+                    }
+                }
+                Stage::Trailers(stream) => {
+                    let trailers = ready!(stream.poll_trailers(context));
+                    let trailers = trailers.map_err(|_broken| Fault::Broken)?;
+                    self.trailers = trailers.as_ref().map(write_trailers).unwrap_or_default();
+                    self.state = Stage::Over;
+                }
+            }
+        }
+    }
+
+    fn trailers(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.trailers)
+    }
+
+    fn is_reusable(&self) -> bool {
+        true
+    }
+}
+
+fn write_trailers(trailers: &HeaderMap) -> Vec<u8> {
+    let mut text = Vec::new();
+    lines::write_trailers(trailers, &mut text);
+    text
+}
+
+/// What a request without a response came to.
+fn failed(error: &h2::Error) -> Result<Opened, Fault> {
+    // RFC 9113 §8.7: the request was not begun with, so it can be sent again.
+    if error.reason() == Some(Reason::REFUSED_STREAM) || error.is_go_away() && error.is_remote() {
+        return Ok(Opened::Unprocessed);
+    }
+    if error.is_io() {
+        return Ok(Opened::Stale);
+    }
+    let message = format!("the user process ended the stream: {error}");
+    Err(Refusal::new(502, message).into())
+}
