@@ -3,7 +3,6 @@
 mod attest;
 mod download;
 mod exchange;
-mod inbox;
 pub(super) mod log;
 mod outgoing;
 mod refusal;
@@ -23,6 +22,7 @@ use tokio::time::Instant;
 use super::connection::Client;
 use super::counters::{Gauge, add};
 use super::deadline::{Deadline, Elapsed};
+use super::inbox;
 use super::seats::Seat;
 use super::site::Site;
 pub(super) use download::Scratches;
@@ -294,7 +294,7 @@ impl Conversation<'_> {
     }
 }
 
-/// How long a connection is busy after a request, or after bytes of a tunnel.
+/// How long a connection is busy after a request.
 const BUSY: Duration = Duration::from_millis(500);
 
 /// How long and how much a closed connection is still read.
