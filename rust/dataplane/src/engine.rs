@@ -3,7 +3,8 @@
 //!
 //! Each connection goes to the worker with the fewest. A worker is a thread with a runtime of its own
 //! and shares nothing on the request path: what is true right now it reads through one atomic
-//! pointer. HTTP/1 is judged by `cloister-http` before anything else looks at it.
+//! pointer. What is done with a connection the configuration says: requests, or bytes inside TLS or
+//! around it. HTTP/1 is judged by `cloister-http` before anything else looks at it.
 //! Nothing here decides who may connect or what a token holds; [`crate::live`] and
 //! `cloister-ciphertext` do.
 
@@ -15,19 +16,24 @@ mod deadline;
 mod h1;
 mod h2;
 mod handshake;
+mod inbox;
 mod judge;
 mod lines;
 mod log;
 mod outcome;
 mod outgoing;
+mod passthrough;
 mod peer;
 mod pool;
 mod process;
+mod proxy;
 mod refusal;
 mod seats;
 mod settings;
 mod site;
+mod tcp;
 mod tls;
+mod tunnel;
 mod worker;
 
 use std::io;
@@ -37,6 +43,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+
+use cloister_wire::config::Handling;
 
 use crate::server::traffic::{Traffic, TrafficParts, TrafficStats};
 use counters::Counters;
@@ -56,15 +64,20 @@ struct Engine {
 ///
 /// # Errors
 ///
-/// The system has no thread, runtime or descriptor to give, or TLS cannot be configured.
+/// The configuration asks for a layer that could not be there; TLS cannot be configured; the system
+/// has no thread, runtime or descriptor to give.
 pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
     let counters = Arc::new(Counters::default());
     let workers = parts.workers.max(1);
     let settings = Arc::new(Settings::new(&parts.config, workers));
-    let tls = Arc::new(TlsConfigs::new(
-        Arc::clone(&parts.certificates),
-        &parts.config,
-    )?);
+    let handling = parts.config.handling().map_err(io::Error::other)?;
+    let tls = match handling {
+        Handling::Passthrough { .. } => None,
+        Handling::Http | Handling::Tcp => {
+            let certificates = parts.certificates.ok_or(io::ErrorKind::InvalidInput)?;
+            Some(Arc::new(TlsConfigs::new(certificates, &parts.config)?))
+        }
+    };
     let (drain, draining) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
     let held = Arc::default();
@@ -80,10 +93,11 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
         let worker = Worker {
             config: Arc::clone(&parts.config),
             settings: Arc::clone(&settings),
+            handling,
             proxy_protocol: parts.proxy_protocol,
             upstream: parts.upstream.clone(),
             live: Arc::clone(&parts.live),
-            tls: Arc::clone(&tls),
+            tls: tls.clone(),
             documents: Arc::clone(&parts.documents),
             sink: parts.config.logs.trx_logging.then(|| parts.logs.sink()),
             clock: Arc::clone(&parts.clock),

@@ -46,7 +46,8 @@ pub enum Phase {
 pub struct Board {
     pub(crate) live: Arc<ArcSwap<Live>>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) certificates: Arc<Certificates>,
+    /// None where TLS does not end here.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     pub(crate) logs: LogSinks,
     pub(crate) provision: ProvisionWatch,
     pub(crate) provision_stats: Arc<ProvisionStats>,
@@ -74,7 +75,10 @@ impl Board {
             process_healthy,
             process_restarts: self.process_restarts.load(Ordering::Relaxed),
             bundle_version: Some(live.bundle_version).filter(|version| *version > 0),
-            certificate_not_after: Some(self.certificates.current().not_after),
+            certificate_not_after: self
+                .certificates
+                .as_ref()
+                .map(|all| all.current().not_after),
             log_ring_records: logs.records,
             log_ring_dropped: logs.dropped,
         }

@@ -91,7 +91,8 @@ impl DevPlane {
         let platform = Arc::new(platform.for_enclave(&config));
 
         let certificate = options.certificate;
-        let authority = if certificate.is_none() {
+        // Without TLS here there is nothing to certify.
+        let authority = if certificate.is_none() && config.tls.termination {
             Some(Authority::new(now)?)
         } else {
             None
@@ -153,7 +154,8 @@ impl DevPlane {
         self.handle.health_address()
     }
 
-    /// Certificate of the development CA, PEM; none when a certificate was given.
+    /// Certificate of the development CA, PEM; none when a certificate was given, or TLS does not end
+    /// here.
     pub fn ca_pem(&self) -> Option<&str> {
         self.ca_pem.as_deref()
     }

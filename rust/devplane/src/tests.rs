@@ -125,7 +125,10 @@ fn it_starts_provisioned_and_with_an_ordered_certificate_well_within_a_second() 
     );
     let parts = idle.0.lock().unwrap();
     let parts = parts.as_ref().unwrap();
-    assert_eq!(parts.certificates.current().origin, Origin::Ordered);
+    assert_eq!(
+        parts.certificates.as_ref().unwrap().current().origin,
+        Origin::Ordered
+    );
     let live = parts.live.load();
     let enclave = parts.config.uuid;
     let key = plane.api_keys()[0].as_bytes();
@@ -231,6 +234,8 @@ fn the_internal_api_makes_documents_of_text_only() {
             .as_ref()
             .unwrap()
             .certificates
+            .as_ref()
+            .unwrap()
             .current()
             .spki,
     );

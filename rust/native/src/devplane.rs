@@ -126,6 +126,9 @@ impl PyDevPlane {
         dict.set_item("active_requests", stats.active_requests)?;
         dict.set_item("websockets", stats.websockets)?;
         dict.set_item("active_websockets", stats.active_websockets)?;
+        dict.set_item("sessions", stats.sessions)?;
+        dict.set_item("active_sessions", stats.active_sessions)?;
+        dict.set_item("refused_headers", stats.refused_headers)?;
         dict.set_item("refused", stats.refused)?;
         dict.set_item("fields_opened", stats.fields_opened)?;
         dict.set_item("bytes_in", stats.bytes_in)?;

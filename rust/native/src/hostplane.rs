@@ -39,7 +39,8 @@ impl PyRelay {
         options.max_connections = max_connections;
         options.connect_timeout = connect_timeout;
         options.limits = Limits {
-            idle: idle_timeout,
+            idle: Some(idle_timeout),
+            stall: idle_timeout,
             ..Limits::default()
         };
         options.workers = workers;

@@ -40,8 +40,11 @@ pub struct Scratch {
 /// How long two joined streams may go on.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// No byte in either direction for this long ends both.
-    pub idle: Duration,
+    /// No byte in either direction for this long ends both; `None`: nothing does.
+    pub idle: Option<Duration>,
+    /// The same, and no longer, when there are bytes that a side does not take, or one side has
+    /// ended.
+    pub stall: Duration,
     /// After one side refused what the other sends, and all that it said itself was delivered, the
     /// other's bytes are taken and thrown away for this long, so that its answer is not lost to a
     /// reset (RFC 9112 §9.6 describes the same for servers).
@@ -75,7 +78,7 @@ pub enum End {
     Closed,
     /// One side failed while it was read; the other should be reset.
     Failed(io::Error),
-    /// Nothing moved for [`Limits::idle`].
+    /// Nothing moved for [`Limits::idle`], or [`Limits::stall`].
     Idle,
 }
 
@@ -105,17 +108,18 @@ impl Default for Scratch {
 }
 
 impl Default for Limits {
-    /// An hour without a byte; two seconds of lingering.
+    /// An hour without a byte, whatever waits; two seconds of lingering.
     fn default() -> Self {
         Self {
-            idle: Duration::from_secs(3600),
+            idle: Some(Duration::from_secs(3600)),
+            stall: Duration::from_secs(3600),
             linger: Duration::from_secs(2),
         }
     }
 }
 
 /// Moves bytes between `first` and `second` until both have ended, one fails, or nothing moves for
-/// [`Limits::idle`].
+/// as long as `limits` allow.
 ///
 /// The end of one direction is passed on with a shutdown of the other stream's write side. When one
 /// side stops taking bytes (it closed, or its write fails), what it still has to say is delivered
@@ -175,8 +179,8 @@ async fn run<A: Side, B: Side>(
 ) -> Copied {
     let mut forward = Direction::after(opening);
     let mut backward = Direction::default();
-    let mut timer = pin!(sleep(check_every(limits.idle)));
-    let mut watch = Watch::default();
+    let mut watch = Watch::new(limits);
+    let mut timer = pin!(sleep(watch.every));
     let mut lingering = false;
     let end = poll_fn(|context| {
         if let Poll::Ready(Err(error)) =
@@ -203,10 +207,13 @@ async fn run<A: Side, B: Side>(
             if lingering {
                 return Poll::Ready(End::Closed);
             }
-            if watch.is_idle(moved) {
+            let is_waited_for = [&forward, &backward]
+                .into_iter()
+                .any(|way| way.is_done() || way.is_blocked());
+            if watch.is_over(moved, is_waited_for) {
                 return Poll::Ready(End::Idle);
             }
-            timer.as_mut().reset(deadline(check_every(limits.idle)));
+            timer.as_mut().reset(deadline(watch.every));
         }
         Poll::Pending
     })
@@ -218,27 +225,45 @@ async fn run<A: Side, B: Side>(
     }
 }
 
-/// Counts how many checks in a row saw nothing move: no clock is read for a byte.
-#[derive(Debug, Default)]
+/// Adds up the checks in a row that saw nothing move: no clock is read for a byte.
+#[derive(Debug)]
 struct Watch {
+    idle: Option<Duration>,
+    stall: Duration,
+    every: Duration,
     seen: u64,
-    quiet_checks: u32,
+    quiet: Duration,
 }
 
 impl Watch {
-    fn is_idle(&mut self, moved: u64) -> bool {
-        if moved == self.seen {
-            self.quiet_checks = self.quiet_checks.saturating_add(1);
-        } else {
-            self.quiet_checks = 0;
+    fn new(limits: Limits) -> Self {
+        let idle = limits.idle.unwrap_or(Duration::MAX);
+        let stall = limits.stall.min(idle);
+        let every = stall.checked_div(CHECKS_PER_LIMIT).unwrap_or(stall);
+        Self {
+            idle: limits.idle,
+            stall,
+            every: every.max(Duration::from_millis(1)),
+            seen: 0,
+            quiet: Duration::ZERO,
         }
-        self.seen = moved;
-        self.quiet_checks >= CHECKS_PER_LIMIT
     }
-}
 
-fn check_every(idle: Duration) -> Duration {
-    (idle.checked_div(CHECKS_PER_LIMIT).unwrap_or(idle)).max(Duration::from_millis(1))
+    /// One check: whether nothing moved for as long as is allowed.
+    fn is_over(&mut self, moved: u64, is_waited_for: bool) -> bool {
+        self.quiet = if moved == self.seen {
+            self.quiet.saturating_add(self.every)
+        } else {
+            Duration::ZERO
+        };
+        self.seen = moved;
+        let limit = if is_waited_for {
+            Some(self.stall)
+        } else {
+            self.idle
+        };
+        limit.is_some_and(|limit| self.quiet >= limit)
+    }
 }
 
 fn deadline(after: Duration) -> Instant {
@@ -246,8 +271,9 @@ fn deadline(after: Duration) -> Instant {
     now.checked_add(after).unwrap_or(now)
 }
 
-/// How often within the idle limit it is looked whether anything moved: a connection ends between
-/// one and one and a quarter times the limit after its last byte.
+/// How often within the shorter limit it is looked whether anything moved: a connection ends between
+/// one and one and a quarter times that limit after its last byte, or within a quarter of it after the
+/// longer one.
 const CHECKS_PER_LIMIT: u32 = 4;
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub const MAX_SERVICE_KEYS: usize = 3;
 #[non_exhaustive]
 #[derive(Debug, Error)]
 pub enum ConfigError {
+    /// Settings that contradict each other.
+    #[error("attested configuration: {0}")]
+    Conflict(&'static str),
     /// Not JSON, an unknown or missing key, or a value of another type.
     #[error("attested configuration: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -94,7 +97,7 @@ impl EnclaveConfig {
     /// # Errors
     ///
     /// In this order: [`ConfigError::TooLong`], [`ConfigError::Malformed`], [`ConfigError::Version`],
-    /// [`ConfigError::ServiceKeys`].
+    /// [`ConfigError::ServiceKeys`], [`ConfigError::Conflict`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
         bounded(bytes)?;
         let config: Self = serde_json::from_slice(bytes)?;
@@ -107,9 +110,58 @@ impl EnclaveConfig {
         if count == 0 || count > MAX_SERVICE_KEYS {
             return Err(ConfigError::ServiceKeys { count });
         }
+        config.handling()?;
         Ok(config)
     }
+
+    /// What is done with a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Conflict`]: a layer is asked for that could not be there.
+    pub fn handling(&self) -> Result<Handling, ConfigError> {
+        let conflict = |is_one: bool, what| {
+            if is_one {
+                Err(ConfigError::Conflict(what))
+            } else {
+                Ok(())
+            }
+        };
+        if !self.tls.termination {
+            conflict(self.api_key_auth, KEYS_NEED_TLS)?;
+            conflict(self.logs.trx_logging, LOGS_NEED_TLS)?;
+            return Ok(Handling::Passthrough {
+                replays_header: self.forward_proxy_protocol,
+            });
+        }
+        conflict(self.forward_proxy_protocol, HEADER_NEEDS_PASSTHROUGH)?;
+        if self.service.protocol == Protocol::Tcp {
+            conflict(self.api_key_auth, KEYS_NEED_HTTP)?;
+            return Ok(Handling::Tcp);
+        }
+        Ok(Handling::Http)
+    }
 }
+
+/// What is done with a connection. Several settings say it, and have to agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// TLS ends in the enclave, and requests go through every layer.
+    Http,
+    /// Bytes pass to the user process untouched; TLS is its own matter.
+    Passthrough {
+        /// Whether the PROXY header is passed on in front of them.
+        replays_header: bool,
+    },
+    /// TLS ends in the enclave, and what is inside passes to the user process.
+    Tcp,
+}
+
+const KEYS_NEED_TLS: &str = "`api_key_auth` cannot be kept without `tls.termination`";
+const LOGS_NEED_TLS: &str = "`logs.trx_logging` has nothing to write without `tls.termination`";
+const HEADER_NEEDS_PASSTHROUGH: &str =
+    "`forward_proxy_protocol` is for enclaves without `tls.termination`";
+const KEYS_NEED_HTTP: &str = "`api_key_auth` cannot be kept with `service.protocol` tcp";
 
 fn bounded(bytes: &[u8]) -> Result<(), ConfigError> {
     if bytes.len() > MAX_CONFIG_BYTES {
@@ -327,6 +379,44 @@ mod tests {
     fn another_version_is_named() {
         let error = EnclaveConfig::from_json(&with("version", 2.into())).unwrap_err();
         assert!(error.to_string().contains("version 2"), "{error}");
+    }
+
+    /// A layer that is asked for and cannot be there must not be left out quietly.
+    #[test]
+    fn settings_that_contradict_each_other_refuse_the_boot() {
+        let judged = |keys: bool, logs: bool, tls: bool, header: bool, protocol: &str| {
+            let mut whole: serde_json::Value = serde_json::from_str(WHOLE).unwrap();
+            whole["api_key_auth"] = keys.into();
+            whole["logs"]["trx_logging"] = logs.into();
+            whole["tls"]["termination"] = tls.into();
+            whole["forward_proxy_protocol"] = header.into();
+            whole["service"]["protocol"] = protocol.into();
+            let config = EnclaveConfig::from_json(&serde_json::to_vec(&whole).unwrap());
+            config.and_then(|config| config.handling())
+        };
+        for protocol in ["http1", "h2c"] {
+            for (keys, logs) in [(false, false), (false, true), (true, false), (true, true)] {
+                let handling = judged(keys, logs, true, false, protocol);
+                assert_eq!(handling.unwrap(), Handling::Http);
+            }
+        }
+        assert_eq!(
+            judged(false, true, true, false, "tcp").unwrap(),
+            Handling::Tcp
+        );
+        for replays_header in [false, true] {
+            let handling = judged(false, false, false, replays_header, "tcp").unwrap();
+            assert_eq!(handling, Handling::Passthrough { replays_header });
+        }
+        for (keys, logs, tls, header, protocol, name) in [
+            (true, true, true, false, "tcp", "service.protocol"),
+            (true, false, false, false, "http1", "api_key_auth"),
+            (false, true, false, false, "http1", "trx_logging"),
+            (false, false, true, true, "http1", "forward_proxy_protocol"),
+        ] {
+            let error = judged(keys, logs, tls, header, protocol).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 
     /// Without a service key every bundle would have to be refused, or none.

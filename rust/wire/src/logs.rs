@@ -20,10 +20,11 @@ pub struct TransactionLog {
     pub kind: String,
     /// `HTTP`, `Websocket` or `TCP`.
     pub request_type: String,
-    /// Method.
-    pub request_method: String,
+    /// Method; none for TCP.
+    pub request_method: Option<String>,
     /// Path, with the query string masked unless the configuration shows it.
-    pub uri: String,
+    /// None for TCP.
+    pub uri: Option<String>,
     /// Client address: the host's word.
     pub remote_ip: Option<String>,
     /// `User-Agent`.
@@ -32,10 +33,10 @@ pub struct TransactionLog {
     pub request_headers: BTreeMap<String, String>,
     /// Response headers, values masked.
     pub response_headers: BTreeMap<String, String>,
-    /// Status code.
-    pub response_code: u16,
-    /// `2XX`, `4XX` …
-    pub status_group: String,
+    /// Status code; none for TCP.
+    pub response_code: Option<u16>,
+    /// `2XX`, `4XX` …; none for TCP.
+    pub status_group: Option<String>,
     /// Request `Content-Type`.
     pub content_type: Option<String>,
     /// Response `Content-Type`.

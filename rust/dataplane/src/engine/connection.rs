@@ -1,14 +1,13 @@
-//! One client connection: PROXY header, TLS, then HTTP.
+//! One client connection: PROXY header, TLS, then what the configuration says is inside.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use cloister_transport::{Accepted, Detached, Stream};
-use cloister_wire::proxy_v2::{self, Header, MAX_HEADER_BYTES, Parsed};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use cloister_wire::config::Handling;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
@@ -16,9 +15,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::counters::add;
 use super::peer::Peer;
+use super::proxy::Introduction;
 use super::site::Site;
+use super::tls::TlsConfigs;
 use super::worker::Place;
-use super::{h1, h2};
+use super::{h1, h2, passthrough, tcp};
 use crate::certificate::Current;
 
 /// A connection that speaks TLS.
@@ -37,9 +38,20 @@ pub(super) async fn serve(
     place: Place,
     handshakes: Rc<Semaphore>,
 ) {
+    let tls = match (site.handling, &site.tls) {
+        (Handling::Passthrough { replays_header }, _) => {
+            // On the heap: the others have no room for it.
+            return Box::pin(passthrough::serve(&site, accepted, place, replays_header)).await;
+        }
+        (Handling::Http | Handling::Tcp, Some(tls)) => tls,
+        (Handling::Http | Handling::Tcp, None) => return,
+    };
     let limit = site.settings.handshake_timeout;
-    match timeout(limit, open(&site, accepted, place, &handshakes)).await {
-        // On the heap: neither pays for the room that the other one needs.
+    match timeout(limit, open(&site, tls, accepted, place, &handshakes)).await {
+        // On the heap: none pays for the room that another one needs.
+        Ok(Ok(client)) if site.handling == Handling::Tcp => {
+            Box::pin(tcp::serve(&site, client)).await;
+        }
         Ok(Ok(client)) if client.stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
             Box::pin(h2::serve(site, client)).await;
         }
@@ -54,13 +66,15 @@ pub(super) async fn serve(
 
 async fn open(
     site: &Site,
+    tls: &TlsConfigs,
     accepted: Accepted<Detached>,
     place: Place,
     handshakes: &Semaphore,
 ) -> io::Result<Client> {
     let mut stream = accepted.stream.attach()?;
     let (peer, prefix) = if site.proxy_protocol {
-        proxy_header(&mut stream).await?
+        let introduction = Introduction::read(&mut stream, &site.counters).await?;
+        (introduction.peer(), introduction.rest())
     } else {
         (accepted.peer, Vec::new())
     };
@@ -73,7 +87,7 @@ async fn open(
     // The whole ClientHello is there: from here on a connection costs work, and has a slot.
     drop(place);
     let _slot = handshakes.acquire().await.map_err(io::Error::other)?;
-    let config = site.tls.current()?;
+    let config = tls.current()?;
     let stream = hello
         .into_stream(std::sync::Arc::clone(&config.server))
         .await?;
@@ -82,26 +96,6 @@ async fn open(
         peer: peer.map(Peer::new),
         certificate: std::sync::Arc::clone(&config.certificate),
     })
-}
-
-/// Reads the header that every stream of the host begins with; a stream without one is closed.
-async fn proxy_header(stream: &mut Stream) -> io::Result<(Option<SocketAddr>, Vec<u8>)> {
-    let mut bytes = Vec::with_capacity(MAX_HEADER_BYTES);
-    loop {
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match proxy_v2::parse(&bytes).map_err(io::Error::other)? {
-            Parsed::Incomplete => {}
-            Parsed::Complete { header, consumed } => {
-                let peer = match header {
-                    Header::Local => None,
-                    Header::Tcp { source, .. } => Some(source),
-                };
-                return Ok((peer, bytes.split_off(consumed)));
-            }
-        }
-    }
 }
 
 /// A stream with the bytes that were read behind its PROXY header.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cloister_transport::Meter;
+
 use crate::server::traffic::TrafficStats;
 
 /// Numbers since the start. Relaxed everywhere: they are shown, nothing is decided by them but how
@@ -16,10 +18,15 @@ pub(super) struct Counters {
     pub(super) active_requests: AtomicU64,
     pub(super) websockets: AtomicU64,
     pub(super) active_websockets: AtomicU64,
+    pub(super) sessions: AtomicU64,
+    pub(super) active_sessions: AtomicU64,
+    pub(super) refused_headers: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) fields_opened: AtomicU64,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    /// Bytes of connections whose TLS does not end here.
+    pub(super) passed: Meter,
 }
 
 impl Counters {
@@ -38,10 +45,13 @@ impl Counters {
             active_requests: read(&self.active_requests),
             websockets: read(&self.websockets),
             active_websockets: read(&self.active_websockets),
+            sessions: read(&self.sessions),
+            active_sessions: read(&self.active_sessions),
+            refused_headers: read(&self.refused_headers),
             refused: read(&self.refused),
             fields_opened: read(&self.fields_opened),
-            bytes_in: read(&self.bytes_in),
-            bytes_out: read(&self.bytes_out),
+            bytes_in: read(&self.bytes_in).wrapping_add(read(&self.passed.forward)),
+            bytes_out: read(&self.bytes_out).wrapping_add(read(&self.passed.backward)),
         }
     }
 }

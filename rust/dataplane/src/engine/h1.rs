@@ -4,7 +4,6 @@ mod attest;
 mod bridged;
 mod download;
 mod exchange;
-mod inbox;
 mod tunnel;
 mod upload;
 
@@ -25,6 +24,7 @@ use super::deadline::{Deadline, Elapsed};
 use super::log;
 use super::outcome::{Fault, Totals};
 use super::refusal::Refusal;
+use super::inbox;
 use super::seats::Seat;
 use super::site::Site;
 pub(super) use download::Scratches;
@@ -301,7 +301,7 @@ impl Conversation<'_> {
     }
 }
 
-/// How long a connection is busy after a request, or after bytes of a tunnel.
+/// How long a connection is busy after a request.
 const BUSY: Duration = Duration::from_millis(500);
 
 /// How long and how much a closed connection is still read.

@@ -1,8 +1,9 @@
-//! Transaction logs (data-plane specification §4): one record a request or
-//! WebSocket session, values masked.
+//! Transaction logs (data-plane specification §4): one record a request, WebSocket session or TCP
+//! session, values masked.
 //!
 //! A record is written once, as the JSON it is sent as: it costs one allocation.
 
+mod session;
 mod text;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::engine::peer::Peer;
 use crate::engine::site::Site;
 use crate::live::ApiKeyId;
 use crate::log_ring::LogSink;
+pub(in crate::engine) use session::SessionEntry;
 
 /// Standard names whose values say nothing of a person or a secret.
 const SHOWN: [&str; 34] = [
@@ -265,13 +267,7 @@ impl Entry {
         out.push(b'"');
         number(u64::from(totals.status / 100), out);
         out.extend_from_slice(b"XX\"");
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        member("elapsed", out);
-        number(micros / 1000, out);
-        out.push(b'.');
-        for unit in [100_u64, 10, 1] {
-            number(micros.checked_div(unit).unwrap_or(0) % 10, out);
-        }
+        self::elapsed(elapsed, out);
         for (name, value) in [
             ("responseCode", u64::from(totals.status)),
             ("bytesIn", totals.bytes_in),
@@ -303,6 +299,17 @@ fn optional(value: Option<&[u8]>, out: &mut Vec<u8>) {
     match value {
         None => out.extend_from_slice(b"null"),
         Some(value) => text::write(value, out),
+    }
+}
+
+/// Appends how long it took: milliseconds with three digits behind the point.
+fn elapsed(elapsed: Duration, out: &mut Vec<u8>) {
+    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    member("elapsed", out);
+    number(micros / 1000, out);
+    out.push(b'.');
+    for unit in [100_u64, 10, 1] {
+        number(micros.checked_div(unit).unwrap_or(0) % 10, out);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cloister_http::HeadLimits;
+use cloister_transport::Limits;
 use cloister_wire::config::EnclaveConfig;
 
 /// Descriptors kept for everything that is not a client connection.
@@ -26,6 +27,8 @@ pub(super) struct Settings {
     pub(super) max_token: usize,
     pub(super) held_bytes: u64,
     pub(super) distinct_keys: u32,
+    /// Of connections that pass untouched.
+    pub(super) passing: Limits,
     pub(super) max_connections: u64,
     pub(super) max_handshakes: usize,
     pub(super) max_waiting: usize,
@@ -69,6 +72,11 @@ impl Settings {
             max_token: size(limits.max_token),
             held_bytes: limits.held_bytes,
             distinct_keys: limits.distinct_keys_per_request,
+            passing: Limits {
+                idle: limits.tunnel_idle.map(Duration::from_millis),
+                stall: Duration::from_millis(limits.body_idle),
+                ..Limits::default()
+            },
             max_connections,
             max_handshakes: share(config.acceptor.max_concurrent_handshakes),
             max_waiting: share(limits.max_waiting),

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use cloister_wire::config::EnclaveConfig;
+use cloister_transport::Scratch;
+use cloister_wire::config::{EnclaveConfig, Handling};
 
 use super::counters::Counters;
 use super::h1::Scratches;
@@ -20,15 +21,17 @@ use super::tls::TlsConfigs;
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::documents::Documents;
-use crate::live::Live;
+use crate::live::{Live, Serving};
 use crate::log_ring::LogSink;
 
 /// One worker's view of the enclave. It never leaves its thread.
 pub(super) struct Site {
     pub(super) config: Arc<EnclaveConfig>,
     pub(super) settings: Arc<Settings>,
+    pub(super) handling: Handling,
     pub(super) proxy_protocol: bool,
-    pub(super) tls: Arc<TlsConfigs>,
+    /// None where TLS does not end here.
+    pub(super) tls: Option<Arc<TlsConfigs>>,
     pub(super) documents: Arc<Documents>,
     pub(super) sink: Option<LogSink>,
     pub(super) mask: Mask,
@@ -40,6 +43,8 @@ pub(super) struct Site {
     /// Connections to a user process that speaks HTTP/2.
     pub(super) multiplexed: Multiplexed,
     pub(super) scratches: Scratches,
+    /// What connections pass through that are not read.
+    pub(super) scratch: Scratch,
     pub(super) seats: Seats,
     held: Arc<AtomicU64>,
     live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
@@ -55,6 +60,7 @@ impl Site {
             log_constants: log::constants(&worker.config),
             config: worker.config,
             settings: worker.settings,
+            handling: worker.handling,
             proxy_protocol: worker.proxy_protocol,
             tls: worker.tls,
             documents: worker.documents,
@@ -64,6 +70,7 @@ impl Site {
             multiplexed,
             pool: Pool::new(worker.upstream, connect),
             scratches: Scratches::default(),
+            scratch: Scratch::default(),
             seats: Seats::default(),
             held: worker.held,
             live: RefCell::new(Cache::new(worker.live)),
@@ -74,6 +81,12 @@ impl Site {
     /// What is true right now; no lock is taken.
     pub(super) fn live(&self) -> Arc<Live> {
         Arc::clone(self.live.borrow_mut().load())
+    }
+
+    /// Whether a raw session may begin: there is a bundle, and no drain.
+    pub(super) fn takes_sessions(&self) -> bool {
+        let serving = self.live().serving_at(self.clock.now_ms());
+        serving == Serving::Ready && !self.is_draining()
     }
 
     /// A context id: 128 random bits as 32 upper-case hexadecimal digits.

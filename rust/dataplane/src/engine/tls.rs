@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use cloister_wire::config::{EnclaveConfig, TlsVersion};
+use cloister_wire::config::{EnclaveConfig, Protocol, TlsVersion};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
@@ -25,6 +25,7 @@ pub(super) struct TlsConfigs {
     certificates: Arc<Certificates>,
     provider: Arc<CryptoProvider>,
     versions: Vec<&'static SupportedProtocolVersion>,
+    alpn: Vec<Vec<u8>>,
     current: ArcSwap<TlsConfig>,
     /// Held while a new one is made: once in the life of a certificate.
     making: Mutex<()>,
@@ -44,11 +45,13 @@ impl TlsConfigs {
             TlsVersion::V1_2 => vec![&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::V1_3 => vec![&rustls::version::TLS13],
         };
-        let first = make(&provider, &versions, certificates.current())?;
+        let alpn = alpn(config.service.protocol);
+        let first = make(&provider, &versions, &alpn, certificates.current())?;
         Ok(Self {
             certificates,
             provider,
             versions,
+            alpn,
             current: ArcSwap::from_pointee(first),
             making: Mutex::new(()),
         })
@@ -66,7 +69,12 @@ impl TlsConfigs {
         if config.certificate.generation >= certificate.generation {
             return Ok(config);
         }
-        let config = Arc::new(make(&self.provider, &self.versions, certificate)?);
+        let config = Arc::new(make(
+            &self.provider,
+            &self.versions,
+            &self.alpn,
+            certificate,
+        )?);
         self.current.store(Arc::clone(&config));
         Ok(config)
     }
@@ -78,9 +86,20 @@ impl fmt::Debug for TlsConfigs {
     }
 }
 
+/// What is agreed on in the handshake (RFC 7301). With `tcp` nothing is: what the bytes are only the
+/// user process knows, and a server that agrees on nothing refuses no offer (§3.2).
+fn alpn(protocol: Protocol) -> Vec<Vec<u8>> {
+    match protocol {
+        Protocol::Tcp => Vec::new(),
+        // Some clients of HTTP/1.0 offer nothing else, curl among them.
+        Protocol::H2c | Protocol::Http1 => [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into(),
+    }
+}
+
 fn make(
     provider: &Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
+    alpn: &[Vec<u8>],
     certificate: Arc<Current>,
 ) -> io::Result<TlsConfig> {
     let resolver = Arc::clone(&certificate);
@@ -89,10 +108,7 @@ fn make(
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    // Some clients of HTTP/1.0 offer nothing else, curl among them.
-    server.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"]
-        .map(<[u8]>::to_vec)
-        .into();
+    server.alpn_protocols = alpn.to_vec();
     server.ticketer = aws_lc_rs::Ticketer::new().map_err(io::Error::other)?;
     server.send_tls13_tickets = 1;
     server.max_early_data_size = 0;

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use cloister_transport::{Accepted, Address, Bound, Detached};
-use cloister_wire::config::EnclaveConfig;
+use cloister_wire::config::{EnclaveConfig, Handling};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -100,10 +100,11 @@ impl Acceptor {
 pub(super) struct Worker {
     pub(super) config: Arc<EnclaveConfig>,
     pub(super) settings: Arc<Settings>,
+    pub(super) handling: Handling,
     pub(super) proxy_protocol: bool,
     pub(super) upstream: Address,
     pub(super) live: Arc<ArcSwap<Live>>,
-    pub(super) tls: Arc<TlsConfigs>,
+    pub(super) tls: Option<Arc<TlsConfigs>>,
     pub(super) documents: Arc<Documents>,
     pub(super) sink: Option<LogSink>,
     pub(super) clock: Arc<dyn Clock>,

@@ -142,8 +142,18 @@ fn traffic(out: &mut String, stats: &TrafficStats) {
             stats.websockets,
         ),
         (
+            "sessions_total",
+            "Raw sessions begun: TCP inside TLS, or TLS passed through.",
+            stats.sessions,
+        ),
+        (
+            "refused_headers_total",
+            "Connections closed for want of a good PROXY header.",
+            stats.refused_headers,
+        ),
+        (
             "refused_total",
-            "Requests answered with an error of the data plane.",
+            "Requests answered with an error of the data plane, and raw sessions closed at once.",
             stats.refused,
         ),
         (
@@ -153,12 +163,12 @@ fn traffic(out: &mut String, stats: &TrafficStats) {
         ),
         (
             "bytes_in_total",
-            "Bytes from clients, after TLS.",
+            "Bytes from clients, after TLS where it ends here.",
             stats.bytes_in,
         ),
         (
             "bytes_out_total",
-            "Bytes to clients, before TLS.",
+            "Bytes to clients, before TLS where it ends here.",
             stats.bytes_out,
         ),
     ] {
@@ -181,6 +191,7 @@ fn traffic(out: &mut String, stats: &TrafficStats) {
             "WebSocket sessions open.",
             stats.active_websockets,
         ),
+        ("sessions_open", "Raw sessions open.", stats.active_sessions),
     ] {
         let name = format!("cloister_{name}");
         one(out, (&name, "gauge"), help, value);

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloister_transport::{Address, Stream, connect};
-use cloister_wire::config::Healthcheck;
+use cloister_wire::config::EnclaveConfig;
+use cloister_wire::proxy_v2::{self, Header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,6 +28,8 @@ pub enum Probe {
         /// Path, as it is sent.
         path: String,
     },
+    /// Whether something accepts there that wants a PROXY header: it is told that this is a probe.
+    Greets(Address),
 }
 
 /// Turns single probes into a verdict that does not flutter.
@@ -37,9 +41,13 @@ pub struct Verdict {
 
 impl Probe {
     /// What the configuration asks of a process that listens at `service`.
-    pub fn of(healthcheck: Option<&Healthcheck>, service: &Address) -> Self {
-        let Some(check) = healthcheck else {
-            return Self::Accepts(service.clone());
+    pub fn of(config: &EnclaveConfig, service: &Address) -> Self {
+        let Some(check) = &config.healthcheck else {
+            return if config.forward_proxy_protocol {
+                Self::Greets(service.clone())
+            } else {
+                Self::Accepts(service.clone())
+            };
         };
         let address = check.port.map(|port| Address::Tcp {
             host: "127.0.0.1".to_owned(),
@@ -56,6 +64,10 @@ impl Probe {
         timeout(DEADLINE, async {
             match self {
                 Self::Accepts(address) => connect(address, DEADLINE).await.is_ok(),
+                Self::Greets(address) => match connect(address, DEADLINE).await {
+                    Ok(stream) => greet(stream).await.is_ok(),
+                    Err(_) => false,
+                },
                 Self::Get { address, path } => match connect(address, DEADLINE).await {
                     Ok(stream) => get(stream, path).await.unwrap_or(false),
                     Err(_) => false,
@@ -123,6 +135,13 @@ pub async fn watch_process(probe: &Probe, verdict: &watch::Sender<Option<bool>>,
     }
 }
 
+/// Says what a load balancer's check says (proxy-protocol.txt §2.2, LOCAL), and ends.
+async fn greet(mut stream: Stream) -> std::io::Result<()> {
+    let mut header = Vec::new();
+    proxy_v2::encode(&Header::Local, &mut header);
+    stream.write_all(&header).await
+}
+
 async fn get(stream: Stream, path: &str) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
@@ -157,6 +176,9 @@ pub const DOWN: u32 = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cloister_wire::config::Healthcheck;
+
+    const CONFIG: &str = include_str!("../../../../tests/vectors/config/enclave.json");
 
     /// One lost probe must not take an enclave out of service, and one good one must bring it back.
     #[test]
@@ -183,16 +205,21 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port: 8008,
         };
-        let check = |port| Healthcheck {
-            path: "/up".to_owned(),
-            port,
+        let mut config = EnclaveConfig::from_json(CONFIG.as_bytes()).unwrap();
+        let mut probe = |check| {
+            config.healthcheck = check;
+            Probe::of(&config, &service)
         };
-        assert_eq!(Probe::of(None, &service), Probe::Accepts(service.clone()));
-        let Probe::Get { address, .. } = Probe::of(Some(&check(None)), &service) else {
+        let check = |port| {
+            let path = "/up".to_owned();
+            Some(Healthcheck { path, port })
+        };
+        assert_eq!(probe(None), Probe::Accepts(service.clone()));
+        let Probe::Get { address, .. } = probe(check(None)) else {
             panic!("a path is asked with GET");
         };
         assert_eq!(address, service);
-        let Probe::Get { address, .. } = Probe::of(Some(&check(Some(9000))), &service) else {
+        let Probe::Get { address, .. } = probe(check(Some(9000))) else {
             panic!("a path is asked with GET");
         };
         assert_eq!(address.to_string(), "tcp:127.0.0.1:9000");

@@ -80,7 +80,7 @@ pub(super) async fn run(
         is_ordered
     });
     if !is_health_told {
-        let probe = Probe::of(options.config.healthcheck.as_ref(), &options.upstream);
+        let probe = Probe::of(&options.config, &options.upstream);
         let watched = Arc::clone(&board);
         tasks.spawn(async move {
             watch_process(&probe, &watched.process_healthy, &watched.process_started).await;
@@ -115,7 +115,7 @@ pub(super) async fn run(
             upstream: options.upstream.clone(),
             workers: options.workers,
             live: Arc::clone(&parts.live),
-            certificates: Arc::clone(&parts.certificates),
+            certificates: parts.certificates.clone(),
             documents: Arc::clone(&parts.documents),
             logs: parts.logs.clone(),
             clock: Arc::clone(&options.clock),

@@ -29,7 +29,7 @@ use crate::provision::{ProvisionOptions, ProvisionStats, ProvisionWatch, Provisi
 /// Everything that is shared, and every task that has not begun.
 pub(super) struct Parts {
     pub(super) live: Arc<ArcSwap<Live>>,
-    pub(super) certificates: Arc<Certificates>,
+    pub(super) certificates: Option<Arc<Certificates>>,
     pub(super) documents: Arc<Documents>,
     pub(super) logs: LogSinks,
     pub(super) board: Arc<Board>,
@@ -69,7 +69,7 @@ impl Parts {
         let board = Arc::new(Board {
             live: Arc::clone(&live),
             clock: Arc::clone(&clock),
-            certificates: Arc::clone(&certificates),
+            certificates: certificates.clone(),
             logs: logs.clone(),
             provision: provision.clone(),
             provision_stats: stats,
@@ -89,10 +89,10 @@ impl Parts {
             board: Arc::clone(&board),
             started: Instant::now(),
         });
-        let orders = key.map(|key| {
+        let orders = certificates.clone().zip(key).map(|(certificates, key)| {
             Orders::new(
                 Arc::clone(&options.agent),
-                Arc::clone(&certificates),
+                certificates,
                 Arc::clone(&clock),
                 config.tls.domains.clone(),
                 names(&config.tls.domains, config.tls.acme),
@@ -114,19 +114,23 @@ impl Parts {
     }
 }
 
-/// The first certificate, and the key to order one for, unless one was given.
+/// The first certificate, and the key to order one for, unless one was given. Neither where TLS does
+/// not end here.
 fn certificates(
     options: &DataPlaneOptions,
-) -> Result<(Arc<Certificates>, Option<TlsKey>), ServerError> {
+) -> Result<(Option<Arc<Certificates>>, Option<TlsKey>), ServerError> {
+    if !options.config.tls.termination {
+        return Ok((None, None));
+    }
     if let Some(given) = &options.certificate {
         let certificates = Certificates::given(&given.chain, &given.key)?;
-        return Ok((Arc::new(certificates), None));
+        return Ok((Some(Arc::new(certificates)), None));
     }
     let tls = &options.config.tls;
     let key = TlsKey::generate()?;
     let names = names(&tls.domains, tls.acme);
     let certificates = Certificates::self_signed(&key, &names, options.clock.now_ms())?;
-    Ok((Arc::new(certificates), Some(key)))
+    Ok((Some(Arc::new(certificates)), Some(key)))
 }
 
 fn service_keys(config: &EnclaveConfig) -> Result<Vec<[u8; 32]>, ServerError> {

@@ -30,8 +30,8 @@ pub struct TrafficParts {
     pub workers: usize,
     /// What requests are judged by.
     pub live: Arc<ArcSwap<Live>>,
-    /// The certificate in use.
-    pub certificates: Arc<Certificates>,
+    /// The certificate in use; none where TLS does not end here.
+    pub certificates: Option<Arc<Certificates>>,
     /// Attestation documents.
     pub documents: Arc<Documents>,
     /// Makes one log sink for each worker.
@@ -76,13 +76,19 @@ pub struct TrafficStats {
     pub websockets: u64,
     /// WebSocket sessions open.
     pub active_websockets: u64,
-    /// Requests the data plane itself answered with an error.
+    /// Raw sessions begun: TCP inside TLS, or connections whose TLS is the user process's.
+    pub sessions: u64,
+    /// Raw sessions open.
+    pub active_sessions: u64,
+    /// Connections closed for want of a good PROXY header.
+    pub refused_headers: u64,
+    /// Requests the data plane itself answered with an error, and raw sessions it closed at once.
     pub refused: u64,
     /// Fields that were opened.
     pub fields_opened: u64,
-    /// Bytes from clients, after TLS.
+    /// Bytes from clients, after TLS where it ends here.
     pub bytes_in: u64,
-    /// Bytes to clients, before TLS.
+    /// Bytes to clients, before TLS where it ends here.
     pub bytes_out: u64,
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::plane::Site;
+use cloister_devplane::DevPlane;
+
+use crate::plane::{Site, address};
 
 pub(crate) struct Client {
     stream: StreamOwned<ClientConnection, TcpStream>,
@@ -69,18 +71,24 @@ pub(crate) fn header(head: &str, name: &str) -> Option<String> {
 impl Client {
     /// Connects; `before` goes before the handshake, as a relay's header does.
     pub(crate) fn connect(site: &Site, before: &[u8]) -> Self {
-        let mut tcp = TcpStream::connect(site.address()).unwrap();
+        Self::to(&site.plane, before, &[])
+    }
+
+    /// As [`Self::connect`], offering protocols (RFC 7301).
+    pub(crate) fn to(plane: &DevPlane, before: &[u8], alpn: &[&[u8]]) -> Self {
+        let mut tcp = TcpStream::connect(address(plane)).unwrap();
         tcp.set_nodelay(true).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         tcp.write_all(before).unwrap();
         let mut roots = RootCertStore::empty();
-        let pem = site.plane.ca_pem().unwrap();
+        let pem = plane.ca_pem().unwrap();
         roots
             .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
             .unwrap();
-        let config = ClientConfig::builder()
+        let mut config = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let mut stream = StreamOwned::new(connection, tcp);
@@ -91,6 +99,11 @@ impl Client {
             stream,
             ahead: Vec::new(),
         }
+    }
+
+    /// What the handshake agreed on.
+    pub(crate) fn agreed(&self) -> Option<&[u8]> {
+        self.stream.conn.alpn_protocol()
     }
 
     /// DER certificate that the server showed.

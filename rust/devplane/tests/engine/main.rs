@@ -26,5 +26,7 @@ mod limits;
 mod plane;
 mod pool;
 mod process;
+mod raw;
+mod raw_passthrough;
 mod smuggling;
 mod websocket;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use cloister_devplane::{DevOptions, DevPlane};
+use cloister_devplane::{DevError, DevOptions, DevPlane};
 use cloister_transport::Address;
 use serde_json::{Value, json};
 
@@ -45,28 +45,14 @@ impl Site {
     }
 
     pub(crate) fn changed(process: Process, changes: Changes) -> Self {
-        let mut config: Value = serde_json::from_str(CONFIG).unwrap();
-        merge(&mut config, changes.config);
-        let upstream = tcp(process.address);
-        let mut options = DevOptions::new(config.to_string().into_bytes(), local(), upstream);
-        options.proxy_protocol = changes.proxy_protocol;
-        if let Some(life) = changes.bundle_life {
-            options.bundle_life = life;
-        }
-        if let Some(path) = changes.logs {
-            options.logs = cloister_devplane::LogOutput::File(path);
-        }
         Self {
-            plane: DevPlane::start(options).unwrap(),
+            plane: start(process.address, changes).unwrap(),
             process,
         }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        let Address::Tcp { host, port } = self.plane.address() else {
-            panic!("not TCP")
-        };
-        SocketAddr::new(host.parse().unwrap(), *port)
+        address(&self.plane)
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -77,6 +63,34 @@ impl Site {
     pub(crate) fn key(&self) -> &str {
         &self.plane.api_keys()[0]
     }
+}
+
+/// A data plane before a process that listens at `process`.
+pub(crate) fn start(process: SocketAddr, changes: Changes) -> Result<DevPlane, DevError> {
+    let mut config: Value = serde_json::from_str(CONFIG).unwrap();
+    merge(&mut config, changes.config);
+    if config["service"]["protocol"] == "tcp" || config["tls"]["termination"] == false {
+        // A GET is nothing that such a process would answer.
+        config["healthcheck"] = Value::Null;
+    }
+    let config = config.to_string().into_bytes();
+    let mut options = DevOptions::new(config, local(), tcp(process));
+    options.proxy_protocol = changes.proxy_protocol;
+    if let Some(life) = changes.bundle_life {
+        options.bundle_life = life;
+    }
+    if let Some(path) = changes.logs {
+        options.logs = cloister_devplane::LogOutput::File(path);
+    }
+    DevPlane::start(options)
+}
+
+/// Where clients connect.
+pub(crate) fn address(plane: &DevPlane) -> SocketAddr {
+    let Address::Tcp { host, port } = plane.address() else {
+        panic!("not TCP")
+    };
+    SocketAddr::new(host.parse().unwrap(), *port)
 }
 
 /// Waits until `is_so`; a state that never comes is a failure.

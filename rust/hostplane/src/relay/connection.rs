@@ -46,7 +46,7 @@ pub(super) async fn serve(job: Job, scratch: Scratch) {
                 source,
                 destination,
             },
-            _ => Header::Local,
+            _ => Header::Unspecified,
         };
         proxy_v2::encode(&header, &mut opening);
         let first = first_bytes(

@@ -49,6 +49,11 @@ impl Direction {
         self.state == State::Done
     }
 
+    /// Whether there are bytes that the writer did not take.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.kept.is_empty() || self.lease.as_ref().is_some_and(|lease| !lease.is_empty())
+    }
+
     pub(super) fn is_discarding(&self) -> bool {
         self.state == State::Discarding
     }

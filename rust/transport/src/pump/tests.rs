@@ -78,7 +78,7 @@ async fn what_a_slow_reader_leaves_is_kept_and_arrives_in_order() {
 #[tokio::test(start_paused = true)]
 async fn silence_ends_after_the_idle_limit_and_not_before() {
     let limits = Limits {
-        idle: Duration::from_secs(8),
+        idle: Some(Duration::from_secs(8)),
         ..Limits::default()
     };
     let started = Instant::now();
@@ -94,6 +94,37 @@ async fn silence_ends_after_the_idle_limit_and_not_before() {
     assert!(matches!(copied.end, End::Idle));
     let silent = started.elapsed().saturating_sub(Duration::from_secs(7));
     assert!(silent >= Duration::from_secs(8) && silent <= Duration::from_secs(11));
+}
+
+/// Without an idle limit a quiet connection stays, and one whose server takes nothing ends all the
+/// same, and so does one that has ended on one side.
+#[tokio::test(start_paused = true)]
+async fn what_a_side_does_not_take_is_kept_no_longer_than_the_stall_limit() {
+    let limits = Limits {
+        idle: None,
+        stall: Duration::from_secs(8),
+        ..Limits::default()
+    };
+    for ends in [false, true] {
+        let started = Instant::now();
+        let copied = pumped(64, limits, |mut client, mut server| async move {
+            sleep(Duration::from_secs(100)).await;
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(server.read_u8().await.unwrap(), b'x');
+            if ends {
+                client.shutdown().await.unwrap();
+            } else {
+                // More than the server's side has room for, and it reads none of it.
+                client.write_all(&[b'x'; 100]).await.unwrap();
+            }
+            sleep(Duration::from_secs(100)).await;
+            assert!(client.write_all(&[b'x'; 200]).await.is_err());
+        })
+        .await;
+        assert!(matches!(copied.end, End::Idle), "{:?}", copied.end);
+        let silent = started.elapsed().saturating_sub(Duration::from_secs(100));
+        assert!(silent >= Duration::from_secs(8), "{silent:?}");
+    }
 }
 
 /// A server that answers early and closes: its answer arrives although the client still sends.
