@@ -21,6 +21,7 @@ use cloister_ciphertext::{Keyring, OpenPolicy, OpenSession, Scanner};
 use cloister_http::{RequestFraming, RequestHead, ResponseHead, websocket};
 
 use super::deadline::Deadline;
+use super::duplex::Duplex;
 use super::handshake::Accept;
 use super::judge;
 use super::log::Entry;
@@ -104,7 +105,7 @@ pub(super) trait Client {
 /// How an exchange ended.
 pub(super) enum Passed {
     /// With a tunnel to the user process.
-    Switched(Call),
+    Switched(Box<dyn Duplex>),
     /// With a whole response. `is_request_over`: all of the request was read.
     Whole { is_request_over: bool },
 }
@@ -164,6 +165,7 @@ pub(super) async fn exchange<C: Client>(
     let opening = Opening {
         site,
         head: out,
+        accept: accept.as_ref(),
         is_head: head.method.of(bytes) == b"HEAD",
         framing,
         takes_trailers: takes_trailers(head, bytes),
@@ -272,10 +274,15 @@ async fn whole<C: Client>(
                 Ok(source) => down.run(source, &mut sink, totals, entry).await,
                 Err(refusal) => Err(refusal.into()),
             },
-            Call::Http2(call) => match call.send_whole(opening, body.clone()) {
-                Ok(source) => down.run(source, &mut sink, totals, entry).await,
-                Err(_closed) => Ok(Returned::Unprocessed),
-            },
+            Call::Http2(call) => {
+                if down.accept.is_some() {
+                    call.allows_tunnels(opening.site).await?;
+                }
+                match call.send_whole(opening, body.clone()) {
+                    Ok(source) => down.run(source, &mut sink, totals, entry).await,
+                    Err(_closed) => Ok(Returned::Unprocessed),
+                }
+            }
         };
         drop(sink);
         let is_stale = match &returned {
@@ -365,7 +372,10 @@ fn finish(
         Returned::Stale | Returned::Unprocessed => {
             Err(Refusal::new(502, "the user process closed the connection").into())
         }
-        Returned::Switched => Ok(Passed::Switched(call)),
+        Returned::Switched => match call.into_tunnel() {
+            Some(process) => Ok(Passed::Switched(process)),
+            None => Err(Fault::Broken),
+        },
         Returned::Whole { keeps_process } => {
             if keeps_process && is_request_over {
                 call.keep(site);

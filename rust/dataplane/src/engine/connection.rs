@@ -78,11 +78,7 @@ async fn open(
     } else {
         (accepted.peer, Vec::new())
     };
-    let opened = Opened {
-        prefix,
-        used: 0,
-        stream,
-    };
+    let opened = Opened::new(prefix, stream);
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), opened).await?;
     // The whole ClientHello is there: from here on a connection costs work, and has a slot.
     drop(place);
@@ -98,12 +94,22 @@ async fn open(
     })
 }
 
-/// A stream with the bytes that were read behind its PROXY header.
+/// A stream with the bytes of it that were read before.
 #[derive(Debug)]
 pub(super) struct Opened {
     prefix: Vec<u8>,
     used: usize,
     stream: Stream,
+}
+
+impl Opened {
+    pub(super) fn new(prefix: Vec<u8>, stream: Stream) -> Self {
+        Self {
+            prefix,
+            used: 0,
+            stream,
+        }
+    }
 }
 
 impl AsyncRead for Opened {

@@ -4,7 +4,6 @@ mod attest;
 mod bridged;
 mod download;
 mod exchange;
-mod tunnel;
 mod upload;
 
 use std::future::poll_fn;
@@ -18,19 +17,21 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use super::attest::is_for as is_attestation;
+use super::bridge::Passed;
 use super::connection::Client;
 use super::counters::{Gauge, add};
 use super::deadline::{Deadline, Elapsed};
+use super::inbox;
 use super::log;
 use super::outcome::{Fault, Totals};
 use super::refusal::Refusal;
-use super::inbox;
 use super::seats::Seat;
+use super::session::Session;
 use super::site::Site;
+use super::tunnel::End;
 pub(super) use download::Scratches;
 use exchange::Exchanged;
 use inbox::Inbox;
-use tunnel::Session;
 
 /// A connection and the request on it.
 struct Conversation<'s> {
@@ -195,16 +196,25 @@ impl Conversation<'_> {
         let outcome = if site.config.service.protocol == Protocol::H2c {
             // On the heap: a connection that needs no bridge has no room for it.
             let bridged = Box::pin(self.bridge(&context, &mut totals, entry.as_mut())).await;
-            bridged.map(|(_passed, is_kept)| Exchanged::Answered { is_kept })
+            bridged.map(|(passed, is_kept)| match passed {
+                Passed::Switched(process) => Exchanged::Switched(process),
+                Passed::Whole { .. } => Exchanged::Answered { is_kept },
+            })
         } else {
             self.exchange(&context, &mut totals, entry.as_mut()).await
         };
         let is_kept = match outcome {
             Ok(Exchanged::Answered { is_kept }) => is_kept,
-            Ok(Exchanged::Switched(upstream)) => {
+            Ok(Exchanged::Switched(mut process)) => {
+                // There is no other head on this connection.
+                (self.head_bytes, self.out) = (Vec::new(), Vec::new());
                 let session = Session::new(site, entry, totals, begun);
+                let inbox = std::mem::take(&mut self.inbox);
                 // On the heap: a connection that is never switched has no room for it.
-                Box::pin(self.tunnel(upstream, session)).await;
+                let run = Box::pin(session.run(inbox, &mut self.client.stream, &mut process));
+                let ended = run.await;
+                self.has_ended = ended.client_ended;
+                self.is_broken = ended.how == End::Cut;
                 return false;
             }
             Err(Fault::Refused(refusal)) => {

@@ -6,6 +6,9 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cloister_http::websocket::ACCEPT_GUID;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::response::Parts;
+use http::{HeaderValue, StatusCode};
 
 /// Length of `Sec-WebSocket-Accept`: 20 bytes in base64.
 const ACCEPT_CHARACTERS: usize = 28;
@@ -25,6 +28,17 @@ impl Accept {
         // 20 bytes fill 28 characters; a text that were not filled would match no header.
         let _filled = STANDARD.encode_slice(context.finish(), &mut text);
         Self(text)
+    }
+
+    /// Makes a response of HTTP/2 that opens a tunnel the one that HTTP/1 would have.
+    pub(in crate::engine) fn switch(&self, parts: &mut Parts) {
+        parts.status = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = &mut parts.headers;
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        if let Ok(accept) = HeaderValue::from_bytes(&self.0) {
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
     }
 
     pub(in crate::engine) fn as_bytes(&self) -> &[u8] {

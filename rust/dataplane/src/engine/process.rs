@@ -5,8 +5,9 @@ mod http2;
 
 use cloister_wire::config::Protocol;
 
+use super::duplex::Duplex;
+use super::handshake::Accept;
 use super::outgoing::OutgoingFraming;
-use super::pool::Upstream;
 use super::refusal::Refusal;
 use super::site::Site;
 pub(super) use http2::{Multiplexed, room};
@@ -16,6 +17,8 @@ pub(super) struct Opening<'o> {
     pub(super) site: &'o Site,
     /// Its head, as [`super::outgoing`] writes it.
     pub(super) head: Vec<u8>,
+    /// What a handshake of WebSocket must be answered with; none when it is none.
+    pub(super) accept: Option<&'o Accept>,
     /// Whether its method is HEAD: the response has no body.
     pub(super) is_head: bool,
     pub(super) framing: OutgoingFraming,
@@ -73,11 +76,11 @@ impl Call {
         }
     }
 
-    /// The connection itself, once its protocol was switched; HTTP/2 has none to give.
-    pub(super) fn into_tunnel(self) -> Option<Upstream> {
+    /// What a tunnel runs over, once the protocol was switched.
+    pub(super) fn into_tunnel(self) -> Option<Box<dyn Duplex>> {
         match self {
-            Self::Http1(call) => Some(call.into_upstream()),
-            Self::Http2(_) => None,
+            Self::Http1(call) => Some(Box::new(call.into_tunnel())),
+            Self::Http2(call) => call.into_tunnel(),
         }
     }
 }

@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Client;
 use super::counters::{Gauge, add};
-use super::log::SessionEntry;
 use super::inbox::Inbox;
+use super::log::SessionEntry;
 use super::site::Site;
 use super::tunnel::{End, Tunnel};
 

@@ -92,7 +92,9 @@ fn alpn(protocol: Protocol) -> Vec<Vec<u8>> {
     match protocol {
         Protocol::Tcp => Vec::new(),
         // Some clients of HTTP/1.0 offer nothing else, curl among them.
-        Protocol::H2c | Protocol::Http1 => [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into(),
+        Protocol::H2c | Protocol::Http1 => [&b"h2"[..], b"http/1.1", b"http/1.0"]
+            .map(<[u8]>::to_vec)
+            .into(),
     }
 }
 

@@ -12,6 +12,7 @@ use super::Conversation;
 use super::download::{Download, Returned};
 use super::upload::{Source, Upload};
 use crate::engine::deadline::Deadline;
+use crate::engine::duplex::Duplex;
 use crate::engine::handshake::Accept;
 use crate::engine::judge;
 use crate::engine::log::Entry;
@@ -26,7 +27,7 @@ pub(super) enum Exchanged {
     /// A connection, which can go on or not.
     Answered { is_kept: bool },
     /// A tunnel to the user process.
-    Switched(Upstream),
+    Switched(Box<dyn Duplex>),
 }
 
 /// How the body of a request is treated.
@@ -354,7 +355,7 @@ impl Conversation<'_> {
             Returned::Stale => {
                 Err(Refusal::new(502, "the user process closed the connection").into())
             }
-            Returned::Switched => Ok(Exchanged::Switched(upstream)),
+            Returned::Switched => Ok(Exchanged::Switched(Box::new(upstream.stream))),
             Returned::Whole {
                 keeps_client,
                 keeps_process,

@@ -16,11 +16,14 @@ use super::{Active, Link, head};
 use crate::engine::attest;
 use crate::engine::bridge::{Client, Incoming, Passed, RequestBody, ResponseSink, exchange};
 use crate::engine::counters::{Gauge, add};
+use crate::engine::duplex::StreamDuplex;
+use crate::engine::inbox::Inbox;
 use crate::engine::lines;
 use crate::engine::log::Entry;
 use crate::engine::outcome::{Fault, Totals};
 use crate::engine::process::room;
 use crate::engine::refusal::Refusal;
+use crate::engine::session::Session;
 
 /// Answers one request.
 pub(super) async fn serve(
@@ -95,7 +98,7 @@ struct Stream<'s> {
 
 impl Stream<'_> {
     /// Judges and forwards the request, and says in the log what it came to.
-    async fn exchange(&mut self, head: &RequestHead, bytes: &[u8]) {
+    async fn exchange(mut self, head: &RequestHead, bytes: &[u8]) {
         let site = &*self.link.site;
         let begun = Instant::now();
         let peer = self.link.peer.as_ref();
@@ -111,10 +114,17 @@ impl Stream<'_> {
             context: self.context,
             peer,
         };
-        let outcome = exchange(incoming, self, &mut totals, entry.as_mut()).await;
+        let outcome = exchange(incoming, &mut self, &mut totals, entry.as_mut()).await;
         match outcome {
             Ok(Passed::Whole { .. }) => {}
-            Ok(Passed::Switched(_call)) => {}
+            Ok(Passed::Switched(mut process)) => {
+                let session = Session::new(site, entry, totals, begun);
+                let Some(sending) = self.sending else { return };
+                let mut client = StreamDuplex::new(self.body.stream, sending, ());
+                // On the heap: a request that is no handshake has no room for it.
+                Box::pin(session.run(Inbox::default(), &mut client, &mut process)).await;
+                return;
+            }
             Err(Fault::Refused(refusal)) => {
                 if let Some(entry) = &mut entry {
                     entry.answered_here();

@@ -13,7 +13,8 @@ use cloister_transport::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 
 use super::Opening;
-use crate::engine::bridge::{Opened, Piece, RequestSink, ResponseSource};
+use crate::engine::bridge::{Opened as Begun, Piece, RequestSink, ResponseSource};
+use crate::engine::connection::Opened;
 use crate::engine::deadline::Deadline;
 use crate::engine::outcome::Fault;
 use crate::engine::outgoing::OutgoingFraming;
@@ -49,6 +50,11 @@ impl Call {
 
     pub(super) fn into_upstream(self) -> Upstream {
         self.upstream
+    }
+
+    /// The connection once its protocol was switched. What came behind the head is its beginning.
+    pub(super) fn into_tunnel(self) -> Opened {
+        Opened::new(self.buffer.into(), self.upstream.stream)
     }
 
     /// Sends a request that is all here.
@@ -219,7 +225,7 @@ impl<R: AsyncRead + Unpin> ResponseSource for Source<'_, R> {
         &mut self,
         head: &mut ResponseHead,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Opened, Fault>> {
+    ) -> Poll<Result<Begun, Fault>> {
         let broken = |message: String| Fault::from(Refusal::new(502, message));
         loop {
             match head.parse(self.buffer, &self.limits, &mut self.search, self.is_head) {
@@ -232,7 +238,7 @@ impl<R: AsyncRead + Unpin> ResponseSource for Source<'_, R> {
             }
             match ready!(self.poll_fill(HEAD_BYTES, context)) {
                 Ok(count) if count > 0 => {}
-                _ if self.buffer.is_empty() => return Poll::Ready(Ok(Opened::Stale)),
+                _ if self.buffer.is_empty() => return Poll::Ready(Ok(Begun::Stale)),
                 _ => {
                     let message = "the user process broke off its answer".to_owned();
                     return Poll::Ready(Err(broken(message)));
@@ -249,7 +255,7 @@ impl<R: AsyncRead + Unpin> ResponseSource for Source<'_, R> {
         };
         let bytes = self.take(head.length);
         let is_whole = matches!(self.rest, Rest::Length(0));
-        Poll::Ready(Ok(Opened::Head { bytes, is_whole }))
+        Poll::Ready(Ok(Begun::Head { bytes, is_whole }))
     }
 
     fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {

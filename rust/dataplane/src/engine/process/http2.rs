@@ -14,21 +14,30 @@ use bytes::Bytes;
 use cloister_http::{HeadLimits, HeadSearch, ResponseHead};
 use cloister_transport::Address;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Request, Response, Uri};
-use tokio::time::timeout;
+use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Opening;
 use crate::engine::bridge::{Opened, Piece, RequestSink, ResponseSource};
+use crate::engine::duplex::{Duplex, StreamDuplex};
+use crate::engine::handshake::Accept;
 use crate::engine::lines;
 use crate::engine::outcome::Fault;
 use crate::engine::refusal::Refusal;
+use crate::engine::site::Site;
 
 /// Bytes of one response, and of all responses of a connection, that the process may be ahead.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of one request that wait to be written.
 const SEND_BUFFER: usize = 128 * 1024;
+/// How long the settings of a new connection are waited for, and how often they are looked at: `h2`
+/// tells nobody when they arrive.
+const SETTINGS_WAIT: Duration = Duration::from_secs(1);
+const SETTINGS_POLL: Duration = Duration::from_millis(5);
 
 /// The connections of one worker.
 #[derive(Debug)]
@@ -136,7 +145,10 @@ impl Drop for Place {
 pub(in crate::engine) struct Call {
     sender: SendRequest<Bytes>,
     is_reused: bool,
-    _place: Place,
+    place: Place,
+    /// Both ends of the stream when it may become a tunnel.
+    sending: Option<SendStream<Bytes>>,
+    receiving: Option<RecvStream>,
 }
 
 impl Call {
@@ -144,8 +156,34 @@ impl Call {
         Self {
             sender,
             is_reused,
-            _place: place,
+            place,
+            sending: None,
+            receiving: None,
         }
+    }
+
+    /// What a tunnel runs over, once the protocol was switched.
+    pub(super) fn into_tunnel(self) -> Option<Box<dyn Duplex>> {
+        let (sending, receiving) = (self.sending?, self.receiving?);
+        Some(Box::new(StreamDuplex::new(receiving, sending, self.place)))
+    }
+
+    /// Waits until the user process has said that it takes `WebSockets` (RFC 8441 §3): on a new
+    /// connection that may not have arrived yet.
+    ///
+    /// # Errors
+    ///
+    /// 502 when it does not say so.
+    pub(in crate::engine) async fn allows_tunnels(&self, site: &Site) -> Result<(), Refusal> {
+        let begun = Instant::now();
+        while !self.sender.is_extended_connect_protocol_enabled() {
+            if begun.elapsed() >= SETTINGS_WAIT.min(site.settings.upstream_connect) {
+                let message = "the user process takes no websocket over HTTP/2";
+                return Err(Refusal::new(502, message).kept());
+            }
+            sleep(SETTINGS_POLL).await;
+        }
+        Ok(())
     }
 
     pub(super) fn is_reused(&self) -> bool {
@@ -161,13 +199,15 @@ impl Call {
         &mut self,
         opening: &Opening<'_>,
         body: Bytes,
-    ) -> Result<Source, h2::Error> {
-        let (response, mut stream) = self.begin(opening, body.is_empty())?;
+    ) -> Result<Source<'_>, h2::Error> {
+        let is_tunnel = opening.accept.is_some();
+        let (response, mut stream) = self.begin(opening, body.is_empty() && !is_tunnel)?;
         if !body.is_empty() {
             // It is in memory already, so it may wait there.
             stream.send_data(body, true)?;
         }
-        Ok(Source::new(opening, response))
+        self.sending = is_tunnel.then_some(stream);
+        Ok(Source::new(opening, response, &mut self.receiving))
     }
 
     /// Both directions, to be used at once.
@@ -178,9 +218,10 @@ impl Call {
     pub(in crate::engine) fn both(
         &mut self,
         opening: &Opening<'_>,
-    ) -> Result<(Sink, Source), h2::Error> {
+    ) -> Result<(Sink, Source<'_>), h2::Error> {
         let (response, stream) = self.begin(opening, false)?;
-        Ok((Sink { stream }, Source::new(opening, response)))
+        let source = Source::new(opening, response, &mut self.receiving);
+        Ok((Sink { stream }, source))
     }
 
     fn begin(
@@ -198,16 +239,25 @@ fn request(opening: &Opening<'_>) -> Request<()> {
     let (method, target, mut headers) = lines::request(&opening.head);
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method).unwrap_or_default();
-    let authority = headers.remove(http::header::HOST);
+    if opening.accept.is_some() {
+        // RFC 8441 §5: what one connection was asked to become, a stream is asked to be.
+        *request.method_mut() = Method::CONNECT;
+        let protocol = Protocol::from_static("websocket");
+        request.extensions_mut().insert(protocol);
+        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY] {
+            headers.remove(name);
+        }
+    }
+    let authority = headers.remove(HOST);
     let uri = Uri::builder().scheme("http").path_and_query(target);
     let uri = match &authority {
         Some(authority) => uri.authority(authority.as_bytes()),
         None => uri.authority("localhost"),
     };
     *request.uri_mut() = uri.build().unwrap_or_default();
-    headers.remove(http::header::TRANSFER_ENCODING);
+    headers.remove(TRANSFER_ENCODING);
     if opening.takes_trailers {
-        headers.insert(http::header::TE, http::HeaderValue::from_static("trailers"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     *request.headers_mut() = headers;
     *request.version_mut() = http::Version::HTTP_2;
@@ -263,8 +313,11 @@ pub(in crate::engine) async fn room(
 }
 
 /// A response on its way out.
-pub(in crate::engine) struct Source {
+pub(in crate::engine) struct Source<'c> {
     limits: HeadLimits,
+    accept: Option<Accept>,
+    /// Where the stream is put when it becomes a tunnel.
+    receiving: &'c mut Option<RecvStream>,
     is_head: bool,
     state: Stage,
     trailers: Vec<u8>,
@@ -277,9 +330,15 @@ enum Stage {
     Over,
 }
 
-impl Source {
-    fn new(opening: &Opening<'_>, response: ResponseFuture) -> Self {
+impl<'c> Source<'c> {
+    fn new(
+        opening: &Opening<'_>,
+        response: ResponseFuture,
+        receiving: &'c mut Option<RecvStream>,
+    ) -> Self {
         Self {
+            accept: opening.accept.copied(),
+            receiving,
             limits: opening.site.settings.head,
             is_head: opening.is_head,
             state: Stage::Head(response),
@@ -311,7 +370,7 @@ impl Source {
     }
 }
 
-impl ResponseSource for Source {
+impl ResponseSource for Source<'_> {
     fn poll_head(
         &mut self,
         head: &mut ResponseHead,
@@ -327,7 +386,14 @@ impl ResponseSource for Source {
             Ok(response) => response,
             Err(error) => return Poll::Ready(failed(&error)),
         };
-        let (parts, stream) = response.into_parts();
+        let (mut parts, stream) = response.into_parts();
+        if let (Some(accept), StatusCode::OK) = (&self.accept, parts.status) {
+            // RFC 8441 §5.1: a 200 is what HTTP/1 says with 101, and is written so.
+            accept.switch(&mut parts);
+            *self.receiving = Some(stream);
+            self.state = Stage::Over;
+            return Poll::Ready(self.judged(&Response::from_parts(parts, ()), true, head));
+        }
         let is_whole = stream.is_end_stream();
         let opened = self.judged(&Response::from_parts(parts, ()), is_whole, head);
         self.state = if is_whole {

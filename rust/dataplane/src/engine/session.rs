@@ -1,23 +1,22 @@
-//! A connection whose protocol was switched: its session, and the record of it.
+//! A WebSocket session, from the switch of protocols to its end: its bytes, and the record of it.
 //!
-//! Whether the protocol was switched is decided in [`super::download`], never here;
-//! [`crate::engine::tunnel`] moves the bytes.
+//! What switches the protocol is decided where responses are read; [`super::tunnel`] moves the bytes.
 
 use std::cell::Cell;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::Conversation;
-use crate::engine::counters::{Gauge, add};
-use crate::engine::log::Entry;
-use crate::engine::outcome::Totals;
-use crate::engine::pool::Upstream;
-use crate::engine::site::Site;
-use crate::engine::tunnel::{End, Tunnel};
+use super::counters::{Gauge, add};
+use super::inbox::Inbox;
+use super::log::Entry;
+use super::outcome::Totals;
+use super::site::Site;
+use super::tunnel::{Ended, Tunnel};
 
 /// A session, from the switch to its end. Its record is written when it is dropped, so that one that
 /// is broken off with the engine has one too.
-pub(super) struct Session<'s> {
+pub(in crate::engine) struct Session<'s> {
     site: &'s Site,
     entry: Option<Entry>,
     totals: Totals,
@@ -30,7 +29,7 @@ pub(super) struct Session<'s> {
 
 impl<'s> Session<'s> {
     /// `totals` and `begun` are those of the handshake.
-    pub(super) fn new(
+    pub(in crate::engine) fn new(
         site: &'s Site,
         entry: Option<Entry>,
         totals: Totals,
@@ -61,21 +60,23 @@ impl Drop for Session<'_> {
     }
 }
 
-impl Conversation<'_> {
-    /// Moves bytes until the tunnel ends. What is left in the inbox is its beginning.
-    pub(super) async fn tunnel(&mut self, mut upstream: Upstream, session: Session<'_>) {
-        // There is no other head on this connection.
-        (self.head_bytes, self.out) = (Vec::new(), Vec::new());
+impl Session<'_> {
+    /// Moves bytes until the tunnel ends. `inbox` has what came from the client before.
+    pub(in crate::engine) async fn run<C, P>(
+        self,
+        inbox: Inbox,
+        client: &mut C,
+        process: &mut P,
+    ) -> Ended
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        P: AsyncRead + AsyncWrite + Unpin,
+    {
         let tunnel = Tunnel {
             settings: &self.site.settings,
-            received: &session.received,
-            sent: &session.sent,
+            received: &self.received,
+            sent: &self.sent,
         };
-        let inbox = std::mem::take(&mut self.inbox);
-        let ended = tunnel
-            .run(inbox, &mut self.client.stream, &mut upstream.stream)
-            .await;
-        self.has_ended = ended.client_ended;
-        self.is_broken = ended.how == End::Cut;
+        tunnel.run(inbox, client, process).await
     }
 }
