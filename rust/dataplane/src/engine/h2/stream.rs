@@ -2,15 +2,16 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use bytes::Bytes;
 use cloister_http::forward::{connection_options, may_forward};
-use cloister_http::{HeadSearch, Known, RequestHead, ResponseHead};
+use cloister_http::{HeadSearch, Known, RequestFraming, RequestHead, ResponseHead};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Active, Link, head};
 use crate::engine::attest;
@@ -63,14 +64,19 @@ pub(super) async fn serve(
     link.meter.payload(length(bytes.len()));
     if let Err(refusal) = parsed {
         // There is nothing to say of it in a log.
-        return stream.refuse(&refusal);
+        stream.refuse(&refusal);
+        return stream.linger(head.framing).await;
     }
     if attest::is_for(&head, &bytes) {
-        return stream.attest(&head, &bytes).await;
+        stream.attest(&head, &bytes).await;
+        return stream.linger(head.framing).await;
     }
     stream.exchange(&head, &bytes).await;
 }
 
+/// How long, and of how long a body, the rest of a request is still taken once it was answered.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 256 * 1024;
 /// Room for an ordinary head, in bytes.
 const HEAD_BYTES: usize = 512;
 
@@ -141,6 +147,7 @@ impl Stream<'_> {
         if let (Some(sink), Some(entry)) = (&site.sink, entry) {
             entry.end(&totals, begun.elapsed(), sink);
         }
+        self.linger(head.framing).await;
     }
 
     /// Answers the attestation endpoint.
@@ -181,6 +188,31 @@ impl Stream<'_> {
             self.link.meter.payload(length(body.len()));
             let _gone = sending.send_data(body, true);
         }
+    }
+
+    /// Takes what is left of a short request once it was answered. RFC 9113 §8.1 has it reset at once;
+    /// curl 7.88 loses the answer to a body that it is just sending then. A longer one is reset: while
+    /// it is taken, that curl waits for ever.
+    async fn linger(mut self, framing: RequestFraming) {
+        let is_short = match framing {
+            RequestFraming::Length(length) => length <= LINGER_BYTES,
+            RequestFraming::Chunked | RequestFraming::None => true,
+        };
+        if !is_short || self.body.stream.is_end_stream() {
+            return;
+        }
+        let rest = async {
+            let mut left = LINGER_BYTES;
+            let mut body = &mut self.body;
+            while let Ok(Some(data)) = poll_fn(|context| body.poll_data(context)).await {
+                left = left.saturating_sub(length(data.len()));
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        // Whoever goes on sending is told to stop when the stream is dropped.
+        let _ended = timeout(LINGER, rest).await;
     }
 
     /// Ends a response that cannot be finished, and counts one that the client does not want.
