@@ -201,6 +201,8 @@ impl Listener {
     ///
     /// The system's own, when the listening socket itself is broken.
     pub async fn accept_detached(&self) -> io::Result<Accepted<Detached>> {
+        // A crowd in the queue must not keep whoever else runs on this thread waiting.
+        consume_budget().await;
         loop {
             let mut guard = self.socket.readable().await?;
             match guard.try_io(|socket| self.accept_now(socket.get_ref())) {
