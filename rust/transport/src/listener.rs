@@ -11,6 +11,7 @@ use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::consume_budget;
 use tokio::time::sleep;
 
 use crate::address::Address;
