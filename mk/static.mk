@@ -55,3 +55,9 @@ fixtures: ## build the programs that tests run inside the sandbox
 	$(call install_programs,$(addprefix $(STATIC_OUT)/,fixture-init fixture-probe fixture-witness),$(ROOT)/tests/support/_bin)
 
 test-python: fixtures
+
+# The data plane as it is measured: the crates, flags and profile of the enclave's binary.
+BENCH_PLANE = $(STATIC_OUT)/examples/bench-plane
+.PHONY: bench-plane
+bench-plane: ## build the program that bench/load measures
+	$(STATIC_CARGO) -p cloister-devplane --example bench-plane

@@ -97,6 +97,10 @@ class DataPlane:
         if min(bundle_life, start_timeout) <= dt.timedelta(0):
             raise UsageError("bundle_life and start_timeout must be positive")
         self._config = _config(config)
+        if certificate is not None and not self._config["tls"]["termination"]:
+            raise UsageError(
+                "with `tls_termination = false` a certificate is the application's"
+            )
         self._settings: dict[str, Any] = {
             "listen": _address(listen),
             "upstream": _address(upstream),
@@ -144,8 +148,17 @@ class DataPlane:
 
     @property
     def url(self) -> str:
-        """Where clients connect, as ``https://localhost:PORT``."""
-        return f"https://localhost:{self.address.rpartition(':')[2]}"
+        """Where clients connect: ``https://localhost:PORT``.
+
+        The scheme is ``tls`` where no HTTP is inside, ``tcp`` where TLS is the application's.
+        """
+        port = self.address.rpartition(":")[2]
+        return f"{enclave_toml.scheme(self._config)}://localhost:{port}"
+
+    @property
+    def needs_api_key(self) -> bool:
+        """Whether clients are asked for an API key."""
+        return bool(self._config["api_key_auth"])
 
     @property
     def internal_api(self) -> str | None:
@@ -161,7 +174,7 @@ class DataPlane:
 
     @property
     def ca_pem(self) -> str | None:
-        """The development CA, PEM; ``None`` when a certificate was given."""
+        """The development CA, PEM; ``None`` with a given certificate or without TLS here."""
         return self._running().ca_pem
 
     @property
@@ -169,11 +182,13 @@ class DataPlane:
         """The development CA in a file, for ``curl --cacert``; it goes when this is stopped.
 
         Raises:
-            UsageError: A certificate was given, so there is no development CA.
+            UsageError: There is none: a certificate was given, or TLS does not end here.
         """
         pem = self.ca_pem
         if pem is None:
-            raise UsageError("there is no development CA: a certificate was given")
+            raise UsageError(
+                "there is no development CA: a certificate was given, or TLS does not end here"
+            )
         return self._file("dev-ca.pem", pem)
 
     @property

@@ -103,7 +103,7 @@ def test_the_proxy_header_names_the_client_and_leaves_with_its_first_bytes(host:
         assert relay.stats()["bytes_in"] == len(b"hello")
 
 
-def test_a_client_without_an_address_is_announced_as_local() -> None:
+def test_a_client_without_an_address_is_announced_without_one() -> None:
     with (
         short_folder() as folder,
         peer(echo) as server,
@@ -111,7 +111,7 @@ def test_a_client_without_an_address_is_announced_as_local() -> None:
         connect(relay.address) as client,
     ):
         client.sendall(b"x")
-        expected = SIGNATURE + bytes([0x20, 0x00, 0, 0]) + b"x"
+        expected = SIGNATURE + bytes([0x21, 0x00, 0, 0]) + b"x"
         assert read_exactly(client, len(expected)) == expected
 
 

@@ -34,7 +34,7 @@ class RunPlan:
         cpus: Processors; ``None`` for no bound.
         memory_bytes: Memory; ``None`` for no bound.
         needs_api_key: The enclave asks clients for an API key.
-        terminates_tls: TLS ends in the enclave.
+        scheme: How clients reach it: ``https``, ``tls`` or ``tcp``.
         drain_ms: How long the enclave may take to finish what is in flight.
         service_keys: Ed25519 keys that the image trusts bundles of.
         changed: Settings of the toml that differ from what was built into the image; the image's
@@ -55,7 +55,7 @@ class RunPlan:
     cpus: int | None
     memory_bytes: int | None
     needs_api_key: bool
-    terminates_tls: bool
+    scheme: str
     drain_ms: int
     service_keys: tuple[bytes, ...]
     changed: tuple[str, ...]
@@ -124,7 +124,7 @@ def make(  # noqa: PLR0913 - the options of the command
         cpus=toml.resources.cpus,
         memory_bytes=toml.resources.memory,
         needs_api_key=built["api_key_auth"],
-        terminates_tls=built["tls"]["termination"],
+        scheme=config.scheme(built),
         drain_ms=built["limits"]["drain_timeout"],
         service_keys=tuple(base64.b64decode(key) for key in built["trust"]["service_keys"]),
         changed=changed,
@@ -161,6 +161,7 @@ def _needed(found: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
     used = {
         bool: (found["debug"], found["api_key_auth"], found["tls"]["termination"]),
         int: (found["service"]["port"], found["limits"]["drain_timeout"]),
+        str: (found["service"]["protocol"],),
     }
     if not all(isinstance(value, kind) for kind, values in used.items() for value in values):
         raise TypeError("a setting has another type")

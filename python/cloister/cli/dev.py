@@ -108,7 +108,7 @@ def dev(  # noqa: PLR0913 - one parameter an option
     )
     asked = _Asked()
     with plane:
-        shown = _shown(plane, has_ca=cert is None, made_key=api_key_file is None)
+        shown = _shown(plane, made_key=api_key_file is None)
         output.show(shown, as_json=as_json, text=_told(plane, shown))
         asked.once.wait()
         _drain(plane, asked, grace)
@@ -195,17 +195,17 @@ def _folder(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def _shown(plane: DataPlane, *, has_ca: bool, made_key: bool) -> dict[str, Any]:
+def _shown(plane: DataPlane, *, made_key: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "url": plane.url,
         "address": plane.address,
         "uuid": plane.uuid,
-        "ca_file": str(plane.ca_file) if has_ca else None,
+        "ca_file": None if plane.ca_pem is None else str(plane.ca_file),
         "nsm_root": str(plane.nsm_root_file),
         "app_public_key": plane.app_public_key.hex(),
         "trust": "development",
     }
-    if made_key:
+    if made_key and plane.needs_api_key:
         shown["api_key"] = plane.api_key
     if plane.metrics_address is not None:
         shown["metrics"] = plane.metrics_address
@@ -216,9 +216,14 @@ def _shown(plane: DataPlane, *, has_ca: bool, made_key: bool) -> dict[str, Any]:
 
 def _told(plane: DataPlane, shown: dict[str, Any]) -> str:
     lines = [f"{key}: {value}" for key, value in shown.items() if value is not None]
-    ca = "" if shown["ca_file"] is None else f" --cacert {shown['ca_file']}"
-    key = shown.get("api_key", "$API_KEY")
-    lines.append(f"try: curl{ca} -H 'api-key: {key}' {plane.url}/")
+    ca_file = shown["ca_file"]
+    if plane.url.startswith("https:"):
+        ca = "" if ca_file is None else f" --cacert {ca_file}"
+        key = f" -H 'api-key: {shown.get('api_key', '$API_KEY')}'" if plane.needs_api_key else ""
+        lines.append(f"try: curl{ca}{key} {plane.url}/")
+    elif plane.url.startswith("tls:"):
+        ca = "" if ca_file is None else f" -CAfile {ca_file}"
+        lines.append(f"try: openssl s_client -quiet{ca} -connect {plane.address}")
     return "\n".join(lines)
 
 

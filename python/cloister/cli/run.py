@@ -165,7 +165,10 @@ class LogPrinter:
 def _line(record: dict[str, Any]) -> str:
     """One request in one line; what clients chose is escaped."""
     fields = ("ts", "remoteIp", "requestMethod", "uri", "responseCode", "elapsed", "txid")
-    shown = [str(record.get(field, "-")) for field in fields]
+    if record.get("requestType") == "TCP":
+        record = record | {"requestMethod": "TCP"}
+    found = [record.get(field) for field in fields]
+    shown = ["-" if value is None else str(value) for value in found]
     return " ".join(params.without_controls(value) for value in shown)
 
 
@@ -197,7 +200,7 @@ def _pcrs(running: Running) -> dict[str, str]:
 def _url(plan: RunPlan, running: Running) -> str:
     host, _, port = running.address.removeprefix("tcp:").rpartition(":")
     host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - to connect to
-    return f"{'https' if plan.terminates_tls else 'tcp'}://{host}:{port}"
+    return f"{plan.scheme}://{host}:{port}"
 
 
 def _told(plan: RunPlan, running: Running) -> str:
@@ -207,9 +210,10 @@ def _told(plan: RunPlan, running: Running) -> str:
         "It proves nothing to anybody outside this machine.",
         "",
         f"  URL              {url}",
-        f"  CA file          {running.ca_file}",
-        f"  attestation root {running.nsm_root}",
     ]
+    if plan.scheme != "tcp":
+        lines.append(f"  CA file          {running.ca_file}")
+    lines.append(f"  attestation root {running.nsm_root}")
     if running.api_key is not None:
         lines += [
             f"  API key          {running.api_key}",
@@ -217,9 +221,23 @@ def _told(plan: RunPlan, running: Running) -> str:
         ]
     lines += [f"  {name:<16} {value}" for name, value in _pcrs(running).items()]
     lines += [f"  transaction logs {running.log_dir}"]
-    if plan.terminates_tls:
+    if plan.scheme == "https":
         lines += ["", *_how_to_call(plan, running, url)]
+    else:
+        lines += ["", *_how_to_connect(plan, running)]
     return "\n".join([*lines, "", "Ctrl-C drains and stops it."])
+
+
+def _how_to_connect(plan: RunPlan, running: Running) -> list[str]:
+    """Where there is no HTTP, documents come from the application, by the internal API."""
+    address = running.address.removeprefix("tcp:")
+    if plan.scheme == "tcp":
+        return [f"TLS and all that is inside is the application's: connect to {address}."]
+    ca = shlex.quote(str(running.ca_file))
+    return [
+        "With openssl (TLS alone, nothing is attested):",
+        f"  openssl s_client -quiet -verify_return_error -CAfile {ca} -connect {address}",
+    ]
 
 
 def _how_to_call(plan: RunPlan, running: Running, url: str) -> list[str]:

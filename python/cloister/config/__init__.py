@@ -6,7 +6,7 @@
 and keeps comments, order and blank lines.
 """
 
-from cloister.config.attested import canonical_json
+from cloister.config.attested import canonical_json, scheme
 from cloister.config.edit import Editor, edit
 from cloister.config.load import load, loads
 from cloister.config.schema import (
@@ -50,4 +50,5 @@ __all__ = [
     "edit",
     "load",
     "loads",
+    "scheme",
 ]

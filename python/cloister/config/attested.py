@@ -7,6 +7,7 @@ themselves, and scaling would change them.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloister.config import ports
@@ -62,6 +63,16 @@ def attested(toml: "EnclaveToml", service_port: int | None) -> dict[str, Any]:
         "attestation_cors": dataclasses.asdict(toml.attestation_cors),
         "trust": {"service_keys": list(toml.trust.service_keys)},
     }
+
+
+def scheme(attested: Mapping[str, Any]) -> str:
+    """How a client reaches an enclave of this attested configuration.
+
+    ``https``; ``tls`` where no HTTP is inside; ``tcp`` where TLS, if any, is the application's.
+    """
+    if not attested["tls"]["termination"]:
+        return "tcp"
+    return "tls" if attested["service"]["protocol"] == "tcp" else "https"
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON

@@ -52,11 +52,17 @@ def _passthrough(toml: EnclaveToml) -> None:
                 f"`tls_termination = false` needs `{name} = false`; it is true by default",
                 f"the enclave does not see requests then: add `{name} = false`",
             )
+    _health_port_of_its_own(toml, "`tls_termination = false`")
+
+
+def _health_port_of_its_own(toml: EnclaveToml, beside: str) -> None:
+    """A health check is a GET in clear, which the service would not answer."""
     if toml.healthcheck is not None and toml.healthcheck.port in (None, toml.service.port):
         raise Violation(
             ("healthcheck",),
-            "`healthcheck` needs a port of its own with `tls_termination = false`",
-            'healthcheck = { path = "/health", port = 8009 }, in clear, apart from the service',
+            f"`healthcheck` needs a port of its own with {beside}",
+            'healthcheck = { path = "/health", port = 8009 }, in clear, apart from the service;'
+            " without one the enclave looks whether the service accepts connections",
         )
 
 
@@ -70,12 +76,15 @@ def _proxy_protocol(toml: EnclaveToml) -> None:
 
 
 def _raw_tcp(toml: EnclaveToml) -> None:
-    if toml.service.protocol == "tcp" and toml.api_key_auth:
+    if toml.service.protocol != "tcp":
+        return
+    if toml.api_key_auth:
         raise Violation(
             ("service", "protocol"),
             '`[service] protocol = "tcp"` needs `api_key_auth = false`',
             "bytes that are not HTTP carry no API key: the application has to authenticate them",
         )
+    _health_port_of_its_own(toml, '`[service] protocol = "tcp"`')
 
 
 def _port_rules(toml: EnclaveToml) -> None:

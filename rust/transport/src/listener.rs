@@ -11,6 +11,7 @@ use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::consume_budget;
 use tokio::time::sleep;
 
 use crate::address::Address;
@@ -201,6 +202,8 @@ impl Listener {
     ///
     /// The system's own, when the listening socket itself is broken.
     pub async fn accept_detached(&self) -> io::Result<Accepted<Detached>> {
+        // A crowd in the queue must not keep whoever else runs on this thread waiting.
+        consume_budget().await;
         loop {
             let mut guard = self.socket.readable().await?;
             match guard.try_io(|socket| self.accept_now(socket.get_ref())) {

@@ -1,11 +1,18 @@
-//! `hyper-proxy LISTEN UPSTREAM CERT KEY`: TLS in, HTTP/1.1 to one upstream, one thread.
+//! `hyper-proxy LISTEN UPSTREAM CERT KEY`: HTTP/1.1 and HTTP/2 over TLS in, HTTP/1.1 to one upstream,
+//! one thread.
 //!
 //! No authentication, no log, no scanning: the cheapest honest proxy that hyper makes. It is a
 //! competitor in the benchmarks and nothing else.
 
 use std::{env, error::Error, sync::Arc};
 
-use hyper::{Request, Response, Uri, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response, Uri, Version,
+    body::Incoming,
+    header::{CONNECTION, HeaderName, TRANSFER_ENCODING},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
@@ -21,7 +28,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // As the others: a ticket for whoever asks for one.
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
@@ -36,11 +45,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let Ok(tls) = acceptor.accept(stream).await else {
                 return;
             };
+            let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
             let service =
                 service_fn(move |request| forward(request, client.clone(), upstream.clone()));
-            let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(tls), service)
-                .await;
+            if is_h2 {
+                let _ = http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(tls), service)
+                    .await;
+            } else {
+                let _ = http1::Builder::new()
+                    .serve_connection(TokioIo::new(tls), service)
+                    .await;
+            }
         });
     }
 }
@@ -55,8 +71,20 @@ async fn forward(
         .path_and_query()
         .map_or("/", |path| path.as_str());
     *request.uri_mut() = format!("http://{upstream}{path}").parse::<Uri>()?;
-    Ok(client.request(request).await?)
+    let is_h2 = request.version() == Version::HTTP_2;
+    *request.version_mut() = Version::HTTP_11;
+    let mut response = client.request(request).await?;
+    if is_h2 {
+        // What belongs to one HTTP/1.1 connection has no place in HTTP/2 (RFC 9113 §8.2.2).
+        let headers = response.headers_mut();
+        for name in [CONNECTION, TRANSFER_ENCODING, KEEP_ALIVE] {
+            headers.remove(name);
+        }
+    }
+    Ok(response)
 }
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 type Fault = Box<dyn Error + Send + Sync>;
 

@@ -19,7 +19,7 @@ use super::proxy::Introduction;
 use super::site::Site;
 use super::tls::TlsConfigs;
 use super::worker::Place;
-use super::{h1, h2, passthrough, tcp};
+use super::{h1, h2, tcp};
 use crate::certificate::Current;
 
 /// A connection that speaks TLS.
@@ -31,20 +31,15 @@ pub(super) struct Client {
     pub(super) certificate: std::sync::Arc<Current>,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection whose TLS ends here, to its end.
 pub(super) async fn serve(
     site: Rc<Site>,
     accepted: Accepted<Detached>,
     place: Place,
     handshakes: Rc<Semaphore>,
 ) {
-    let tls = match (site.handling, &site.tls) {
-        (Handling::Passthrough { replays_header }, _) => {
-            // On the heap: the others have no room for it.
-            return Box::pin(passthrough::serve(&site, accepted, place, replays_header)).await;
-        }
-        (Handling::Http | Handling::Tcp, Some(tls)) => tls,
-        (Handling::Http | Handling::Tcp, None) => return,
+    let Some(tls) = &site.tls else {
+        return;
     };
     let limit = site.settings.handshake_timeout;
     match timeout(limit, open(&site, tls, accepted, place, &handshakes)).await {

@@ -14,11 +14,11 @@ use cloister_wire::config::{EnclaveConfig, Handling};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::connection;
 use super::counters::{Counters, add};
 use super::settings::Settings;
 use super::site::Site;
 use super::tls::TlsConfigs;
+use super::{connection, passthrough};
 use crate::clock::Clock;
 use crate::documents::Documents;
 use crate::live::Live;
@@ -84,8 +84,10 @@ impl Acceptor {
             add(&self.counters.connections, 1);
             add(&self.counters.active_connections, 1);
             add(&handoff.load, 1);
-            if handoff.sender.try_send(accepted).is_err() {
-                // The queue of the lightest worker is full: all are, and the client must try again.
+            // A queue that is full is waited for: the kernel has one too, and a crowd of clients is not
+            // refused for having come at once.
+            if handoff.sender.send(accepted).await.is_err() {
+                // The worker is gone.
                 self.counters
                     .active_connections
                     .fetch_sub(1, Ordering::Relaxed);
@@ -186,10 +188,18 @@ impl Worker {
             let place = waiting.enter();
             let number = place.number;
             let (site, handshakes) = (Rc::clone(&site), Rc::clone(&handshakes));
-            let task = tokio::task::spawn_local(async move {
-                let _end = end;
-                connection::serve(site, accepted, place, handshakes).await;
-            });
+            // Two kinds of task: each has the room that the most of its waits needs.
+            let task = if let Handling::Passthrough { replays_header } = site.handling {
+                tokio::task::spawn_local(async move {
+                    let _end = end;
+                    passthrough::serve(&site, accepted, place, replays_header).await;
+                })
+            } else {
+                tokio::task::spawn_local(async move {
+                    let _end = end;
+                    connection::serve(site, accepted, place, handshakes).await;
+                })
+            };
             waiting.watch(number, task.abort_handle());
         }
     }
