@@ -140,7 +140,10 @@ class _Server:
                 if not answer(int(rest[0]) if rest else 0, headers, reader, stream):
                     return
 
-    def _nothing(self, _count: int, _headers: object, _reader: object, to: socket.socket) -> bool:
+    def _nothing(
+        self, _count: int, headers: dict[bytes, bytes], reader: object, to: socket.socket
+    ) -> bool:
+        reader.read(int(headers.get(b"content-length", b"0")))  # type: ignore[attr-defined]
         return self._say(to, b"")
 
     def _say(self, to: socket.socket, body: bytes) -> bool:
@@ -148,7 +151,8 @@ class _Server:
         return True
 
     def _progress(self, _count: int, _headers: object, _reader: object, to: socket.socket) -> bool:
-        return self._say(to, str(self._written).encode())
+        self._say(to, str(self._written).encode())
+        return False
 
     def _upload(
         self, count: int, headers: dict[bytes, bytes], reader: object, to: socket.socket

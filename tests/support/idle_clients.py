@@ -1,8 +1,9 @@
 """Many TLS connections that asked once and wait: ``python -m tests.support.idle_clients``.
 
-Arguments: ``HOST:PORT``, the CA file, an API key, how many. When all of them were answered it says
-``N`` on a line and keeps them until its standard input ends. A program of its own, because
-descriptors are limited by process and because its memory is not what is measured.
+Arguments: ``HOST:PORT``, the CA file, an API key, how many, and how long a body each
+sends. When all of them were answered it says ``N`` on a line and keeps them until its standard
+input ends. A program of its own, because descriptors are limited by process and because its memory
+is not what is measured.
 """
 
 import asyncio
@@ -17,10 +18,11 @@ AT_ONCE = 64
 
 
 @contextlib.contextmanager
-def idle_clients(address: str, ca_file: str, key: str, count: int) -> Iterator[None]:
-    """So many connections for the length of a block."""
+def idle_clients(address: str, ca_file: str, key: str, count: int, body: int = 0) -> Iterator[None]:
+    """So many connections for the length of a block; each sends a body of so many bytes before."""
+    arguments = [address, ca_file, key, str(count), str(body)]
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.idle_clients", address, ca_file, key, str(count)],
+        [sys.executable, "-m", "tests.support.idle_clients", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -57,10 +59,12 @@ class _Asking(asyncio.Protocol):
             self.answered.set_exception(ConnectionError("closed before it was answered"))
 
 
-async def _open(address: str, ca_file: str, key: str, count: int) -> None:
+async def _open(address: str, ca_file: str, key: str, count: int, body: int) -> None:
     host, _, port = address.rpartition(":")
     context = ssl.create_default_context(cafile=ca_file)
-    request = f"GET / HTTP/1.1\r\nHost: a\r\napi-key: {key}\r\n\r\n".encode()
+    line, length = ("POST", f"Content-Length: {body}\r\n") if body else ("GET", "")
+    head = f"{line} / HTTP/1.1\r\nHost: a\r\napi-key: {key}\r\n{length}\r\n"
+    request = head.encode() + b" " * body
     loop, turns, kept = asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE), []
 
     async def one() -> None:
@@ -78,4 +82,4 @@ async def _open(address: str, ca_file: str, key: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_open(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    asyncio.run(_open(*sys.argv[1:4], *map(int, sys.argv[4:6])))
