@@ -8,7 +8,7 @@ user process is bytes, because what it received is to be known to the byte.
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 Ending = Literal["closed", "cut", "kept"]
@@ -99,8 +99,14 @@ class Expected:
     unfinished: bytes | None = None
 
 
-def problems(expected: Expected, observed: Observed) -> Iterator[str]:
-    """Every way in which what happened is not what should have; nothing when all is well."""
+def problems(
+    expected: Expected, observed: Observed, *, is_rechunked: bool = False
+) -> Iterator[str]:
+    """Every way in which what happened is not what should have; nothing when all is well.
+
+    With ``is_rechunked`` it does not matter into which chunks a forwarded body is divided: that
+    follows the reads of the proxy, and so the network, when a request comes in pieces.
+    """
     statuses = tuple(answer.status for answer in observed.answers)
     if statuses != expected.answers:
         yield f"answered {statuses}, not {expected.answers}: {list(observed.answers)}"
@@ -113,7 +119,7 @@ def problems(expected: Expected, observed: Observed) -> Iterator[str]:
     for answer in observed.answers[:-1]:
         if not answer.is_whole:
             yield f"an answer before the last broke off: {answer}"
-    yield from _forwarded(expected, observed)
+    yield from _forwarded(expected, observed, joined if is_rechunked else bytes)
     for mine, got in observed.others:
         if mine != got:
             yield f"another client should have got {mine!r} and got {got!r}"
@@ -138,6 +144,21 @@ def message_of(answer: Answer) -> str | None:
     return found["message"] if isinstance(found, dict) and list(found) == ["message"] else None
 
 
+def joined(raw: bytes) -> bytes:
+    """A chunked request with its data in one piece, and ``<end>`` where its last chunk is."""
+    head, empty_line, rest = raw.partition(b"\r\n\r\n")
+    if not head.endswith(b"Transfer-Encoding: chunked"):
+        return raw
+    data = b""
+    while b"\r\n" in rest:
+        size, _, rest = rest.partition(b"\r\n")
+        if int(size, 16) == 0:
+            return head + empty_line + data + b"<end>" + rest
+        data += rest[: int(size, 16)]
+        rest = rest[int(size, 16) + 2 :]
+    return head + empty_line + data
+
+
 def _last(expected: Expected, last: Answer) -> Iterator[str]:
     if last.is_whole != expected.is_whole:
         yield f"the last answer is {'' if last.is_whole else 'not '}whole: {last}"
@@ -156,7 +177,9 @@ def _last(expected: Expected, last: Answer) -> Iterator[str]:
             yield f"the answer has {name!r}: {last}"
 
 
-def _forwarded(expected: Expected, observed: Observed) -> Iterator[str]:
+def _forwarded(
+    expected: Expected, observed: Observed, form: Callable[[bytes], bytes]
+) -> Iterator[str]:
     contexts = {answer.header(b"x-evervault-ctx") for answer in observed.answers}
     whole = []
     unfinished = []
@@ -164,13 +187,13 @@ def _forwarded(expected: Expected, observed: Observed) -> Iterator[str]:
         context = re.search(rb"\r\nx-evervault-ctx: [^\r]*?([0-9A-F]{32})\r\n", request.raw)
         if request.is_whole and context and context[1] not in contexts:
             yield f"a request was forwarded under an id that no answer has: {request}"
-        (whole if request.is_whole else unfinished).append(normalized(request.raw))
-    if tuple(whole) != expected.forwarded:
+        (whole if request.is_whole else unfinished).append(form(normalized(request.raw)))
+    if whole != [form(request) for request in expected.forwarded]:
         yield f"the user process received {whole}, not {list(expected.forwarded)}"
     if expected.unfinished is None:
         if unfinished:
             yield f"the user process received parts of requests: {unfinished}"
-    elif len(unfinished) > 1 or not all(expected.unfinished.startswith(u) for u in unfinished):
+    elif len(unfinished) > 1 or not form(expected.unfinished).startswith(*unfinished or (b"",)):
         yield f"the user process received {unfinished}, not a start of {expected.unfinished!r}"
 
 
