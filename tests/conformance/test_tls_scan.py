@@ -1,4 +1,4 @@
-"""testssl.sh, which tries what is known against TLS: versions, ciphers, the certificate, attacks."""
+"""testssl.sh, which tries what is known against TLS: versions, ciphers, certificate, attacks."""
 
 import json
 import pathlib
