@@ -62,7 +62,7 @@ NEEDED := curl:curl openssl:openssl newuidmap:uidmap ip:iproute2 unshare:util-li
 # service that comes with a package is not used. In Debian 12 docker.io has all of Docker.
 WANTED := dockerd:docker.io docker:docker.io docker:docker-cli docker:docker-buildx \
   containerd:containerd runc:runc buildah:buildah podman:podman mmdebstrap:mmdebstrap gpg:gpg \
-  cpio:cpio zstd:zstd
+  cpio:cpio zstd:zstd wrk:wrk slowhttptest:slowhttptest testssl:testssl.sh
 
 tools: ## what the tests drive: curl, openssl, container builders, …; installed by root, else named
 	@lacking() { for pair; do command -v "$${pair%:*}" >/dev/null || echo "$${pair#*:}"; done | sort -u; }; \

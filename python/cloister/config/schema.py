@@ -231,7 +231,7 @@ class Limits(Table):
         max_file: One encrypted file, bytes.
         held_bytes: All held bodies together, bytes (503).
         distinct_keys_per_request: Distinct ephemeral keys in one request (422).
-        max_waiting: Connections that have not sent a whole ClientHello.
+        max_waiting: Connections without a whole ClientHello, or whose handshake stands still.
         drain_timeout: Grace period of a drain, ms.
         log_ring: Transaction logs held while the host is away, bytes.
     """

@@ -36,6 +36,7 @@ mod site;
 mod tcp;
 mod tls;
 mod tunnel;
+mod waiting;
 mod worker;
 
 use std::io;

@@ -167,7 +167,8 @@ impl RequestHead {
         };
         self.has_upgrade_option = found.has_upgrade_option;
         self.expects_continue = false;
-        if let Some(field) = self.fields.first(Known::Expect) {
+        let expectations = self.fields.iter().filter(|f| f.known == Known::Expect);
+        for field in expectations {
             if !field.value.of(head).eq_ignore_ascii_case(b"100-continue") {
                 return Err(HeadError::Expectation);
             }

@@ -266,7 +266,7 @@ pub struct Limits {
     pub held_bytes: u64,
     /// Distinct ephemeral keys in one request (422).
     pub distinct_keys_per_request: u32,
-    /// Connections that have not sent a whole ClientHello.
+    /// Connections without a whole `ClientHello`, or whose handshake stands still.
     pub max_waiting: u32,
     /// Grace period of a drain, ms.
     pub drain_timeout: u64,

@@ -1,9 +1,10 @@
 //! One client connection: PROXY header, TLS, then what the configuration says is inside.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use cloister_transport::{Accepted, Detached, Stream};
 use cloister_wire::config::Handling;
@@ -18,7 +19,7 @@ use super::peer::Peer;
 use super::proxy::Introduction;
 use super::site::Site;
 use super::tls::TlsConfigs;
-use super::worker::Place;
+use super::waiting::Place;
 use super::{h1, h2, tcp};
 use crate::certificate::Current;
 
@@ -76,18 +77,29 @@ async fn open(
     let opened = Opened::new(prefix, stream);
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), opened).await?;
     // The whole ClientHello is there: from here on a connection costs work, and has a slot.
-    drop(place);
-    let _slot = handshakes.acquire().await.map_err(io::Error::other)?;
+    let away = place.leave();
+    let slot = handshakes.acquire().await.map_err(io::Error::other)?;
     let config = tls.current()?;
-    let stream = hello
-        .into_stream(std::sync::Arc::clone(&config.server))
-        .await?;
+    let mut handshake = pin!(hello.into_stream(std::sync::Arc::clone(&config.server)));
+    let stream = match timeout(SLOT_TIME, &mut handshake).await {
+        Ok(ended) => ended?,
+        Err(_elapsed) => {
+            // It waits for its client. Who comes next does not.
+            drop(slot);
+            let _place = away.back();
+            handshake.await?
+        }
+    };
     Ok(Client {
         stream,
         peer: peer.map(Peer::new),
         certificate: std::sync::Arc::clone(&config.certificate),
     })
 }
+
+/// How long a handshake may keep its slot while its client has not answered. A client that is slower
+/// goes on without one.
+const SLOT_TIME: Duration = Duration::from_millis(50);
 
 /// A stream with the bytes of it that were read before.
 #[derive(Debug)]

@@ -147,19 +147,23 @@ impl Conversation<'_> {
         let Self {
             client,
             inbox,
+            head_bytes,
+            out,
             deadline,
             seat,
             has_ended,
             ..
         } = self;
         let filled = async {
-            // A busy connection keeps its buffer, one that waits longer gives it back.
+            // A busy connection keeps its buffers, one that waits longer gives them back.
             let soon = limit.min(BUSY);
             if let Ok(filled) = deadline.within(soon, inbox.fill(&mut client.stream)).await {
                 *has_ended = !filled.is_ok_and(|count| count > 0);
                 return !*has_ended;
             }
             inbox.release();
+            *head_bytes = Vec::new();
+            *out = Vec::new();
             let fill = inbox.fill_small(&mut client.stream);
             let filled = deadline.within(limit.saturating_sub(soon), fill).await;
             *has_ended = matches!(filled, Ok(Ok(0) | Err(_)));

@@ -80,16 +80,68 @@ impl Inbox {
         self.fill_with(from, BULK_BYTES).await
     }
 
+    /// Reads once, on the way to `length` bytes: the room grows with what has come, at most to twice
+    /// of it, and never beyond `length` but for what one read brings.
+    pub(super) async fn fill_towards<R: AsyncRead + Unpin>(
+        &mut self,
+        from: &mut R,
+        length: usize,
+    ) -> io::Result<usize> {
+        self.move_to_front();
+        let here = self.bytes.len();
+        if here == self.bytes.capacity() {
+            let wanted = here.saturating_mul(2).min(length).max(BULK_BYTES);
+            self.bytes.reserve_exact(wanted.saturating_sub(here).max(1));
+        }
+        from.read_buf(&mut self.bytes).await
+    }
+
     async fn fill_with<R: AsyncRead + Unpin>(
         &mut self,
         from: &mut R,
         room: usize,
     ) -> io::Result<usize> {
+        self.move_to_front();
+        self.bytes.reserve(room);
+        from.read_buf(&mut self.bytes).await
+    }
+
+    fn move_to_front(&mut self) {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        self.bytes.reserve(room);
-        from.read_buf(&mut self.bytes).await
+    }
+}
+
+/// Memory that a connection keeps from one request to the next.
+pub(super) const KEPT_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Doubling past the end would hold a body of 48 MiB in 64.
+    #[tokio::test]
+    async fn a_body_takes_no_more_room_than_its_length() {
+        const LENGTH: usize = 3 * 1024 * 1024 + 5;
+        let mut from = tokio::io::repeat(b'x');
+        let mut inbox = Inbox::default();
+        let mut most = 0;
+        while inbox.rest().len() < LENGTH {
+            inbox.fill_towards(&mut from, LENGTH).await.unwrap();
+            most = most.max(inbox.room());
+        }
+        assert_eq!((inbox.rest().len(), most), (LENGTH, LENGTH));
+    }
+
+    /// A length is a promise of the peer's: it takes no memory before bytes are there.
+    #[tokio::test]
+    async fn a_length_alone_takes_no_room() {
+        let mut from: &[u8] = b"abc";
+        let mut inbox = Inbox::default();
+        inbox.fill_towards(&mut from, 1 << 40).await.unwrap();
+        assert_eq!(inbox.rest(), b"abc");
+        assert!(inbox.room() <= BULK_BYTES, "{}", inbox.room());
     }
 }

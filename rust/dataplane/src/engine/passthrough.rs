@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::counters::{Gauge, add};
 use super::proxy::Introduction;
 use super::site::Site;
-use super::worker::Place;
+use super::waiting::Place;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(

@@ -1,7 +1,5 @@
 //! Threads: workers that serve, and one that accepts for them.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,12 +10,12 @@ use arc_swap::ArcSwap;
 use cloister_transport::{Accepted, Address, Bound, Detached};
 use cloister_wire::config::{EnclaveConfig, Handling};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::AbortHandle;
 
 use super::counters::{Counters, add};
 use super::settings::Settings;
 use super::site::Site;
 use super::tls::TlsConfigs;
+use super::waiting::Waiting;
 use super::{connection, passthrough};
 use crate::clock::Clock;
 use crate::documents::Documents;
@@ -186,7 +184,7 @@ impl Worker {
                 counters: Arc::clone(&counters),
             };
             let place = waiting.enter();
-            let number = place.number;
+            let number = place.number();
             let (site, handshakes) = (Rc::clone(&site), Rc::clone(&handshakes));
             // Two kinds of task: each has the room that the most of its waits needs.
             let task = if let Handling::Passthrough { replays_header } = site.handling {
@@ -229,63 +227,5 @@ impl Drop for End {
         self.counters
             .active_connections
             .fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Connections whose `ClientHello` is not there yet, oldest first. They cost a socket and nothing
-/// else; over the limit the oldest is closed.
-pub(super) struct Waiting {
-    limit: usize,
-    next: RefCell<u64>,
-    tasks: RefCell<BTreeMap<u64, Option<AbortHandle>>>,
-    counters: Arc<Counters>,
-}
-
-impl Waiting {
-    fn new(limit: usize, counters: Arc<Counters>) -> Self {
-        Self {
-            limit,
-            next: RefCell::new(0),
-            tasks: RefCell::default(),
-            counters,
-        }
-    }
-
-    fn enter(self: &Rc<Self>) -> Place {
-        let number = self.next.replace_with(|next| next.saturating_add(1));
-        let mut tasks = self.tasks.borrow_mut();
-        tasks.insert(number, None);
-        let oldest = if tasks.len() > self.limit {
-            tasks.pop_first()
-        } else {
-            None
-        };
-        drop(tasks);
-        if let Some((_, Some(task))) = oldest {
-            add(&self.counters.shed, 1);
-            task.abort();
-        }
-        Place {
-            waiting: Rc::clone(self),
-            number,
-        }
-    }
-
-    fn watch(&self, number: u64, task: AbortHandle) {
-        if let Some(slot) = self.tasks.borrow_mut().get_mut(&number) {
-            *slot = Some(task);
-        }
-    }
-}
-
-/// A place among the waiting; dropping it leaves them.
-pub(super) struct Place {
-    waiting: Rc<Waiting>,
-    number: u64,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.waiting.tasks.borrow_mut().remove(&self.number);
     }
 }

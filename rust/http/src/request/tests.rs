@@ -224,6 +224,11 @@ fn an_expectation_is_100_continue_or_refused() {
         with("Expect: magic\r\n").unwrap_err(),
         HeadError::Expectation
     );
+    // A second line is an expectation too: the first must not hide it.
+    assert_eq!(
+        with("Expect: 100-continue\r\nExpect: magic\r\nContent-Length: 3\r\n").unwrap_err(),
+        HeadError::Expectation
+    );
 }
 
 #[test]

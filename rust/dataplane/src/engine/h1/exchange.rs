@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::Conversation;
 use super::download::{Download, Returned};
+use super::inbox::KEPT_BYTES;
 use super::upload::{Source, Upload};
 use crate::engine::deadline::Deadline;
 use crate::engine::duplex::Duplex;
@@ -150,7 +151,7 @@ impl Conversation<'_> {
     ) -> Result<Vec<u8>, Fault> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         while self.inbox.rest().len() < length {
-            let fill = self.inbox.fill_bulk(&mut self.client.stream);
+            let fill = self.inbox.fill_towards(&mut self.client.stream, length);
             match self
                 .deadline
                 .within(self.site.settings.body_idle, fill)
@@ -165,6 +166,7 @@ impl Conversation<'_> {
         totals.bytes_in = u64::try_from(length).unwrap_or(u64::MAX);
         let opened = judge::open_whole(&self.site.settings, place, body, session);
         self.inbox.consume(length);
+        self.inbox.shrink_to(KEPT_BYTES);
         // The body is behind us, so the connection can go on after a refusal.
         self.head.framing = RequestFraming::None;
         Ok(opened?)
