@@ -146,6 +146,11 @@ impl Pump<'_> {
                 let written = self.deadline.within(self.stall, write).await;
                 let count = match written {
                     Ok(Ok(count)) if count > 0 => count,
+                    // A reset says that nothing is whole. Who only takes no more has ended its own side
+                    // before, and the system calls that a broken pipe.
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                        return Err(error);
+                    }
                     Ok(_closed) => return Ok(Passed::Refused),
                     Err(_elapsed) => return Err(io::ErrorKind::TimedOut.into()),
                 };
