@@ -181,13 +181,16 @@ async fn run<A: Side, B: Side>(
     let mut backward = Direction::default();
     let mut watch = Watch::new(limits);
     let mut timer = pin!(sleep(watch.every));
-    let mut lingering = false;
+    let (mut lingering, mut armed, mut polled) = (false, false, 0);
     let end = poll_fn(|context| {
+        // The last end is passed on by closing, which both streams are for.
+        forward.is_last = backward.is_done();
         if let Poll::Ready(Err(error)) =
             forward.poll(context, first, second, scratch, &meter.forward)
         {
             return Poll::Ready(End::Failed(error));
         }
+        backward.is_last = forward.is_done();
         if let Poll::Ready(Err(error)) =
             backward.poll(context, second, first, scratch, &meter.backward)
         {
@@ -199,11 +202,17 @@ async fn run<A: Side, B: Side>(
         let only_discarding = (forward.is_done() || forward.is_discarding())
             && (backward.is_done() || backward.is_discarding());
         if only_discarding && !lingering {
-            lingering = true;
+            (lingering, armed) = (true, false);
             timer.as_mut().reset(deadline(limits.linger));
         }
+        // Who moved something was not woken by the timer, which knows this task already.
+        let moved = forward.moved.wrapping_add(backward.moved);
+        if armed && moved != polled && !timer.is_elapsed() {
+            polled = moved;
+            return Poll::Pending;
+        }
+        armed = true;
         while timer.as_mut().poll(context).is_ready() {
-            let moved = forward.moved.wrapping_add(backward.moved);
             if lingering {
                 return Poll::Ready(End::Closed);
             }

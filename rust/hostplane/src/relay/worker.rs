@@ -4,11 +4,14 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use cloister_transport::{Bound, Listener, Scratch};
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::{Job, Phase, Shared, connection};
 
@@ -26,16 +29,35 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts the thread. It says on `end` when it is over.
     pub(super) fn spawn(self, end: mpsc::Sender<()>) -> io::Result<JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        std::thread::Builder::new()
+        // A local runtime stays on the thread that makes it. A `LocalSet` would do, and cost a system
+        // call and a turn of the reactor for many of the events.
+        let (started, is_started) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
             .name(format!("relay-{}", self.index))
             .spawn(move || {
-                LocalSet::new().block_on(&runtime, self.run());
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        // Whoever starts workers is there until it has heard of all.
+                        drop(started.send(Ok(())));
+                        // In a task of its own: to wake the future that a runtime blocks on costs a
+                        // write to its reactor, and a new connection does.
+                        let work = runtime.spawn_local(self.run());
+                        // A panic has said so already.
+                        drop(runtime.block_on(work));
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
                 // Nobody waits when the relay was dropped.
                 let _ = end.send(());
-            })
+            })?;
+        match is_started.recv() {
+            Ok(Ok(())) => Ok(thread),
+            Ok(Err(error)) => Err(error),
+            Err(_ended) => Err(io::Error::other("a worker ended before it began")),
+        }
     }
 
     async fn run(mut self) {
@@ -51,11 +73,12 @@ impl Worker {
                 Err(error) => tracing::error!(%error, "cannot listen"),
             }
         }
+        let beat = tokio::task::spawn_local(beat());
         let mut more = true;
         while more || !tasks.is_empty() {
             tokio::select! {
                 biased;
-                _ = self.phase.wait_for(|phase| *phase == Phase::Stopped) => return,
+                _ = self.phase.wait_for(|phase| *phase == Phase::Stopped) => break,
                 job = self.jobs.recv(), if more => match job {
                     Some(job) => {
                         tasks.spawn_local(connection::serve(job, scratch.clone()));
@@ -66,8 +89,20 @@ impl Worker {
                 Some(_) = tasks.join_next() => {}
             }
         }
+        beat.abort();
     }
 }
+
+/// Keeps a timer near. One that is earlier than all others costs a write to the reactor, and the
+/// limit of each connect would be that.
+async fn beat() {
+    loop {
+        sleep(BEAT).await;
+    }
+}
+
+/// Below the limits of connecting.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Accepts until told to drain, then closes the listener and everybody's queue.
 async fn accept(

@@ -19,7 +19,9 @@ pub(super) struct Direction {
     /// How much of `kept` was written.
     written: usize,
     pub(super) moved: u64,
-    /// Times in a row that a read filled the scratch buffer.
+    /// The other direction is over.
+    pub(super) is_last: bool,
+    /// Times that a read filled the scratch buffer, since one that was short.
     full_reads: u32,
     /// The pipe, while this direction is spliced.
     lease: Option<Lease>,
@@ -91,8 +93,11 @@ impl Direction {
                     }
                 }
                 State::Ending => {
-                    // A peer that is gone already needs no end of stream.
-                    drop(ready!(Pin::new(&mut *writer).poll_shutdown(context)));
+                    // A stream of the kernel that is closed next says its end then.
+                    if !self.is_last || writer.spliceable().is_none() {
+                        // A peer that is gone already needs no end of stream.
+                        drop(ready!(Pin::new(&mut *writer).poll_shutdown(context)));
+                    }
                     self.state = State::Done;
                 }
                 State::Discarding => {
@@ -155,10 +160,11 @@ impl Direction {
             self.state = State::Ending;
             return Poll::Ready(Ok(()));
         }
-        self.full_reads = if rest.len() == SCRATCH_BYTES {
-            self.full_reads.saturating_add(1)
-        } else {
-            0
+        self.full_reads = match rest.len() {
+            SCRATCH_BYTES => self.full_reads.saturating_add(1),
+            // What was left behind a full one.
+            LONG_BYTES.. => self.full_reads,
+            _ => 0,
         };
         self.count(rest.len(), meter);
         while !rest.is_empty() {
@@ -223,5 +229,7 @@ impl Direction {
 
 /// Reads of one direction before the worker's other connections get their turn: 1 MiB.
 const READS_PER_TURN: u32 = 16;
+/// A read of fewer bytes is a short one: there is little to move.
+pub(super) const LONG_BYTES: usize = SCRATCH_BYTES / 4;
 /// A direction is spliced after this many: splicing small messages costs a quarter more than copying.
 const FULL_READS_BEFORE_SPLICE: u32 = 3;

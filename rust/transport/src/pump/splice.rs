@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 
-use super::SCRATCH_BYTES;
+use super::direction::LONG_BYTES;
 use crate::stream::Stream;
 
 /// The pipes of one worker.
@@ -107,7 +107,7 @@ impl Lease {
             moved(from, &pipe.write, pipe.capacity)
         }))?;
         self.inside = count;
-        self.is_over = count < SHORT_BYTES;
+        self.is_over = count < LONG_BYTES;
         Poll::Ready(Ok(count))
     }
 
@@ -153,8 +153,6 @@ fn moved(from: impl AsFd, to: impl AsFd, length: usize) -> io::Result<usize> {
 const PIPE_BYTES: usize = 1 << 20;
 /// Size of a pipe that was not sized (pipe(7)).
 const DEFAULT_PIPE_BYTES: usize = 64 * 1024;
-/// A filling below this ends splicing.
-const SHORT_BYTES: usize = SCRATCH_BYTES / 4;
 /// Pipes of one worker in use; each has two descriptors.
 const MAX_LENT: usize = 256;
 /// Pipes of one worker kept for later.
