@@ -8,6 +8,7 @@
 //! than the other side reads waits.
 
 mod down;
+mod scratch;
 mod up;
 
 use std::cell::Cell;
@@ -33,6 +34,7 @@ use super::refusal::{Refusal, no_room};
 use super::site::{Held, Site};
 use down::{Down, Returned};
 pub(super) use down::{Opened, Piece, ResponseSource};
+pub(super) use scratch::Bridges;
 pub(super) use up::RequestSink;
 use up::Up;
 
@@ -160,18 +162,21 @@ pub(super) async fn exchange<C: Client>(
         forward_api_key: site.config.forward_api_key,
         is_websocket: accept.is_some(),
     };
-    let mut out = Vec::with_capacity(bytes.len().saturating_add(256));
-    write_head(head, bytes, &additions, &mut session, &mut out)?;
+    let mut scratch = site.bridges.scratch();
+    write_head(head, bytes, &additions, &mut session, &mut scratch.out)?;
+    let scratch = &mut *scratch;
     let opening = Opening {
         site,
-        head: out,
+        head: &scratch.out,
         accept: accept.as_ref(),
         is_head: head.method.of(bytes) == b"HEAD",
         framing,
         takes_trailers: takes_trailers(head, bytes),
     };
     let (has_begun, is_request_over) = (Cell::new(false), Cell::new(true));
-    let down = Down {
+    let mut down = Down {
+        head: &mut scratch.head,
+        deadline: &mut scratch.deadline,
         request,
         accept: accept.as_ref(),
         has_begun: &has_begun,
@@ -179,10 +184,29 @@ pub(super) async fn exchange<C: Client>(
     };
     let returned = match plan {
         Plan::Streamed(scanner) => {
-            stream(&opening, scanner, &mut session, down, client, totals, entry).await
+            // On the heap: most requests have no room for it.
+            Box::pin(stream(
+                &opening,
+                scanner,
+                &mut session,
+                &mut down,
+                client,
+                totals,
+                entry,
+            ))
+            .await
         }
         Plan::Held { bytes, .. } => {
-            whole(&opening, bytes.into(), false, down, client, totals, entry).await
+            whole(
+                &opening,
+                bytes.into(),
+                false,
+                &mut down,
+                client,
+                totals,
+                entry,
+            )
+            .await
         }
         Plan::None => {
             let may_replay = judge::is_idempotent(head.method.of(bytes));
@@ -190,7 +214,7 @@ pub(super) async fn exchange<C: Client>(
                 &opening,
                 Bytes::new(),
                 may_replay,
-                down,
+                &mut down,
                 client,
                 totals,
                 entry,
@@ -259,7 +283,7 @@ async fn whole<C: Client>(
     opening: &Opening<'_>,
     body: Bytes,
     may_replay: bool,
-    down: Down<'_>,
+    down: &mut Down<'_>,
     client: &mut C,
     totals: &mut Totals,
     mut entry: Option<&mut Entry>,
@@ -303,7 +327,7 @@ async fn stream<C: Client>(
     opening: &Opening<'_>,
     scanner: Option<Scanner>,
     session: &mut OpenSession<'_>,
-    down: Down<'_>,
+    down: &mut Down<'_>,
     client: &mut C,
     totals: &mut Totals,
     entry: Option<&mut Entry>,
@@ -320,13 +344,15 @@ async fn stream<C: Client>(
         match &mut call {
             Call::Http1(call) => {
                 let (to, from) = call.both(opening);
+                let is_over = down.is_request_over;
                 let download = down.run(from, &mut sink, totals, entry);
-                drive(up.run(to), download, down.is_request_over).await
+                drive(up.run(to), download, is_over).await
             }
             Call::Http2(call) => match call.both(opening) {
                 Ok((to, from)) => {
+                    let is_over = down.is_request_over;
                     let download = down.run(from, &mut sink, totals, entry);
-                    drive(up.run(to), download, down.is_request_over).await
+                    drive(up.run(to), download, is_over).await
                 }
                 Err(_closed) => Ok(Returned::Unprocessed),
             },

@@ -16,7 +16,7 @@ pub(super) use http2::{Multiplexed, room};
 pub(super) struct Opening<'o> {
     pub(super) site: &'o Site,
     /// Its head, as [`super::outgoing`] writes it.
-    pub(super) head: Vec<u8>,
+    pub(super) head: &'o [u8],
     /// What a handshake of WebSocket must be answered with; none when it is none.
     pub(super) accept: Option<&'o Accept>,
     /// Whether its method is HEAD: the response has no body.
@@ -39,7 +39,9 @@ impl Opening<'_> {
             Protocol::H2c => self.site.multiplexed.place().await.map(Call::Http2),
             Protocol::Http1 | Protocol::Tcp => {
                 let upstream = self.site.pool.take().await;
-                upstream.map(|upstream| Call::Http1(http1::Call::new(upstream)))
+                upstream.map(|upstream| {
+                    Call::Http1(http1::Call::new(upstream, self.site.bridges.buffer()))
+                })
             }
         };
         opened.map_err(|error| Refusal::unreachable(&error))
@@ -51,7 +53,9 @@ impl Opening<'_> {
             Protocol::H2c => self.site.multiplexed.connect().await.map(Call::Http2),
             Protocol::Http1 | Protocol::Tcp => {
                 let upstream = self.site.pool.connect().await;
-                upstream.map(|upstream| Call::Http1(http1::Call::new(upstream)))
+                upstream.map(|upstream| {
+                    Call::Http1(http1::Call::new(upstream, self.site.bridges.buffer()))
+                })
             }
         };
         opened.map_err(|error| Refusal::unreachable(&error))
@@ -70,7 +74,7 @@ impl Call {
     /// Lets the next request have it.
     pub(super) fn keep(self, site: &Site) {
         match self {
-            Self::Http1(call) => site.pool.put(call.into_upstream().stream),
+            Self::Http1(call) => call.keep(site),
             // Others are on it already.
             Self::Http2(_) => {}
         }

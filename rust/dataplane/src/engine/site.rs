@@ -10,6 +10,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use cloister_transport::Scratch;
 use cloister_wire::config::{EnclaveConfig, Handling};
 
+use super::bridge::Bridges;
 use super::counters::Counters;
 use super::h1::Scratches;
 use super::log::{self, Mask};
@@ -43,6 +44,7 @@ pub(super) struct Site {
     /// Connections to a user process that speaks HTTP/2.
     pub(super) multiplexed: Multiplexed,
     pub(super) scratches: Scratches,
+    pub(super) bridges: Bridges,
     /// What connections pass through that are not read.
     pub(super) scratch: Scratch,
     pub(super) seats: Seats,
@@ -70,6 +72,7 @@ impl Site {
             multiplexed,
             pool: Pool::new(worker.upstream, connect),
             scratches: Scratches::default(),
+            bridges: Bridges::default(),
             scratch: Scratch::default(),
             seats: Seats::default(),
             held: worker.held,

@@ -14,6 +14,7 @@ use crate::engine::handshake::Accept;
 use crate::engine::log::Entry;
 use crate::engine::outcome::{Fault, Totals};
 use crate::engine::refusal::Refusal;
+use crate::engine::site::Site;
 
 /// Most interim responses before the final one.
 const MAX_INTERIM: usize = 16;
@@ -69,8 +70,10 @@ pub(super) enum Returned {
 }
 
 /// A response being passed on.
-#[derive(Clone, Copy)]
 pub(super) struct Down<'d> {
+    /// Memory for the head, and the timer.
+    pub(super) head: &'d mut ResponseHead,
+    pub(super) deadline: &'d mut Deadline,
     pub(super) request: Incoming<'d>,
     /// What a 101 must say; none when the request asked for none.
     pub(super) accept: Option<&'d Accept>,
@@ -83,57 +86,75 @@ pub(super) struct Down<'d> {
 impl Down<'_> {
     /// Reads the response and passes it on.
     pub(super) async fn run<S: ResponseSource, K: ResponseSink>(
-        self,
+        &mut self,
         mut from: S,
         to: &mut K,
         totals: &mut Totals,
         mut entry: Option<&mut Entry>,
     ) -> Result<Returned, Fault> {
         let site = self.request.site;
-        let mut deadline = Deadline::default();
-        let mut head = ResponseHead::default();
+        let Self {
+            head,
+            deadline,
+            request,
+            accept,
+            has_begun,
+            is_request_over,
+        } = self;
+        let pass = Pass {
+            site: request.site,
+            is_request_over,
+        };
         for _ in 0..MAX_INTERIM {
-            let opened = self.head(&mut head, &mut from, to, &mut deadline).await?;
+            let opened = pass.head(head, &mut from, to, deadline).await?;
             let (bytes, is_whole) = match opened {
                 Opened::Stale => return Ok(Returned::Stale),
                 Opened::Unprocessed => return Ok(Returned::Unprocessed),
                 Opened::Head { bytes, is_whole } => (bytes, is_whole),
             };
             if head.status == 101 {
-                let accept = self.accept.ok_or_else(unasked)?;
-                check_switch(&head, &bytes, accept.as_bytes()).map_err(broken_handshake)?;
+                let accept = accept.ok_or_else(unasked)?;
+                check_switch(head, &bytes, accept.as_bytes()).map_err(broken_handshake)?;
             } else if head.status < 200 {
                 // Our own 100 was sent already.
                 if head.status != 100 {
-                    self.has_begun.set(true);
-                    to.interim(&head, &bytes).await?;
+                    has_begun.set(true);
+                    to.interim(head, &bytes).await?;
                 }
                 continue;
             }
             totals.status = head.status;
             if let Some(entry) = entry.as_deref_mut() {
-                entry.answered(site, &head, &bytes);
+                entry.answered(site, head, &bytes);
             }
             let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             totals.bytes_out = totals.bytes_out.saturating_add(count);
-            self.has_begun.set(true);
-            let is_over = self.is_request_over.get();
-            let begin = to.begin(&head, &bytes, is_whole, is_over);
-            self.timely(&mut deadline, begin).await?;
+            has_begun.set(true);
+            let is_over = is_request_over.get();
+            let begin = to.begin(head, &bytes, is_whole, is_over);
+            pass.timely(deadline, begin).await?;
             if head.status == 101 {
                 return Ok(Returned::Switched);
             }
             if !is_whole {
-                self.body(&mut from, to, &mut deadline, totals).await?;
+                pass.body(&mut from, to, deadline, totals).await?;
             }
-            self.timely(&mut deadline, to.flush()).await?;
+            pass.timely(deadline, to.flush()).await?;
             // A connection that was asked to become a tunnel is not used again, whatever was answered.
-            let keeps_process = from.is_reusable() && self.accept.is_none();
+            let keeps_process = from.is_reusable() && accept.is_none();
             return Ok(Returned::Whole { keeps_process });
         }
         Err(Refusal::new(502, "the user process sent too many interim responses").into())
     }
+}
 
+/// What the waits of a response have in common.
+struct Pass<'d> {
+    site: &'d Site,
+    is_request_over: &'d Cell<bool>,
+}
+
+impl Pass<'_> {
     /// Waits for a head.
     async fn head<S: ResponseSource, K: ResponseSink>(
         &self,
@@ -142,7 +163,7 @@ impl Down<'_> {
         to: &mut K,
         deadline: &mut Deadline,
     ) -> Result<Opened, Fault> {
-        let limit = self.request.site.settings.upstream_response;
+        let limit = self.site.settings.upstream_response;
         loop {
             let opened = poll_fn(|context| match from.poll_head(head, context) {
                 Poll::Pending if to.poll_gone(context).is_ready() => {
@@ -169,7 +190,7 @@ impl Down<'_> {
         deadline: &mut Deadline,
         totals: &mut Totals,
     ) -> Result<(), Fault> {
-        let limit = self.request.site.settings.upstream_response;
+        let limit = self.site.settings.upstream_response;
         let mut last: Option<Bytes> = None;
         loop {
             let now = poll_fn(|context| {
@@ -222,7 +243,7 @@ impl Down<'_> {
         deadline: &mut Deadline,
         write: impl Future<Output = Result<(), Fault>>,
     ) -> Result<(), Fault> {
-        let limit = self.request.site.settings.body_idle;
+        let limit = self.site.settings.body_idle;
         let written = deadline.within(limit, write).await;
         written.map_err(|_elapsed| Fault::Broken)?
     }

@@ -20,6 +20,7 @@ use crate::engine::outcome::Fault;
 use crate::engine::outgoing::OutgoingFraming;
 use crate::engine::pool::Upstream;
 use crate::engine::refusal::Refusal;
+use crate::engine::site::Site;
 
 /// Room made for a read of a head, and of a body.
 const HEAD_BYTES: usize = 8 * 1024;
@@ -37,19 +38,18 @@ pub(in crate::engine) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(upstream: Upstream) -> Self {
-        Self {
-            upstream,
-            buffer: BytesMut::new(),
-        }
+    pub(super) fn new(upstream: Upstream, buffer: BytesMut) -> Self {
+        Self { upstream, buffer }
     }
 
     pub(super) fn is_reused(&self) -> bool {
         self.upstream.is_reused
     }
 
-    pub(super) fn into_upstream(self) -> Upstream {
-        self.upstream
+    /// Lets the next request have the connection, and the buffer.
+    pub(super) fn keep(self, site: &Site) {
+        site.pool.put(self.upstream.stream);
+        site.bridges.put(self.buffer);
     }
 
     /// The connection once its protocol was switched. What came behind the head is its beginning.
@@ -71,9 +71,9 @@ impl Call {
         let stream = &mut self.upstream.stream;
         let write = async {
             if body.is_empty() {
-                return stream.write_all(&opening.head).await;
+                return stream.write_all(opening.head).await;
             }
-            let whole = [&opening.head, &body[..]].concat();
+            let whole = [opening.head, &body[..]].concat();
             stream.write_all(&whole).await
         };
         let limit = opening.site.settings.body_idle;
@@ -95,7 +95,7 @@ impl Call {
         let (reader, writer) = split(&mut self.upstream.stream);
         let sink = Sink {
             writer,
-            out: opening.head.clone(),
+            out: opening.head.to_vec(),
             is_chunked: opening.framing == OutgoingFraming::Chunked,
         };
         (sink, Source::new(opening, reader, &mut self.buffer))

@@ -236,7 +236,7 @@ impl Call {
 /// The head, out of the form that it was written in. What we wrote has no part that is not a token, a
 /// target or a value; one that were would be left out.
 fn request(opening: &Opening<'_>) -> Request<()> {
-    let (method, target, mut headers) = lines::request(&opening.head);
+    let (method, target, mut headers) = lines::request(opening.head);
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method).unwrap_or_default();
     if opening.accept.is_some() {
