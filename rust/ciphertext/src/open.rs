@@ -172,6 +172,11 @@ impl<'k> OpenSession<'k> {
         self.is_paused = false;
     }
 
+    /// It may derive no more until it is granted some; whether it is paused stays.
+    pub fn withdraw(&mut self) {
+        self.allowance = 0;
+    }
+
     /// Opens a token. `bytes` starts with it; inside JSON its `/` may be written `\/`.
     ///
     /// # Errors

@@ -123,6 +123,12 @@ pub enum ServerError {
         /// Its place, from 0.
         position: usize,
     },
+    /// A service without which nothing is served has ended.
+    #[error("`{service}` has failed")]
+    Service {
+        /// Its name.
+        service: &'static str,
+    },
     /// Not accepting in time; the health says what is missing.
     #[error("not ready after {} s: {reason}", after.as_secs_f32())]
     NotReady {

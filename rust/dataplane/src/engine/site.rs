@@ -1,18 +1,22 @@
 //! What every request of one worker needs.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use cloister_ciphertext::{KeyCache, OpenPolicy};
 use cloister_transport::Scratch;
 use cloister_wire::config::{EnclaveConfig, Handling};
+use tokio::time::Instant;
 
 use super::counters::Counters;
 use super::h1::Scratches;
 use super::log::{self, Mask};
+use super::opening::{Caches, Opening};
 use super::pool::Pool;
 use super::process::Multiplexed;
 use super::seats::Seats;
@@ -42,6 +46,9 @@ pub(super) struct Site {
     pub(super) pool: Pool,
     /// Connections to a user process that speaks HTTP/2.
     pub(super) multiplexed: Multiplexed,
+    pub(super) opening: Opening,
+    caches: Caches,
+    begun: Instant,
     pub(super) scratches: Scratches,
     /// What connections pass through that are not read.
     pub(super) scratch: Scratch,
@@ -55,6 +62,12 @@ impl Site {
     pub(super) fn new(worker: Worker) -> Self {
         let connect = worker.settings.upstream_connect;
         let multiplexed = Multiplexed::new(worker.upstream.clone(), connect, &worker.settings.head);
+        let opening = Opening::new(worker.settings.decrypt_cpu);
+        let pool = Pool::new(
+            worker.upstream,
+            &worker.settings,
+            Arc::clone(&worker.counters),
+        );
         Self {
             mask: Mask::new(&worker.config.logs),
             log_constants: log::constants(&worker.config),
@@ -68,7 +81,10 @@ impl Site {
             clock: worker.clock,
             counters: worker.counters,
             multiplexed,
-            pool: Pool::new(worker.upstream, connect),
+            pool,
+            opening,
+            caches: Caches::default(),
+            begun: Instant::now(),
             scratches: Scratches::default(),
             scratch: Scratch::default(),
             seats: Seats::default(),
@@ -87,6 +103,28 @@ impl Site {
     pub(super) fn takes_sessions(&self) -> bool {
         let serving = self.live().serving_at(self.clock.now_ms());
         serving == Serving::Ready && !self.is_draining()
+    }
+
+    /// The app keys in use, and what was derived with them.
+    pub(super) fn keys(&self, live: &Live) -> Rc<KeyCache> {
+        self.caches.of(live.keyring.as_ref())
+    }
+
+    /// How ciphertexts are opened here.
+    pub(super) fn open_policy(&self) -> OpenPolicy {
+        OpenPolicy {
+            dangerous_accept_debug: self.config.debug,
+            distinct_keys: self.settings.distinct_keys,
+        }
+    }
+
+    /// Forgets derived keys that are too old, and those of a keyring that is not in use any more.
+    pub(super) fn forget_old_keys(&self) {
+        let live = self.live();
+        self.caches
+            .expire(live.keyring.as_ref(), self.begun.elapsed());
+        let kept = u64::try_from(self.keys(&live).len()).unwrap_or(u64::MAX);
+        self.counters.keys_kept.store(kept, Ordering::Relaxed);
     }
 
     /// A context id: 128 random bits as 32 upper-case hexadecimal digits.
@@ -108,6 +146,13 @@ impl Site {
     pub(super) fn is_draining(&self) -> bool {
         self.seats.is_draining()
     }
+}
+
+/// The span of a request: what is said in it carries its context id. Nothing is formatted unless
+/// somebody listens at this level.
+pub(super) fn span(context: &[u8; 32]) -> tracing::Span {
+    let ctx = || std::str::from_utf8(context).unwrap_or_default();
+    tracing::debug_span!("request", ctx = ctx())
 }
 
 /// Room that is given back when it is dropped.
