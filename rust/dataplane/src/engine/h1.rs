@@ -194,6 +194,8 @@ impl Conversation<'_> {
         if is_attestation(&self.head, &self.head_bytes) {
             let (status, is_kept) = self.attest(&context).await;
             site.counters.answered(status, begun.elapsed());
+            let sent = u64::try_from(self.out.len()).unwrap_or(u64::MAX);
+            add(&site.counters.bytes_out, sent);
             return is_kept;
         }
         let mut entry = site.sink.as_ref().map(|_| {
@@ -239,7 +241,9 @@ impl Conversation<'_> {
                     entry.answered_here();
                 }
                 totals.status = refusal.status;
-                self.refuse(&refusal, &context).await
+                let is_kept = self.refuse(&refusal, &context).await;
+                totals.bytes_out = u64::try_from(self.out.len()).unwrap_or(u64::MAX);
+                is_kept
             }
             Err(Fault::Broken) => {
                 self.is_broken = true;

@@ -163,7 +163,9 @@ pub(super) async fn run(
     let _shipper_is_gone = end_shipping.send(grace.min(LONGEST_FLUSH));
     drop(shipping.await);
     tasks.shutdown().await;
-    if let Some(mut to_init) = life.to_init {
+    // Nobody starts an enclave again that was drained; init does so with a data plane that fails.
+    let is_over = !matches!(outcome, Err(ServerError::Service { .. }));
+    if let Some(mut to_init) = life.to_init.filter(|_| is_over) {
         to_init
             .send(&mut ToInit::Drained)
             .await
