@@ -261,7 +261,7 @@ impl Handle {
     ///
     /// Why the services ended, when it was not this call.
     pub fn drain(&self, grace: Duration) -> Result<(), ServerError> {
-        self.shared.stop.send_replace(Some(grace));
+        self.shared.end_within(grace);
         self.join()
     }
 
@@ -305,6 +305,17 @@ impl Shared {
             health: watch::channel(None).0,
             stop: watch::channel(None).0,
         }
+    }
+
+    /// Asks for the end. Who asks for less has the last word, in whatever order two callers come here.
+    fn end_within(&self, grace: Duration) {
+        self.stop.send_if_modified(|asked| {
+            let is_sooner = asked.is_none_or(|before| grace < before);
+            if is_sooner {
+                *asked = Some(grace);
+            }
+            is_sooner
+        });
     }
 }
 

@@ -72,7 +72,7 @@ mod tests {
         let waiting = tokio::spawn(async move { waits.failure().await });
         other.fail("ingress");
         assert_eq!(waiting.await.unwrap(), "ingress");
-        assert_eq!(services.all()["internal_api"], true);
-        assert_eq!(services.all()["ingress"], false);
+        assert!(services.all()["internal_api"]);
+        assert!(!services.all()["ingress"]);
     }
 }

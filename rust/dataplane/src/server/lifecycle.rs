@@ -334,6 +334,7 @@ async fn ship(
 }
 
 /// What a service is called, and where its end is told.
+#[derive(Clone, Copy)]
 struct Watched<'s> {
     name: &'static str,
     services: &'s Services,
