@@ -202,3 +202,49 @@ impl Ids {
         id
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn said(most: tracing::Level) -> String {
+        let said = Said::default();
+        let writer = said.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(most)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            span(&[b'A'; 32]).in_scope(|| tracing::warn!("something is wrong"));
+        });
+        String::from_utf8(said.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn what_is_said_of_a_request_carries_its_context_id() {
+        let id = "A".repeat(32);
+        assert!(said(tracing::Level::DEBUG).contains(&format!("request{{ctx=\"{id}\"}}")));
+        // Without a listener at that level there is no span to format.
+        let quiet = said(tracing::Level::INFO);
+        assert!(
+            quiet.contains("something is wrong") && !quiet.contains(&id),
+            "{quiet}"
+        );
+    }
+}
