@@ -96,6 +96,8 @@ pub struct OpenSession<'k> {
     keys: Keys<'k>,
     /// Ephemeral keys of this request.
     distinct: HashSet<[u8; 33]>,
+    /// The last of them: most documents have one.
+    last: Option<[u8; 33]>,
     allowance: u32,
     is_paused: bool,
     counts: OpenCounts,
@@ -145,6 +147,7 @@ impl<'k> OpenSession<'k> {
             policy,
             keys,
             distinct: HashSet::new(),
+            last: None,
             allowance,
             is_paused: false,
             counts: OpenCounts::default(),
@@ -239,13 +242,14 @@ impl<'k> OpenSession<'k> {
 
     /// Makes room for an ephemeral key, within the limit.
     fn admit(&mut self, compressed: &[u8; 33]) -> Result<(), OpenError> {
-        if !self.distinct.contains(compressed) {
+        if self.last.as_ref() != Some(compressed) && !self.distinct.contains(compressed) {
             let limit = self.policy.distinct_keys;
             if self.distinct.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
                 return Err(OpenError::TooManyKeys { limit });
             }
             self.distinct.insert(*compressed);
         }
+        self.last = Some(*compressed);
         let mut keys = self.keys.cell().borrow_mut();
         if keys.knows(compressed) {
             return Ok(());

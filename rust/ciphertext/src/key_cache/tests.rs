@@ -67,7 +67,7 @@ fn a_key_lives_for_its_time_and_no_longer() {
     open(&mut session, &sealed(0x11, &mut random)).unwrap();
     cache.expire(second * 5);
     open(&mut session, &sealed(0x11, &mut random)).unwrap();
-    cache.expire(second + KEY_LIFE - Duration::from_nanos(1));
+    cache.expire((second + KEY_LIFE).saturating_sub(Duration::from_nanos(1)));
     assert_eq!(cache.len(), 2);
     cache.expire(second + KEY_LIFE);
     assert_eq!(cache.len(), 1);

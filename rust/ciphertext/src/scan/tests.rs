@@ -50,10 +50,10 @@ pub(super) fn scan_paused(place: Place, pieces: &[&[u8]]) -> Result<(Vec<u8>, u3
     let cache = KeyCache::new(Arc::new(keyring()));
     let mut session = OpenSession::shared(&cache, POLICY);
     let mut scanner = Scanner::new(place, ScanLimits::default());
-    let (mut out, mut pauses) = (Vec::new(), 0);
+    let (mut out, mut pauses) = (Vec::new(), 0_u32);
     let mut grant = |session: &mut OpenSession<'_>| {
-        pauses += 1;
-        cache.expire(KEY_LIFE * pauses);
+        pauses = pauses.saturating_add(1);
+        cache.expire(KEY_LIFE.saturating_mul(pauses));
         session.grant(1);
     };
     for piece in pieces {

@@ -190,7 +190,7 @@ fn t05_headers_with_many_keys_are_opened_in_slices() {
             &mut random,
         )
         .unwrap();
-        head.push_str(&format!("X-{number}: {value}\r\n"));
+        head = format!("{head}X-{number}: {value}\r\n");
     }
     head.push_str("\r\n");
     assert_eq!(site.client().ask(&head).status, 200);
