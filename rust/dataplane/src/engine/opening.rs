@@ -91,7 +91,8 @@ impl<'o> Job<'o> {
         mut resume: impl FnMut(&mut OpenSession<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         while session.is_paused() {
-            let turn = self.turn().await?;
+            // On the heap: a request that derives nothing has no room for it.
+            let turn = Box::pin(self.turn()).await?;
             let before = thread_time();
             session.grant(SLICE_KEYS);
             let outcome = resume(session);
