@@ -1,9 +1,11 @@
 """``/metrics``, read by Prometheus' own parser and judged by its rules for names."""
 
 import concurrent.futures
+import json
 import re
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -75,7 +77,8 @@ def test_every_name_is_as_prometheus_wants_it(app: Application) -> None:
         clock_offset_seconds certificate_not_after_seconds log_ring_records log_ring_bytes
         log_ring_limit_bytes log_records_dropped log_records_acked connections connections_open
         connections_shed connections_waiting requests requests_open responses refusals
-        request_duration_seconds websockets websockets_open handshakes handshakes_failed
+        request_duration_seconds websockets websockets_open sessions sessions_open
+        proxy_headers_refused handshakes handshakes_failed
         fields_opened key_cache_hits keys_derived received_bytes sent_bytes upstream_errors
         upstream_connections memory_total_bytes memory_available_bytes memory_tmpfs_bytes
         cpu_busy_seconds descriptors_open descriptors_limit process_cpu_seconds
@@ -140,6 +143,46 @@ def test_what_happened_is_what_is_counted(app: Application) -> None:
     assert buckets == sorted(buckets)
     assert buckets[-1] == value(text, "cloister_request_duration_seconds_count") == 40
     assert value(text, "cloister_request_duration_seconds_sum") > 0
+
+
+def curl(plane: DataPlane, *words: str) -> list[str]:
+    """Lines that curl writes with HTTP/2."""
+    fixed = ["curl", "-sS", "--http2", "--cacert", str(plane.ca_file), "--max-time", "20"]
+    done = subprocess.run(
+        [*fixed, "-H", f"api-key: {plane.api_key}", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_http2_is_counted_like_http1(app: Application) -> None:
+    """And opened like it: more keys than one slice, held whole and streamed."""
+    limits = {"decrypt_buffer": 4_000, "keepalive_requests": 3}
+    with DataPlane(app.address, metrics_listen="127.0.0.1:0", config={"limits": limits}) as plane:
+        sealed = [crypto.encrypt(f"value {number}", plane.app_public_key) for number in range(100)]
+        shown = ["-w", "%{http_version} %{http_code} %{num_connects}\n", "-o", "/dev/null"]
+        kind = ["-H", "content-type: application/json"]
+        for count in (20, 100):
+            body = json.dumps(sealed[:count])
+            assert (len(body) <= 4_000) == (count == 20)
+            assert curl(plane, *shown, *kind, "--data", body, plane.url) == ["2 200 1"]
+            opened = json.loads(app.seen[-1].body)
+            assert opened == [f"value {number}" for number in range(count)]
+        # The connection is given up after its third request, and the client told before.
+        fixed = ["-sS", "--http2", "--cacert", str(plane.ca_file), "-H", "api-key: wrong"]
+        each = [word for _ in range(5) for word in ("--next", *fixed, *shown, plane.url)][1:]
+        done = subprocess.run(["curl", *each], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == [f"2 401 {connects}" for connects in (1, 0, 0, 1, 0)]
+        wait_until(lambda: value(scrape(plane), "cloister_requests_open") == 0)
+        text = scrape(plane)
+    assert value(text, "cloister_responses_total", {"status": "2xx"}) == 2
+    assert value(text, "cloister_responses_total", {"status": "4xx"}) == 5
+    assert value(text, "cloister_refusals_total", {"reason": "unauthorized"}) == 5
+    assert value(text, "cloister_request_duration_seconds_count") == 7
+    assert value(text, "cloister_keys_derived_total") == 100
+    assert value(text, "cloister_key_cache_hits_total") == 20
 
 
 def test_handshakes_are_counted_by_kind_and_version(app: Application) -> None:
