@@ -204,5 +204,5 @@ def test_records_are_followed_as_they_come_and_found_by_context(tmp_path: pathli
         reading.join()
     assert seen
     assert seen == list(range(seen[0], number))
-    [found] = logs.records(tmp_path, ctx=f"{2:032x}")
+    [found] = logs.records(tmp_path, logs.Wanted(ctx=f"{2:032x}"))
     assert found["sequence"] == 2

@@ -132,5 +132,5 @@ def test_the_data_plane_passes_thousands_of_idle_connections(server: str) -> Non
         url = f"http://{metrics}/metrics"
         each = cost_of_each(plane.pid, address, (url, "cloister_sessions_open"))
         print(f"RSS of an idle connection passed through, {CONNECTIONS} open: {each:.2f} KiB")  # noqa: T201
-        assert metric(url, "cloister_shed_total") == 0
+        assert metric(url, "cloister_connections_shed_total") == 0
         assert each < PASSTHROUGH_KIB

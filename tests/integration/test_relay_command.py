@@ -96,7 +96,7 @@ def test_json_and_metrics_are_for_programs() -> None:
             with urllib.request.urlopen(shown["metrics"], timeout=10) as answer:  # noqa: S310
                 text = answer.read().decode()
         assert "\ncloister_relay_in_bytes_total 5\n" in text
-        assert "\ncloister_relay_connections 1\n" in text
+        assert "\ncloister_relay_connections_open 1\n" in text
         process.send_signal(signal.SIGTERM)
         assert ended(process)[0] == 0
         assert not (folder / "in").exists()

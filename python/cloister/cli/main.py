@@ -30,6 +30,7 @@ _COMMANDS = {
     "describe": Entry("cloister.cli.describe", "describe", "Show what is in an EIF."),
     "run": Entry("cloister.cli.run", "run", "Run an enclave on this machine."),
     "dev": Entry("cloister.cli.dev", "dev", "Run the data plane alone, without an enclave."),
+    "logs": Entry("cloister.cli.logs", "logs", "Show transaction logs of local runs."),
     "relay": Entry("cloister.cli.relay", "relay", "Move bytes between TCP, Unix and vsock."),
     "doctor": Entry("cloister.cli.doctor", "doctor", "Check whether this machine can do it."),
     "attest": Entry("cloister.cli.attest", "attest", "Attest a running enclave."),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 import typer
 
-from cloister.cli import _run_plan, output, params, settings
+from cloister.cli import _log_line, _run_plan, output, params, settings
 from cloister.cli._run_plan import RunPlan
 from cloister.cli._run_session import Running, RunSession, ended_early
 from cloister.errors import UsageError
@@ -159,17 +159,7 @@ class LogPrinter:
 
     def _run(self, folder: pathlib.Path) -> None:
         for record in logs.follow(folder, self._stop):
-            output.show(record, as_json=self._as_json, text=_line(record))
-
-
-def _line(record: dict[str, Any]) -> str:
-    """One request in one line; what clients chose is escaped."""
-    fields = ("ts", "remoteIp", "requestMethod", "uri", "responseCode", "elapsed", "txid")
-    if record.get("requestType") == "TCP":
-        record = record | {"requestMethod": "TCP"}
-    found = [record.get(field) for field in fields]
-    shown = ["-" if value is None else str(value) for value in found]
-    return " ".join(params.without_controls(value) for value in shown)
+            output.show(record, as_json=self._as_json, text=_log_line.line(record))
 
 
 def _shown(plan: RunPlan, running: Running) -> dict[str, Any]:

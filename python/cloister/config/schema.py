@@ -221,12 +221,17 @@ class Limits(Table):
         head_timeout: From the first byte of a head to its end, ms (408).
         body_idle: Between two reads or writes of a body, ms (408).
         keepalive_idle: Idle between two requests, ms.
+        keepalive_requests: Requests on one connection; ``None``: any number.
+        linger: Reading on after the last answer of a connection, ms.
         tunnel_idle: Without a byte either way in a WebSocket session, ms; ``None``: no bound.
         upstream_connect: Connecting to the user process, ms (502, 504).
+        upstream_idle: A connection to the user process that nobody uses, ms.
+        upstream_idle_connections: Such connections.
         upstream_response: Until the user process's response head is there, ms (504).
         h2_streams: HTTP/2 concurrent streams of a connection.
         h2_resets: HTTP/2 requests that a client takes back within 10 s before they are answered.
         decrypt_buffer: Body opened whole before anything is forwarded, bytes.
+        decrypt_cpu: Processor time that new ephemeral keys may take, per cent (503).
         max_token: One ``ev:`` token, bytes (422).
         max_file: One encrypted file, bytes.
         held_bytes: All held bodies together, bytes (503).
@@ -244,12 +249,17 @@ class Limits(Table):
     head_timeout: int = setting(integer(100, _HOUR_MS, "milliseconds"), default=10_000)
     body_idle: int = setting(integer(100, _HOUR_MS, "milliseconds"), default=30_000)
     keepalive_idle: int = setting(integer(100, _HOUR_MS, "milliseconds"), default=75_000)
+    keepalive_requests: int | None = setting(integer(1, 1_000_000_000), default=None)
+    linger: int = setting(integer(0, 60_000, "milliseconds"), default=1_000)
     tunnel_idle: int | None = setting(integer(100, 24 * _HOUR_MS, "milliseconds"), default=None)
     upstream_connect: int = setting(integer(10, _HOUR_MS, "milliseconds"), default=5_000)
+    upstream_idle: int = setting(integer(0, _HOUR_MS, "milliseconds"), default=4_000)
+    upstream_idle_connections: int = setting(integer(0, 100_000), default=256)
     upstream_response: int = setting(integer(10, 24 * _HOUR_MS, "milliseconds"), default=60_000)
     h2_streams: int = setting(integer(1, 100_000), default=250)
     h2_resets: int = setting(integer(1, 1_000_000), default=200)
     decrypt_buffer: int = setting(integer(0, _GIB, "bytes"), default=_MIB)
+    decrypt_cpu: int = setting(integer(1, 100, "per cent"), default=50)
     max_token: int = setting(integer(256, _GIB, "bytes"), default=_MIB)
     max_file: int = setting(integer(1, 16 * _GIB, "bytes"), default=25 * _MIB)
     held_bytes: int = setting(integer(_MIB, 1 << 40, "bytes"), default=256 * _MIB)

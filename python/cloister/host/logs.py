@@ -6,6 +6,7 @@ user agents) its clients': whoever shows it prints it escaped. The writer is Rus
 and may read while it writes.
 """
 
+import dataclasses
 import json
 import pathlib
 import threading
@@ -16,21 +17,58 @@ POLL_S = 0.2
 _SUFFIX = ".ndjson"
 
 
-def records(log_dir: pathlib.Path, *, ctx: str | None = None) -> Iterator[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which records are given; whatever is ``None`` or empty excludes nothing.
+
+    Args:
+        ctx: The request with this context id, as ``x-evervault-ctx`` of its answer says it, in any
+            letter case.
+        since_ms: Begun then or later, milliseconds since the Unix epoch.
+        until_ms: Begun before then.
+        statuses: Status codes (``404``) and groups of them (``4xx``), one of which must fit.
+    """
+
+    ctx: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    statuses: frozenset[str] = frozenset()
+
+    def takes(self, record: dict[str, Any]) -> bool:
+        """Whether a record is one of them."""
+        if self.ctx is not None and record.get("txid") != self.ctx.upper():
+            return False
+        begun = record.get("ts")
+        if not isinstance(begun, int):
+            begun = 0
+        if self.since_ms is not None and begun < self.since_ms:
+            return False
+        if self.until_ms is not None and begun >= self.until_ms:
+            return False
+        if not self.statuses:
+            return True
+        group = str(record.get("statusGroup", "")).lower()
+        return not self.statuses.isdisjoint({str(record.get("responseCode")), group})
+
+
+EVERYTHING = Wanted()
+
+
+def records(log_dir: pathlib.Path, wanted: Wanted = EVERYTHING) -> Iterator[dict[str, Any]]:
     """Every record that is there, oldest first.
 
     Args:
         log_dir: Folder of the segments of one enclave; one that is absent has none.
-        ctx: Only the request with this context id (``x-evervault-ctx``), in any letter case.
+        wanted: Which of them.
     """
-    yield from _Reader(log_dir, ctx).new()
+    yield from _Reader(log_dir, wanted).new()
 
 
 def follow(
     log_dir: pathlib.Path,
     stop: threading.Event,
+    wanted: Wanted = EVERYTHING,
     *,
-    ctx: str | None = None,
     from_start: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Records as they come, until ``stop`` is set; what is there by then is still given.
@@ -38,10 +76,10 @@ def follow(
     Args:
         log_dir: Folder of the segments of one enclave.
         stop: Ends it.
-        ctx: Only the request with this context id.
+        wanted: Which of them.
         from_start: Begin with what is there already.
     """
-    reader = _Reader(log_dir, ctx)
+    reader = _Reader(log_dir, wanted)
     if not from_start:
         for _ in reader.new():
             pass
@@ -54,9 +92,9 @@ def follow(
 class _Reader:
     """Remembers how far each segment was read, in whole lines."""
 
-    def __init__(self, log_dir: pathlib.Path, ctx: str | None) -> None:
+    def __init__(self, log_dir: pathlib.Path, wanted: Wanted) -> None:
         self._log_dir = log_dir
-        self._ctx = ctx.upper() if ctx else None
+        self._wanted = wanted
         self._number = 0
         self._offset = 0
 
@@ -83,7 +121,7 @@ class _Reader:
                 if is_first:
                     continue
                 record = _parse(line)
-                if record is not None and self._ctx in {None, record.get("txid")}:
+                if record is not None and self._wanted.takes(record):
                     yield record
 
 

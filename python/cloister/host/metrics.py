@@ -18,7 +18,7 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus exposit
 _HIGHEST_PORT = 65_535
 _RELAY = {
     "accepted": ("counter", "connections_total", "Connections accepted."),
-    "active": ("gauge", "connections", "Connections open."),
+    "active": ("gauge", "connections_open", "Connections open."),
     "refused": ("counter", "refused_total", "Connections over the limit, closed at once."),
     "connect_errors": ("counter", "connect_errors_total", "Connections that found nobody."),
     "failed": ("counter", "failed_total", "Connections that ended with an error."),

@@ -15,6 +15,7 @@
 mod boundary;
 mod file;
 mod kdf;
+mod key_cache;
 mod keys;
 mod metadata;
 mod open;
@@ -28,8 +29,9 @@ mod token;
 mod version;
 
 pub use boundary::Boundary;
+pub use key_cache::{KEY_LIFE, KeyCache, MAX_CACHED_KEYS};
 pub use keys::{AppPrivateKey, AppPublicKey, KeyError, Keyring, MAX_KEYS};
-pub use open::{OpenError, OpenPolicy, OpenSession, Opened, open_header_value};
+pub use open::{OpenCounts, OpenError, OpenPolicy, OpenSession, Opened, open_header_value};
 pub use place::{Place, place_for};
 pub use random::{Random, RandomError};
 pub use scan::{ScanError, ScanLimits, ScanSummary, Scanner, may_contain_token, may_need_scan};

@@ -1,20 +1,24 @@
 //! Opening tokens: one session per request, so that its work is bounded.
 //!
-//! SDKs use one ephemeral key for many fields of a document. A session keeps the AES key it derived
-//! for each (app key, ephemeral key), so those fields cost one ECDH together.
+//! What an ephemeral key makes with an app key is kept in a [`KeyCache`], which sessions may share. A
+//! session can be told how many keys it may derive before it is asked again
+//! ([`OpenSession::grant`]): one that has used them up is *paused*, has done nothing of what it was
+//! asked last, and goes on when it is granted more. So whoever runs it decides how long it keeps a
+//! thread.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{Aad, Nonce};
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::file::EncryptedFile;
-use crate::kdf;
-use crate::keys::{AppPrivateKey, Keyring, decompress};
+use crate::key_cache::{DerivedKeys, Found, KeyCache};
+use crate::keys::Keyring;
 use crate::metadata;
 use crate::token::Token;
 use crate::version::{AdditionalData, ValueType};
@@ -33,6 +37,9 @@ pub enum OpenError {
     /// A token of the SDKs' debug mode outside a debug enclave.
     #[error("the ciphertext was made in debug mode, which this enclave does not accept")]
     Debug,
+    /// Not yet: the session may derive no more keys until it is granted some.
+    #[error("the ciphertext is not opened yet")]
+    Paused,
     /// More ephemeral keys in one request than the limit.
     #[error("more than {limit} distinct ephemeral keys in one request")]
     TooManyKeys {
@@ -82,41 +89,95 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// The derived keys of one request.
+/// The work of one request.
 pub struct OpenSession<'k> {
     keyring: &'k Keyring,
     policy: OpenPolicy,
-    ephemeral: HashMap<[u8; 33], Ephemeral>,
-    opened: u64,
+    keys: Keys<'k>,
+    /// Ephemeral keys of this request.
+    distinct: HashSet<[u8; 33]>,
+    /// The last of them: most documents have one.
+    last: Option<[u8; 33]>,
+    allowance: u32,
+    is_paused: bool,
+    counts: OpenCounts,
 }
 
-/// What is known of one ephemeral key.
-struct Ephemeral {
-    point: [u8; 65],
-    /// For each app key, newest first: with and without KDF.
-    derived: Vec<Derived>,
+/// What a session has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenCounts {
+    /// Keys that were derived: one ECDH each.
+    pub derived: u64,
+    /// Values for which every key was at hand.
+    pub hits: u64,
+    /// Values that were opened.
+    pub opened: u64,
 }
 
-#[derive(Default)]
-struct Derived {
-    with_kdf: Option<LessSafeKey>,
-    without: Option<LessSafeKey>,
+/// Where derived keys are kept.
+enum Keys<'k> {
+    Own(Box<RefCell<DerivedKeys>>),
+    Shared(&'k RefCell<DerivedKeys>),
+}
+
+impl Keys<'_> {
+    fn cell(&self) -> &RefCell<DerivedKeys> {
+        match self {
+            Self::Own(keys) => keys,
+            Self::Shared(keys) => keys,
+        }
+    }
 }
 
 impl<'k> OpenSession<'k> {
-    /// A session that has opened nothing.
+    /// A session that keeps what it derives to itself, and is never paused.
     pub fn new(keyring: &'k Keyring, policy: OpenPolicy) -> Self {
+        Self::with(keyring, policy, Keys::Own(Box::default()), u32::MAX)
+    }
+
+    /// A session that shares what it derives. It is paused at the first key that is not there, until
+    /// it is granted some.
+    pub fn shared(cache: &'k KeyCache, policy: OpenPolicy) -> Self {
+        Self::with(cache.keyring(), policy, Keys::Shared(&cache.keys), 0)
+    }
+
+    fn with(keyring: &'k Keyring, policy: OpenPolicy, keys: Keys<'k>, allowance: u32) -> Self {
         Self {
             keyring,
             policy,
-            ephemeral: HashMap::new(),
-            opened: 0,
+            keys,
+            distinct: HashSet::new(),
+            last: None,
+            allowance,
+            is_paused: false,
+            counts: OpenCounts::default(),
         }
     }
 
     /// How many values were opened.
     pub fn opened(&self) -> u64 {
-        self.opened
+        self.counts.opened
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> OpenCounts {
+        self.counts
+    }
+
+    /// Whether it waits to be granted keys.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// It may derive so many keys from here on, whatever was left of an earlier grant.
+    pub fn grant(&mut self, keys: u32) {
+        self.allowance = keys;
+        self.is_paused = false;
+    }
+
+    /// It may derive no more until it is granted some; whether it is paused stays.
+    pub fn withdraw(&mut self) {
+        self.allowance = 0;
     }
 
     /// Opens a token. `bytes` starts with it; inside JSON its `/` may be written `\/`.
@@ -124,7 +185,7 @@ impl<'k> OpenSession<'k> {
     /// # Errors
     ///
     /// [`OpenError::Debug`], [`OpenError::UnsupportedVersion`], [`OpenError::TooManyKeys`],
-    /// [`OpenError::CannotOpen`], in this order.
+    /// [`OpenError::Paused`], [`OpenError::CannotOpen`], in this order.
     pub fn open(&mut self, bytes: &[u8], token: &Token) -> Result<Opened, OpenError> {
         if token.is_debug && !self.policy.dangerous_accept_debug {
             return Err(OpenError::Debug);
@@ -135,19 +196,20 @@ impl<'k> OpenSession<'k> {
         let iv: [u8; 12] = array(bytes, &token.iv)?;
         let compressed: [u8; 33] = array(bytes, &token.key)?;
         let sealed = Zeroizing::new(decode(bytes, &token.data)?);
-        self.admit(compressed)?;
-        let opened = self
-            .try_keys(token, &iv, &compressed, &sealed)
-            .ok_or(OpenError::CannotOpen)?;
-        self.opened = self.opened.saturating_add(1);
-        Ok(opened)
+        self.work(&compressed, |session| {
+            let has_kdf = token.version.has_kdf();
+            let aad = |app: &[u8; 33]| additional_data(token, &compressed, app);
+            let clear = session.try_keys(&compressed, has_kdf, iv, aad, &sealed)?;
+            accept(token, &clear).ok_or(OpenError::CannotOpen)
+        })
     }
 
     /// Opens an encrypted file.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Debug`], [`OpenError::TooManyKeys`], [`OpenError::CannotOpen`], in this order.
+    /// [`OpenError::Debug`], [`OpenError::TooManyKeys`], [`OpenError::Paused`],
+    /// [`OpenError::CannotOpen`], in this order.
     pub(crate) fn open_file(
         &mut self,
         file: &EncryptedFile<'_>,
@@ -155,118 +217,97 @@ impl<'k> OpenSession<'k> {
         if file.is_debug && !self.policy.dangerous_accept_debug {
             return Err(OpenError::Debug);
         }
-        self.admit(file.ephemeral)?;
-        let ephemeral = self.ephemeral.get_mut(&file.ephemeral);
-        let ephemeral = ephemeral.ok_or(OpenError::CannotOpen)?;
-        let mut buffer = Zeroizing::new(Vec::with_capacity(file.sealed.len()));
+        self.work(&file.ephemeral, |session| {
+            let aad = |app: &[u8; 33]| app.to_vec();
+            session.try_keys(&file.ephemeral, true, file.iv, aad, file.sealed)
+        })
+    }
+
+    /// Opens something that was made with an ephemeral key, and counts it.
+    fn work<T>(
+        &mut self,
+        compressed: &[u8; 33],
+        open: impl FnOnce(&mut Self) -> Result<T, OpenError>,
+    ) -> Result<T, OpenError> {
+        let derived = self.counts.derived;
+        let opened = self.admit(compressed).and_then(|()| open(self));
+        self.is_paused = matches!(opened, Err(OpenError::Paused));
+        if !self.is_paused {
+            self.counts.opened = self.counts.opened.saturating_add(u64::from(opened.is_ok()));
+            let is_hit = derived == self.counts.derived;
+            self.counts.hits = self.counts.hits.saturating_add(u64::from(is_hit));
+        }
+        opened
+    }
+
+    /// Makes room for an ephemeral key, within the limit.
+    fn admit(&mut self, compressed: &[u8; 33]) -> Result<(), OpenError> {
+        if self.last.as_ref() != Some(compressed) && !self.distinct.contains(compressed) {
+            let limit = self.policy.distinct_keys;
+            if self.distinct.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                return Err(OpenError::TooManyKeys { limit });
+            }
+            self.distinct.insert(*compressed);
+        }
+        self.last = Some(*compressed);
+        let mut keys = self.keys.cell().borrow_mut();
+        if keys.knows(compressed) {
+            return Ok(());
+        }
+        if self.allowance == 0 {
+            return Err(OpenError::Paused);
+        }
+        if keys.admit(compressed) {
+            return Ok(());
+        }
+        // Finding that it is no point of the curve is work, too.
+        self.allowance = self.allowance.saturating_sub(1);
+        Err(OpenError::CannotOpen)
+    }
+
+    /// Tries every app key, newest first.
+    fn try_keys(
+        &mut self,
+        compressed: &[u8; 33],
+        has_kdf: bool,
+        iv: [u8; 12],
+        aad: impl Fn(&[u8; 33]) -> Vec<u8>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let mut keys = self.keys.cell().borrow_mut();
+        let (allowance, derived) = (&mut self.allowance, &mut self.counts.derived);
+        let mut buffer = Zeroizing::new(Vec::with_capacity(sealed.len()));
         for (position, app_key) in self.keyring.newest_first().enumerate() {
-            let Some(key) = ephemeral.key(position, true, app_key) else {
-                continue;
+            let may_derive = || {
+                let left = allowance.checked_sub(1);
+                *derived = derived.saturating_add(u64::from(left.is_some()));
+                *allowance = left.unwrap_or(0);
+                left.is_some()
+            };
+            let key = match keys.key(compressed, (position, app_key), has_kdf, may_derive) {
+                Found::Key(key) => key,
+                Found::None => continue,
+                Found::Paused => return Err(OpenError::Paused),
             };
             buffer.clear();
-            buffer.extend_from_slice(file.sealed);
-            let nonce = Nonce::assume_unique_for_key(file.iv);
-            let aad = Aad::from(app_key.public().compressed());
+            buffer.extend_from_slice(sealed);
+            let nonce = Nonce::assume_unique_for_key(iv);
+            let aad = Aad::from(aad(app_key.public().compressed()));
             if let Ok(clear) = key.open_in_place(nonce, aad, buffer.as_mut_slice()) {
                 let length = clear.len();
                 buffer.truncate(length);
-                self.opened = self.opened.saturating_add(1);
                 return Ok(buffer);
             }
         }
         Err(OpenError::CannotOpen)
-    }
-
-    /// Makes room for an ephemeral key, within the limit.
-    fn admit(&mut self, compressed: [u8; 33]) -> Result<(), OpenError> {
-        if self.ephemeral.contains_key(&compressed) {
-            return Ok(());
-        }
-        let limit = self.policy.distinct_keys;
-        if self.ephemeral.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
-            return Err(OpenError::TooManyKeys { limit });
-        }
-        let point = decompress(&compressed).ok_or(OpenError::CannotOpen)?;
-        self.ephemeral.insert(
-            compressed,
-            Ephemeral {
-                point,
-                derived: Vec::new(),
-            },
-        );
-        Ok(())
-    }
-
-    fn try_keys(
-        &mut self,
-        token: &Token,
-        iv: &[u8; 12],
-        compressed: &[u8; 33],
-        sealed: &[u8],
-    ) -> Option<Opened> {
-        let ephemeral = self.ephemeral.get_mut(compressed)?;
-        for (position, app_key) in self.keyring.newest_first().enumerate() {
-            let key = ephemeral.key(position, token.version.has_kdf(), app_key)?;
-            let aad = additional_data(token, compressed, app_key.public().compressed());
-            let mut buffer = Zeroizing::new(sealed.to_vec());
-            let nonce = Nonce::assume_unique_for_key(*iv);
-            let Ok(clear) = key.open_in_place(nonce, Aad::from(aad), &mut buffer) else {
-                continue;
-            };
-            return accept(token, clear);
-        }
-        None
     }
 }
 
 impl fmt::Debug for OpenSession<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenSession")
-            .field("opened", &self.opened)
+            .field("counts", &self.counts)
             .finish_non_exhaustive()
-    }
-}
-
-impl Ephemeral {
-    /// The key it makes with the app key at a position of the keyring.
-    fn key(
-        &mut self,
-        position: usize,
-        has_kdf: bool,
-        app_key: &AppPrivateKey,
-    ) -> Option<&LessSafeKey> {
-        if self.derived.len() <= position {
-            self.derived.push(Derived::default());
-        }
-        let derived = self.derived.get_mut(position)?;
-        derived.key(has_kdf, app_key, &self.point)
-    }
-}
-
-impl Derived {
-    fn key(
-        &mut self,
-        has_kdf: bool,
-        app_key: &AppPrivateKey,
-        point: &[u8; 65],
-    ) -> Option<&LessSafeKey> {
-        let slot = if has_kdf {
-            &mut self.with_kdf
-        } else {
-            &mut self.without
-        };
-        if slot.is_none() {
-            let shared = app_key.agree(point)?;
-            let key = if has_kdf {
-                kdf::derive(shared.as_slice(), point)
-            } else {
-                shared
-            };
-            *slot = UnboundKey::new(&AES_256_GCM, key.as_slice())
-                .ok()
-                .map(LessSafeKey::new);
-        }
-        slot.as_ref()
     }
 }
 
@@ -366,6 +407,9 @@ const CURVE_P256: u8 = 1;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kdf;
+    use crate::keys::AppPrivateKey;
+    use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
     use serde_json::Value;
 
     const POLICY: OpenPolicy = OpenPolicy {

@@ -86,6 +86,8 @@ pub struct Scanner {
     /// A candidate at the start of what is held: how far it was matched.
     candidate: Option<Matcher>,
     fields_opened: u64,
+    /// The session was paused: what is held may be decided already.
+    is_paused: bool,
 }
 
 #[derive(Debug)]
@@ -122,10 +124,14 @@ impl Scanner {
             offset: 0,
             candidate: None,
             fields_opened: 0,
+            is_paused: false,
         }
     }
 
     /// Takes a piece of the body and appends to `out` what is decided.
+    ///
+    /// When it leaves the session paused, grant it keys and go on with [`Scanner::resume`]. Pushing
+    /// more instead is right, too, but what is held grows.
     ///
     /// # Errors
     ///
@@ -136,7 +142,7 @@ impl Scanner {
         out: &mut Vec<u8>,
         session: &mut OpenSession<'_>,
     ) -> Result<(), ScanError> {
-        if input.is_empty() {
+        if input.is_empty() && !self.is_paused {
             return Ok(());
         }
         if self.held.is_empty() {
@@ -152,7 +158,22 @@ impl Scanner {
         Ok(())
     }
 
+    /// Goes on where the session was paused.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scanner::push`].
+    pub fn resume(
+        &mut self,
+        out: &mut Vec<u8>,
+        session: &mut OpenSession<'_>,
+    ) -> Result<(), ScanError> {
+        self.push(&[], out, session)
+    }
+
     /// Ends the body: what was held back is no token and passes.
+    ///
+    /// When it leaves the session paused, the body has not ended: grant it keys and call it again.
     ///
     /// # Errors
     ///
@@ -162,8 +183,10 @@ impl Scanner {
         out: &mut Vec<u8>,
         session: &mut OpenSession<'_>,
     ) -> Result<ScanSummary, ScanError> {
-        let held = std::mem::take(&mut self.held);
-        self.run(&held, true, out, session)?;
+        let mut held = std::mem::take(&mut self.held);
+        let decided = self.run(&held, true, out, session)?;
+        held.drain(..decided);
+        self.held = held;
         Ok(ScanSummary {
             fields_opened: self.fields_opened,
         })
@@ -214,6 +237,7 @@ impl Scanner {
             is_last,
             next: Next::Unknown,
         };
+        self.is_paused = false;
         let progress = match std::mem::replace(&mut self.mode, Mode::Text) {
             Mode::Text => self.text(&mut piece, out, session)?,
             Mode::Form(mut state) => {
@@ -268,7 +292,9 @@ impl Scanner {
                 Candidate::Hold => return Ok(Progress::Hold),
                 Candidate::No => piece.copy(START.len(), out),
                 Candidate::Token(token) => {
-                    let opened = self.open(piece, &token, session)?;
+                    let Some(opened) = self.open(piece, &token, session)? else {
+                        return Ok(Progress::Hold);
+                    };
                     out.extend_from_slice(&opened.clear);
                     piece.at = piece.at.saturating_add(token.length);
                 }
@@ -311,23 +337,30 @@ impl Scanner {
         piece: &Piece<'_>,
         token: &Token,
         session: &mut OpenSession<'_>,
-    ) -> Result<Opened, ScanError> {
+    ) -> Result<Option<Opened>, ScanError> {
         self.opened(piece, piece.rest(), token, session)
     }
 
-    /// Opens a token that `text` starts with; the piece stands where it is written.
+    /// Opens a token that `text` starts with; the piece stands where it is written. `None`: the
+    /// session is paused, and the piece is held from here on.
     fn opened(
         &mut self,
         piece: &Piece<'_>,
         text: &[u8],
         token: &Token,
         session: &mut OpenSession<'_>,
-    ) -> Result<Opened, ScanError> {
-        let opened = session
-            .open(text, token)
-            .map_err(|reason| self.error(piece, reason))?;
-        self.fields_opened = self.fields_opened.saturating_add(1);
-        Ok(opened)
+    ) -> Result<Option<Opened>, ScanError> {
+        match session.open(text, token) {
+            Ok(opened) => {
+                self.fields_opened = self.fields_opened.saturating_add(1);
+                Ok(Some(opened))
+            }
+            Err(OpenError::Paused) => {
+                self.is_paused = true;
+                Ok(None)
+            }
+            Err(reason) => Err(self.error(piece, reason)),
+        }
     }
 
     fn error(&self, piece: &Piece<'_>, reason: OpenError) -> ScanError {

@@ -15,6 +15,11 @@ pub trait Clock: Send + Sync + 'static {
     /// Takes note of an attestation document of this enclave's own NSM that was made this moment,
     /// with the timestamp `document_ms`. A clock that is not corrected ignores it.
     fn observe(&self, _document_ms: u64) {}
+
+    /// How far it is from the system's, in milliseconds.
+    fn offset_ms(&self) -> i64 {
+        0
+    }
 }
 
 /// The system's clock, as it is.
@@ -50,11 +55,6 @@ impl<C: Clock> Disciplined<C> {
             latest_ms: AtomicU64::new(0),
         }
     }
-
-    /// How far the clock is from the inner one, in milliseconds.
-    pub fn offset_ms(&self) -> i64 {
-        self.offset_ms.load(Ordering::Relaxed)
-    }
 }
 
 impl<C: Clock> Clock for Disciplined<C> {
@@ -69,6 +69,10 @@ impl<C: Clock> Clock for Disciplined<C> {
             return now;
         }
         latest
+    }
+
+    fn offset_ms(&self) -> i64 {
+        self.offset_ms.load(Ordering::Relaxed)
     }
 
     /// Moves the clock into the span between `document_ms` and [`MAX_LEAD_MS`] after it, when it is

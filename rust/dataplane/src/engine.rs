@@ -21,6 +21,7 @@ mod inbox;
 mod judge;
 mod lines;
 mod log;
+mod opening;
 mod outcome;
 mod outgoing;
 mod passthrough;
@@ -41,6 +42,7 @@ mod worker;
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -57,7 +59,9 @@ use worker::{Handoff, Worker};
 
 /// A running engine. Dropping it breaks off what is in flight.
 struct Engine {
-    counters: Arc<Counters>,
+    counters: Vec<Arc<Counters>>,
+    /// Connections of each worker.
+    loads: Vec<Arc<AtomicU64>>,
     drain: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -70,7 +74,6 @@ struct Engine {
 /// The configuration asks for a layer that could not be there; TLS cannot be configured; the system
 /// has no thread, runtime or descriptor to give.
 pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
-    let counters = Arc::new(Counters::default());
     let workers = parts.workers.max(1);
     let settings = Arc::new(Settings::new(&parts.config, workers));
     let handling = parts.config.handling().map_err(io::Error::other)?;
@@ -85,8 +88,10 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
     let (stop, stopping) = watch::channel(false);
     let held = Arc::default();
     let mut handoffs = Vec::new();
+    // The last ones are the acceptor's.
+    let counters: Vec<_> = (0..=workers).map(|_| Arc::default()).collect();
     let mut made = Vec::new();
-    for _ in 0..workers {
+    for counters in counters.iter().take(workers) {
         let (sender, incoming) = mpsc::channel(worker::QUEUE);
         let load = Arc::default();
         handoffs.push(Handoff {
@@ -104,7 +109,7 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
             documents: Arc::clone(&parts.documents),
             sink: parts.config.logs.trx_logging.then(|| parts.logs.sink()),
             clock: Arc::clone(&parts.clock),
-            counters: Arc::clone(&counters),
+            counters: Arc::clone(counters),
             held: Arc::clone(&held),
             load,
             draining: draining.clone(),
@@ -112,13 +117,16 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
         };
         made.push((worker, incoming));
     }
+    let loads = handoffs.iter().map(|handoff| Arc::clone(&handoff.load));
+    let loads = loads.collect();
     let acceptor = worker::Acceptor {
         ingress: parts.ingress,
         handoffs,
         settings,
-        counters: Arc::clone(&counters),
+        counters: counters.last().map(Arc::clone).unwrap_or_default(),
         draining,
         stopping,
+        services: parts.services,
     };
     let mut threads = Vec::new();
     // A worker that is alone accepts too: handing over to another thread would cost it a tenth of a
@@ -134,6 +142,7 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
     }
     Ok(Arc::new(Engine {
         counters,
+        loads,
         drain,
         stop,
         threads: Mutex::new(threads),
@@ -145,7 +154,7 @@ impl Traffic for Engine {
         Box::pin(async move {
             self.drain.send_replace(true);
             let idle = async {
-                while self.counters.active_connections() > 0 {
+                while worker::connections(&self.loads) > 0 {
                     tokio::time::sleep(DRAIN_POLL).await;
                 }
             };
@@ -155,7 +164,14 @@ impl Traffic for Engine {
     }
 
     fn stats(&self) -> TrafficStats {
-        self.counters.snapshot()
+        let mut stats = TrafficStats {
+            active_connections: worker::connections(&self.loads),
+            ..TrafficStats::default()
+        };
+        for counters in &self.counters {
+            counters.add_to(&mut stats);
+        }
+        stats
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod metrics;
 pub mod process;
+pub mod services;
 mod system;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::certificate::Certificates;
 use crate::clock::Clock;
+use crate::health::services::Services;
 use crate::live::{Live, Serving};
 use crate::log_ring::LogSinks;
 use crate::provision::{ProvisionStats, ProvisionWatch};
@@ -60,6 +62,7 @@ pub struct Board {
     pub(crate) process_started: Notify,
     pub(crate) drain: Notify,
     pub(crate) traffic: Slot,
+    pub(crate) services: Services,
 }
 
 impl Board {
@@ -79,8 +82,12 @@ impl Board {
                 .certificates
                 .as_ref()
                 .map(|all| all.current().not_after),
+            clock_offset_ms: self.clock.offset_ms(),
+            services: self.services.all(),
             log_ring_records: logs.records,
             log_ring_dropped: logs.dropped,
+            log_ring_bytes: logs.bytes,
+            log_ring_limit: logs.limit,
         }
     }
 
@@ -105,6 +112,9 @@ impl Board {
 
     fn state(&self, live: &Live) -> (State, Option<String>) {
         let phase = self.phase.borrow().clone();
+        if let (Phase::Accepting, Some(service)) = (&phase, self.services.failed()) {
+            return (State::Failed, Some(format!("{service} has failed")));
+        }
         match phase {
             Phase::Starting => (State::Starting, None),
             Phase::Waiting(what) => {

@@ -45,6 +45,8 @@ pub struct LogStats {
     pub dropped: u64,
     /// Records that the host has.
     pub acked: u64,
+    /// Size over which the oldest are dropped, bytes.
+    pub limit: u64,
 }
 
 /// One record: the members of a JSON object without `sequence` and without braces.
@@ -72,6 +74,8 @@ pub struct Batch {
 struct Shared {
     sinks: Mutex<Vec<Arc<Own>>>,
     sink_limit: usize,
+    /// Of the ring and of all sinks together.
+    limit: usize,
     wake: Notify,
     records: AtomicU64,
     bytes: AtomicU64,
@@ -97,6 +101,7 @@ pub fn ring(limit: usize, workers: usize) -> (LogRing, LogSinks) {
     let for_sinks = limit.checked_div(4).unwrap_or(limit);
     let shared = Arc::new(Shared {
         sinks: Mutex::default(),
+        limit,
         sink_limit: for_sinks.checked_div(workers).unwrap_or(for_sinks),
         wake: Notify::new(),
         records: AtomicU64::new(0),
@@ -280,6 +285,7 @@ impl Shared {
             bytes: self.bytes.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
             acked: self.acked.load(Ordering::Relaxed),
+            limit: u64::try_from(self.limit).unwrap_or(u64::MAX),
         }
     }
 }

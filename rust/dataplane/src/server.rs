@@ -123,6 +123,12 @@ pub enum ServerError {
         /// Its place, from 0.
         position: usize,
     },
+    /// A service without which nothing is served has ended.
+    #[error("`{service}` has failed")]
+    Service {
+        /// Its name.
+        service: &'static str,
+    },
     /// Not accepting in time; the health says what is missing.
     #[error("not ready after {} s: {reason}", after.as_secs_f32())]
     NotReady {
@@ -255,7 +261,7 @@ impl Handle {
     ///
     /// Why the services ended, when it was not this call.
     pub fn drain(&self, grace: Duration) -> Result<(), ServerError> {
-        self.shared.stop.send_replace(Some(grace));
+        self.shared.end_within(grace);
         self.join()
     }
 
@@ -299,6 +305,17 @@ impl Shared {
             health: watch::channel(None).0,
             stop: watch::channel(None).0,
         }
+    }
+
+    /// Asks for the end. Who asks for less has the last word, in whatever order two callers come here.
+    fn end_within(&self, grace: Duration) {
+        self.stop.send_if_modified(|asked| {
+            let is_sooner = asked.is_none_or(|before| grace < before);
+            if is_sooner {
+                *asked = Some(grace);
+            }
+            is_sooner
+        });
     }
 }
 

@@ -11,20 +11,16 @@ use cloister_init::options::Profile;
 use cloister_init::{boot, console, sys};
 use cloister_transport::EnclaveEndpoints;
 use cloister_wire::config::{EnclaveConfig, MAX_CONFIG_BYTES};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     cloister_init::run(std::env::args_os(), data_plane)
 }
 
 fn data_plane(options: &DataPlaneOptions) -> ExitCode {
-    // The console is the host's: what the data plane says there names no secret and no plaintext.
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::INFO)
-        .with_ansi(false)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .init();
-    match run(options) {
+    match configuration(options).and_then(|config| run(options, config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console::say(&format!("data plane: {error}"));
@@ -33,7 +29,28 @@ fn data_plane(options: &DataPlaneOptions) -> ExitCode {
     }
 }
 
-fn run(options: &DataPlaneOptions) -> Result<(), InitError> {
+/// Says what happens on the console, which is the host's: no secret and no plaintext. A debug enclave
+/// says more, in the span of the request that it is about.
+fn log(is_debug: bool) {
+    let data_plane = if is_debug {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    };
+    let targets = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("cloister_dataplane", data_plane);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(layer)
+        .with(targets)
+        .init();
+}
+
+fn configuration(options: &DataPlaneOptions) -> Result<EnclaveConfig, InitError> {
     let config = sys::inherited(options.config_fd).doing("configuration")?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_CONFIG_BYTES).unwrap_or(u64::MAX);
@@ -41,8 +58,13 @@ fn run(options: &DataPlaneOptions) -> Result<(), InitError> {
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
         .doing("cannot read the configuration")?;
+    EnclaveConfig::from_json(&bytes).doing("configuration")
+}
+
+fn run(options: &DataPlaneOptions, config: EnclaveConfig) -> Result<(), InitError> {
+    log(config.debug);
     let inside = InEnclave {
-        config: EnclaveConfig::from_json(&bytes).doing("configuration")?,
+        config,
         endpoints: match &options.profile {
             Profile::Machine => EnclaveEndpoints::vsock(),
             Profile::Sandbox(folder) => EnclaveEndpoints::sandbox(folder),

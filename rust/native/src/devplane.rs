@@ -131,6 +131,8 @@ impl PyDevPlane {
         dict.set_item("refused_headers", stats.refused_headers)?;
         dict.set_item("refused", stats.refused)?;
         dict.set_item("fields_opened", stats.fields_opened)?;
+        dict.set_item("key_hits", stats.key_hits)?;
+        dict.set_item("keys_derived", stats.keys_derived)?;
         dict.set_item("bytes_in", stats.bytes_in)?;
         dict.set_item("bytes_out", stats.bytes_out)?;
         Ok(dict)

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -136,8 +137,11 @@ impl Bound {
         };
         let socket = match make() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &name) => {
+                let stale = std::fs::symlink_metadata(path)?;
                 std::fs::remove_file(path)?;
-                make()?
+                let socket = make()?;
+                keep_owner(path, &stale);
+                socket
             }
             other => other?,
         };
@@ -255,6 +259,15 @@ fn listen(socket: Socket, name: &SockAddr) -> io::Result<Socket> {
     socket.bind(name)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Gives a socket file to the owner of the one whose place it takes: a sandbox that the sockets of a
+/// run were given to reaches a host that was started again.
+fn keep_owner(path: &Path, before: &std::fs::Metadata) {
+    let owner = (Some(before.uid()), Some(before.gid()));
+    if let Err(error) = std::os::unix::fs::lchown(path, owner.0, owner.1) {
+        tracing::debug!(path = %path.display(), %error, "a socket has another owner than before");
+    }
 }
 
 /// A socket file is stale when nobody accepts behind it.

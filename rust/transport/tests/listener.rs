@@ -7,6 +7,7 @@
 )]
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,11 +86,15 @@ async fn a_unix_socket_is_replaced_when_stale_and_only_then() {
     // A std listener leaves its file behind: what a killed process does.
     drop(std::os::unix::net::UnixListener::bind(path).unwrap());
     assert!(path.exists());
+    // Only root may give files away; anybody else keeps his own.
+    let _not_root = std::os::unix::fs::chown(path, Some(1234), Some(1234));
+    let owner = std::fs::metadata(path).unwrap().uid();
 
     let listener = Listener::bind(&address).await.unwrap();
     let second = Bound::open(&address).unwrap_err();
     assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
     connect(&address, LIMIT).await.unwrap();
+    assert_eq!(std::fs::metadata(path).unwrap().uid(), owner);
 
     drop(listener);
     assert!(!path.exists());

@@ -246,10 +246,18 @@ pub struct Limits {
     pub body_idle: u64,
     /// Idle between two requests, ms.
     pub keepalive_idle: u64,
+    /// Requests on one connection; `None`: any number.
+    pub keepalive_requests: Option<u32>,
+    /// Reading on after the last answer of a connection, ms.
+    pub linger: u64,
     /// Without a byte either way in a WebSocket session, ms.
     pub tunnel_idle: Option<u64>,
     /// Connecting to the user process, ms (502/504).
     pub upstream_connect: u64,
+    /// A connection to the user process that nobody uses, ms.
+    pub upstream_idle: u64,
+    /// Such connections, all workers together.
+    pub upstream_idle_connections: u32,
     /// Until the user process's response head is there, ms (504).
     pub upstream_response: u64,
     /// HTTP/2 concurrent streams.
@@ -258,6 +266,8 @@ pub struct Limits {
     pub h2_resets: u32,
     /// Body opened whole before anything is forwarded, bytes.
     pub decrypt_buffer: u64,
+    /// Processor time of each worker that new ephemeral keys may take, per cent (503).
+    pub decrypt_cpu: u8,
     /// One `ev:` token, bytes (422).
     pub max_token: u64,
     /// One encrypted file, bytes.

@@ -166,11 +166,14 @@ impl Scanner {
                         Verdict::No => *state = FormState::Rest,
                         Verdict::End => {
                             if let Some(token) = candidate.token.take() {
-                                let text = std::mem::take(&mut candidate.text);
-                                let raw = candidate.raw;
-                                let opened = self.opened(piece, &text, &token, session)?;
+                                let text = &candidate.text;
+                                let Some(opened) = self.opened(piece, text, &token, session)?
+                                else {
+                                    candidate.token = Some(token);
+                                    return Ok(Progress::Hold);
+                                };
                                 encoded(&opened.clear, out);
-                                piece.at = piece.at.saturating_add(raw);
+                                piece.at = piece.at.saturating_add(candidate.raw);
                             }
                             *state = FormState::Rest;
                             if piece.at >= piece.bytes.len() {

@@ -11,7 +11,7 @@ use memchr::memchr2;
 use super::string::StringState;
 use super::{Candidate, OpenSession, Piece, Progress, ScanError, Scanner, partial_start, write};
 use crate::open::OpenError;
-use crate::token::{START, Token};
+use crate::token::START;
 use crate::version::ValueType;
 
 /// Deepest nesting that is followed: one bit a level, 128 KiB in all. Beyond it the body is refused.
@@ -229,7 +229,9 @@ impl Scanner {
             // from its start for more than this one byte.
             return Ok(Progress::Hold);
         }
-        let opened = self.open(&value, &token, session)?;
+        let Some(opened) = self.open(&value, &token, session)? else {
+            return Ok(Progress::Hold);
+        };
         value.at = value.at.saturating_add(token.length);
         if next == Some(b'"') && opened.kind != ValueType::String {
             out.extend_from_slice(&opened.clear);
@@ -313,34 +315,26 @@ impl Scanner {
             match self.candidate(piece, true)? {
                 Candidate::Hold => return Ok(Progress::Hold),
                 Candidate::No => piece.copy(START.len(), out),
-                Candidate::Token(token) if is_after_quote => {
+                Candidate::Token(token) => {
                     // Between two quotes of the text it is JSON in JSON, whatever came before.
                     match piece.rest().get(token.length) {
-                        None if !piece.is_last => return Ok(Progress::Hold),
-                        Some(b'\\') => piece.copy(token.length, out),
-                        _ => self.replace(piece, &token, out, session)?,
+                        None if is_after_quote && !piece.is_last => return Ok(Progress::Hold),
+                        Some(b'\\') if is_after_quote => piece.copy(token.length, out),
+                        _ => {
+                            let Some(opened) = self.open(piece, &token, session)? else {
+                                return Ok(Progress::Hold);
+                            };
+                            write::escaped(&opened.clear, out);
+                            piece.at = piece.at.saturating_add(token.length);
+                        }
                     }
                 }
-                Candidate::Token(token) => self.replace(piece, &token, out, session)?,
             }
         }
         if let Some(string) = &mut self.state().string {
             string.other();
         }
         Ok(Progress::Done)
-    }
-
-    fn replace(
-        &mut self,
-        piece: &mut Piece<'_>,
-        token: &Token,
-        out: &mut Vec<u8>,
-        session: &mut OpenSession<'_>,
-    ) -> Result<(), ScanError> {
-        let opened = self.open(piece, token, session)?;
-        write::escaped(&opened.clear, out);
-        piece.at = piece.at.saturating_add(token.length);
-        Ok(())
     }
 }
 

@@ -141,6 +141,10 @@ impl Scanner {
             }
             self.content(state, piece, content, is_end, out, session)?;
             state.is_at_line_start &= content == 0;
+            if session.is_paused() {
+                self.is_paused = true;
+                return Ok(Progress::Hold);
+            }
             let Found::At {
                 start,
                 end,
@@ -201,14 +205,19 @@ impl Scanner {
                 if is_end {
                     let is_opened = held.open(&state.delimiter, out, session)?;
                     self.fields_opened = self.fields_opened.saturating_add(u64::from(is_opened));
+                    // Paused: what is held stays, and the end is found again.
                 }
                 piece.at = piece.at.saturating_add(length);
             }
             At::Part(Part::Scanned(part)) => {
                 let before = out.len();
                 part.scanner.push(bytes, out, session)?;
-                if is_end {
+                if is_end && !session.is_paused() {
                     part.scanner.finish(out, session)?;
+                }
+                // A part that is paused ends when it has gone on.
+                let is_end = is_end && !session.is_paused();
+                if is_end {
                     self.fields_opened = self
                         .fields_opened
                         .saturating_add(part.scanner.fields_opened);
@@ -272,7 +281,11 @@ impl HeldFile {
             out.extend_from_slice(&self.bytes);
             return Ok(false);
         };
-        let clear = session.open_file(&file).map_err(failed)?;
+        let clear = match session.open_file(&file) {
+            Ok(clear) => clear,
+            Err(OpenError::Paused) => return Ok(false),
+            Err(reason) => return Err(failed(reason)),
+        };
         // It begins a line.
         let first = delimiter.longest();
         let mut start = Zeroizing::new(Vec::with_capacity(first.saturating_add(1)));

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::key_cache::{KEY_LIFE, KeyCache};
 use crate::keys::{AppPrivateKey, Keyring};
 use crate::open::OpenPolicy;
 use crate::seal::seal;
@@ -18,7 +21,11 @@ pub(super) fn keyring() -> Keyring {
 
 pub(super) fn token(clear: &[u8], kind: ValueType) -> String {
     let app = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
-    seal(clear, kind, app.public(), &OPTIONS, &mut Counting(5)).unwrap()
+    // Another clear text has another ephemeral key.
+    let seed = clear
+        .iter()
+        .fold(5_u32, |seed, byte| (seed << 1) ^ u32::from(*byte));
+    seal(clear, kind, app.public(), &OPTIONS, &mut Counting(seed)).unwrap()
 }
 
 pub(super) fn text(clear: &str) -> String {
@@ -38,7 +45,33 @@ pub(super) fn scan(place: Place, pieces: &[&[u8]]) -> Result<Vec<u8>, ScanError>
     Ok(out)
 }
 
-/// Whole, cut at some places, and byte by byte: the result is the same.
+/// As [`scan`], and paused before every key: nothing that was derived lasts until the next pause.
+pub(super) fn scan_paused(place: Place, pieces: &[&[u8]]) -> Result<(Vec<u8>, u32), ScanError> {
+    let cache = KeyCache::new(Arc::new(keyring()));
+    let mut session = OpenSession::shared(&cache, POLICY);
+    let mut scanner = Scanner::new(place, ScanLimits::default());
+    let (mut out, mut pauses) = (Vec::new(), 0_u32);
+    let mut grant = |session: &mut OpenSession<'_>| {
+        pauses = pauses.saturating_add(1);
+        cache.expire(KEY_LIFE.saturating_mul(pauses));
+        session.grant(1);
+    };
+    for piece in pieces {
+        scanner.push(piece, &mut out, &mut session)?;
+        while session.is_paused() {
+            grant(&mut session);
+            scanner.resume(&mut out, &mut session)?;
+        }
+    }
+    scanner.finish(&mut out, &mut session)?;
+    while session.is_paused() {
+        grant(&mut session);
+        scanner.finish(&mut out, &mut session)?;
+    }
+    Ok((out, pauses))
+}
+
+/// Whole, cut at some places, byte by byte, and paused: the result is the same.
 pub(super) fn assert_same_however_cut(place: Place, body: &[u8], cuts: &[prop::sample::Index]) {
     let mut at: Vec<usize> = cuts
         .iter()
@@ -51,6 +84,41 @@ pub(super) fn assert_same_however_cut(place: Place, body: &[u8], cuts: &[prop::s
     let whole = scan(place, &[body]);
     assert_eq!(scan(place, &pieces), whole);
     assert_eq!(scan(place, &singles), whole);
+    for pieces in [&[body], pieces.as_slice(), singles.as_slice()] {
+        let paused = scan_paused(place, pieces).map(|(out, _)| out);
+        assert_eq!(paused, whole, "paused");
+    }
+}
+
+/// Pushing more into a paused scanner loses nothing, and a grant lets it go on from where it was.
+#[test]
+fn a_paused_scan_goes_on_where_it_was() {
+    let (a, b) = (text("a"), text("b"));
+    let body = format!(r#"{{"a":"{a}","b":["{b}","x {a}"]}}"#);
+    let opened = br#"{"a":"a","b":["b","x a"]}"#;
+    let (out, pauses) = scan_paused(Place::Json, &[body.as_bytes()]).unwrap();
+    assert_eq!((out.as_slice(), pauses), (opened.as_slice(), 3));
+
+    let cache = KeyCache::new(Arc::new(keyring()));
+    let mut session = OpenSession::shared(&cache, POLICY);
+    let mut scanner = Scanner::new(Place::Json, ScanLimits::default());
+    let mut out = Vec::new();
+    for byte in body.as_bytes().chunks(1) {
+        scanner.push(byte, &mut out, &mut session).unwrap();
+    }
+    assert!(session.is_paused() && out == br#"{"a":"#, "{out:?}");
+    session.grant(1);
+    scanner.resume(&mut out, &mut session).unwrap();
+    assert!(
+        session.is_paused() && out == br#"{"a":"a","b":["#,
+        "{out:?}"
+    );
+    session.grant(9);
+    scanner.resume(&mut out, &mut session).unwrap();
+    scanner.finish(&mut out, &mut session).unwrap();
+    assert_eq!(out, opened);
+    let counts = session.counts();
+    assert_eq!((counts.derived, counts.hits, counts.opened), (2, 1, 3));
 }
 
 fn json(body: &str) -> String {

@@ -11,6 +11,7 @@ use super::refusal::Refusal;
 use super::site::Site;
 use crate::certificate::Current;
 use crate::documents::DocumentError;
+use crate::server::traffic::Reason;
 
 const PATH: &[u8] = b"/.well-known/attestation";
 /// Bounds of a nonce, in bytes after decoding.
@@ -96,7 +97,8 @@ async fn document(
             DocumentError::Busy => "too many attestation documents are being made",
             _ => "the attestation document cannot be made",
         };
-        Refusal::new(503, message).retry_after(1).kept()
+        let refusal = Refusal::new(503, message).retry_after(1).kept();
+        refusal.because(Reason::Attestation)
     })
 }
 
@@ -117,7 +119,8 @@ fn nonce(target: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
         let nonce = nonce.filter(|nonce| NONCE_BYTES.contains(&nonce.len()));
         if found.is_some() || nonce.is_none() {
             let message = "nonce is one base64url value of 16 to 512 bytes";
-            return Err(Refusal::new(400, message).kept());
+            let refusal = Refusal::new(400, message).kept();
+            return Err(refusal.because(Reason::Attestation));
         }
         found = nonce;
     }

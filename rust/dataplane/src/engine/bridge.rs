@@ -14,11 +14,10 @@ mod up;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use cloister_ciphertext::{Keyring, OpenPolicy, OpenSession, Scanner};
+use cloister_ciphertext::{OpenSession, Scanner};
 use cloister_http::{RequestFraming, RequestHead, ResponseHead, websocket};
 
 use super::deadline::Deadline;
@@ -32,6 +31,7 @@ use super::peer::Peer;
 use super::process::{Call, Opening};
 use super::refusal::{Refusal, no_room};
 use super::site::{Held, Site};
+use crate::server::traffic::{UpstreamError, UpstreamUse};
 use down::{Down, Returned};
 pub(super) use down::{Opened, Piece, ResponseSource};
 pub(super) use scratch::Bridges;
@@ -139,14 +139,11 @@ pub(super) async fn exchange<C: Client>(
     if let (Some(entry), Some(id)) = (entry.as_deref_mut(), id) {
         entry.authenticated(id);
     }
-    let none = Keyring::default();
-    let keyring: Option<Arc<Keyring>> = live.keyring.clone();
-    let policy = OpenPolicy {
-        dangerous_accept_debug: site.config.debug,
-        distinct_keys: site.settings.distinct_keys,
-    };
-    let mut session = OpenSession::new(keyring.as_deref().unwrap_or(&none), policy);
-    let plan = plan(request, client, &mut session, totals).await?;
+    let keys = site.keys(&live);
+    let mut session = OpenSession::shared(&keys, site.open_policy());
+    let planned = plan(request, client, &mut session, totals).await;
+    totals.opening = session.counts();
+    let plan = planned?;
     let framing = match (&plan, head.framing) {
         (Plan::None, _) => OutgoingFraming::None,
         (Plan::Held { bytes, .. }, _) => {
@@ -163,8 +160,14 @@ pub(super) async fn exchange<C: Client>(
         is_websocket: accept.is_some(),
     };
     let mut scratch = site.bridges.scratch();
-    write_head(head, bytes, &additions, &mut session, &mut scratch.out)?;
     let scratch = &mut *scratch;
+    let written = judge::open_head(site, &mut session, |session| {
+        scratch.out.clear();
+        write_head(head, bytes, &additions, session, &mut scratch.out)
+    });
+    let written = written.await;
+    totals.opening = session.counts();
+    written?;
     let opening = Opening {
         site,
         head: &scratch.out,
@@ -222,7 +225,7 @@ pub(super) async fn exchange<C: Client>(
             .await
         }
     };
-    totals.fields_opened = session.opened();
+    totals.opening = session.counts();
     returned
 }
 
@@ -253,7 +256,7 @@ async fn plan<C: Client>(
     }
     let body = gather(request.site, length, client).await?;
     totals.bytes_in = length;
-    let bytes = judge::open_whole(settings, place, &body, session)?;
+    let bytes = judge::open_whole(request.site, place, &body, session).await?;
     Ok(Plan::Held { bytes, _room: room })
 }
 
@@ -317,6 +320,7 @@ async fn whole<C: Client>(
         if !(is_stale && is_reused) {
             break returned;
         }
+        opening.site.counters.upstream(UpstreamUse::Stale);
         call = opening.fresh().await?;
     };
     finish(opening.site, returned, call, true)
@@ -396,7 +400,8 @@ fn finish(
 ) -> Result<Passed, Fault> {
     match returned? {
         Returned::Stale | Returned::Unprocessed => {
-            Err(Refusal::new(502, "the user process closed the connection").into())
+            let refusal = Refusal::new(502, "the user process closed the connection");
+            Err(refusal.of_process(UpstreamError::Closed).into())
         }
         Returned::Switched => match call.into_tunnel() {
             Some(process) => Ok(Passed::Switched(process)),

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use cloister_transport::{Accepted, Detached, Stream};
 use cloister_wire::config::Handling;
+use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::counters::add;
 use super::peer::Peer;
 use super::proxy::Introduction;
 use super::site::Site;
@@ -22,6 +22,7 @@ use super::tls::TlsConfigs;
 use super::waiting::Place;
 use super::{h1, h2, tcp};
 use crate::certificate::Current;
+use crate::server::traffic::{Handshake, HandshakeFailure};
 
 /// A connection that speaks TLS.
 pub(super) struct Client {
@@ -44,19 +45,22 @@ pub(super) async fn serve(
     };
     let limit = site.settings.handshake_timeout;
     match timeout(limit, open(&site, tls, accepted, place, &handshakes)).await {
-        // On the heap: none pays for the room that another one needs.
-        Ok(Ok(client)) if site.handling == Handling::Tcp => {
-            Box::pin(tcp::serve(&site, client)).await;
+        Ok(Ok(client)) => {
+            site.counters.handshake(kind(&client));
+            // On the heap: none pays for the room that another one needs.
+            if site.handling == Handling::Tcp {
+                Box::pin(tcp::serve(&site, client)).await;
+            } else if client.stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                Box::pin(h2::serve(site, client)).await;
+            } else {
+                h1::serve(&site, client).await;
+            }
         }
-        Ok(Ok(client)) if client.stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            Box::pin(h2::serve(site, client)).await;
-        }
-        Ok(Ok(client)) => h1::serve(&site, client).await,
-        Ok(Err(error)) => {
-            add(&site.counters.failed_handshakes, 1);
+        Ok(Err((failure, error))) => {
+            site.counters.handshake_failed(failure);
             tracing::debug!(%error, "a connection ended before its handshake did");
         }
-        Err(_elapsed) => add(&site.counters.failed_handshakes, 1),
+        Err(_elapsed) => site.counters.handshake_failed(HandshakeFailure::Timeout),
     }
 }
 
@@ -66,28 +70,34 @@ async fn open(
     accepted: Accepted<Detached>,
     place: Place,
     handshakes: &Semaphore,
-) -> io::Result<Client> {
-    let mut stream = accepted.stream.attach()?;
+) -> Result<Client, (HandshakeFailure, io::Error)> {
+    let system = |error| (HandshakeFailure::Io, error);
+    let mut stream = accepted.stream.attach().map_err(system)?;
     let (peer, prefix) = if site.proxy_protocol {
-        let introduction = Introduction::read(&mut stream, &site.counters).await?;
+        let introduction = Introduction::read(&mut stream, &site.counters).await;
+        let introduction =
+            introduction.map_err(|error| (failure(&error, HandshakeFailure::Proxy), error))?;
         (introduction.peer(), introduction.rest())
     } else {
         (accepted.peer, Vec::new())
     };
+    let wrong = |error| (failure(&error, HandshakeFailure::Tls), error);
     let opened = Opened::new(prefix, stream);
-    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), opened).await?;
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), opened).await;
+    let hello = hello.map_err(wrong)?;
     // The whole ClientHello is there: from here on a connection costs work, and has a slot.
     let away = place.leave();
-    let slot = handshakes.acquire().await.map_err(io::Error::other)?;
-    let config = tls.current()?;
+    let slot = handshakes.acquire().await.map_err(io::Error::other);
+    let slot = slot.map_err(system)?;
+    let config = tls.current().map_err(system)?;
     let mut handshake = pin!(hello.into_stream(std::sync::Arc::clone(&config.server)));
     let stream = match timeout(SLOT_TIME, &mut handshake).await {
-        Ok(ended) => ended?,
+        Ok(ended) => ended.map_err(wrong)?,
         Err(_elapsed) => {
             // It waits for its client. Who comes next does not.
             drop(slot);
             let _place = away.back();
-            handshake.await?
+            handshake.await.map_err(wrong)?
         }
     };
     Ok(Client {
@@ -100,6 +110,29 @@ async fn open(
 /// How long a handshake may keep its slot while its client has not answered. A client that is slower
 /// goes on without one.
 const SLOT_TIME: Duration = Duration::from_millis(50);
+/// What an error of a handshake is counted as; `wrong` when the client sent something wrong.
+fn failure(error: &io::Error, wrong: HandshakeFailure) -> HandshakeFailure {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => HandshakeFailure::Closed,
+        io::ErrorKind::InvalidData | io::ErrorKind::Other => wrong,
+        _ => HandshakeFailure::Io,
+    }
+}
+
+/// Which handshake it was.
+fn kind(client: &Client) -> Handshake {
+    let session = client.stream.get_ref().1;
+    let is_v12 = session.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    match (is_resumed, is_v12) {
+        (false, false) => Handshake::FullV13,
+        (false, true) => Handshake::FullV12,
+        (true, false) => Handshake::ResumedV13,
+        (true, true) => Handshake::ResumedV12,
+    }
+}
 
 /// A stream with the bytes of it that were read before.
 #[derive(Debug)]

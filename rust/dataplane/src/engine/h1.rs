@@ -15,6 +15,7 @@ use cloister_http::{HeadSearch, RequestFraming, RequestHead};
 use cloister_wire::config::Protocol;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::attest::is_for as is_attestation;
 use super::bridge::Passed;
@@ -27,7 +28,7 @@ use super::outcome::{Fault, Totals};
 use super::refusal::Refusal;
 use super::seats::Seat;
 use super::session::Session;
-use super::site::Site;
+use super::site::{self, Site};
 use super::tunnel::End;
 pub(super) use download::Scratches;
 use exchange::Exchanged;
@@ -45,6 +46,8 @@ struct Conversation<'s> {
     out: Vec<u8>,
     /// Whether an answer broke off.
     is_broken: bool,
+    /// Requests so far.
+    requests: u64,
     /// Whether the client has ended its side.
     has_ended: bool,
     deadline: Deadline,
@@ -67,6 +70,7 @@ pub(super) async fn serve(site: &Site, client: Client) {
         head_bytes: Vec::new(),
         out: Vec::new(),
         is_broken: false,
+        requests: 0,
         has_ended: false,
         deadline: Deadline::default(),
         seat: site.seats.take(),
@@ -182,11 +186,18 @@ impl Conversation<'_> {
         let site = self.site;
         add(&site.counters.requests, 1);
         let _active = Gauge::enter(&site.counters.active_requests);
+        self.requests = self.requests.saturating_add(1);
+        let limit = site.settings.keepalive_requests;
+        self.head.is_persistent &= limit.is_none_or(|limit| self.requests < limit);
         let context = site.context_id();
-        if is_attestation(&self.head, &self.head_bytes) {
-            return self.attest(&context).await;
-        }
         let begun = Instant::now();
+        if is_attestation(&self.head, &self.head_bytes) {
+            let (status, is_kept) = self.attest(&context).await;
+            site.counters.answered(status, begun.elapsed());
+            let sent = u64::try_from(self.out.len()).unwrap_or(u64::MAX);
+            add(&site.counters.bytes_out, sent);
+            return is_kept;
+        }
         let mut entry = site.sink.as_ref().map(|_| {
             log::Entry::begin(
                 site,
@@ -197,19 +208,23 @@ impl Conversation<'_> {
             )
         });
         let mut totals = Totals::default();
+        let span = site::span(&context);
         let outcome = if site.config.service.protocol == Protocol::H2c {
             // On the heap: a connection that needs no bridge has no room for it.
-            let bridged = Box::pin(self.bridge(&context, &mut totals, entry.as_mut())).await;
+            let bridge = self.bridge(&context, &mut totals, entry.as_mut());
+            let bridged = Box::pin(bridge.instrument(span)).await;
             bridged.map(|(passed, is_kept)| match passed {
                 Passed::Switched(process) => Exchanged::Switched(process),
                 Passed::Whole { .. } => Exchanged::Answered { is_kept },
             })
         } else {
-            self.exchange(&context, &mut totals, entry.as_mut()).await
+            let exchange = self.exchange(&context, &mut totals, entry.as_mut());
+            exchange.instrument(span).await
         };
         let is_kept = match outcome {
             Ok(Exchanged::Answered { is_kept }) => is_kept,
             Ok(Exchanged::Switched(mut process)) => {
+                site.counters.answered(totals.status, begun.elapsed());
                 // There is no other head on this connection.
                 (self.head_bytes, self.out) = (Vec::new(), Vec::new());
                 let session = Session::new(site, entry, totals, begun);
@@ -226,7 +241,9 @@ impl Conversation<'_> {
                     entry.answered_here();
                 }
                 totals.status = refusal.status;
-                self.refuse(&refusal, &context).await
+                let is_kept = self.refuse(&refusal, &context).await;
+                totals.bytes_out = u64::try_from(self.out.len()).unwrap_or(u64::MAX);
+                is_kept
             }
             Err(Fault::Broken) => {
                 self.is_broken = true;
@@ -234,15 +251,18 @@ impl Conversation<'_> {
             }
         };
         totals.count(&site.counters);
+        let elapsed = begun.elapsed();
+        site.counters.answered(totals.status, elapsed);
         if let (Some(sink), Some(entry)) = (&site.sink, entry) {
-            entry.end(&totals, begun.elapsed(), sink);
+            entry.end(&totals, elapsed, sink);
         }
         is_kept
     }
 
     /// Answers a request that is not forwarded; true when the connection can go on.
     async fn refuse(&mut self, refusal: &Refusal, context: &[u8; 32]) -> bool {
-        add(&self.site.counters.refused, 1);
+        self.site.counters.refuse(refusal);
+        site::span(context).in_scope(|| tracing::debug!(%refusal, "refused"));
         let is_kept = refusal.keeps_connection
             && self.head.is_persistent
             && self.skip_small_body()
@@ -256,8 +276,10 @@ impl Conversation<'_> {
     /// Answers a head that could not be parsed. It is logged nowhere: there is nothing to say of it.
     async fn refuse_head(&mut self, refusal: &Refusal) {
         add(&self.site.counters.requests, 1);
-        add(&self.site.counters.refused, 1);
+        self.site.counters.refuse(refusal);
+        self.site.counters.answered(refusal.status, Duration::ZERO);
         let context = self.site.context_id();
+        site::span(&context).in_scope(|| tracing::debug!(%refusal, "refused"));
         self.out.clear();
         refusal.write(&context, false, false, &mut self.out);
         self.send().await;
@@ -294,6 +316,7 @@ impl Conversation<'_> {
     /// Ends the connection: close-notify, then reads for a moment, so that an answer to a request
     /// that is still being sent is not lost to a reset (RFC 9112 §9.6).
     async fn close(mut self) {
+        let limit = self.site.settings.linger;
         let stream = &mut self.client.stream;
         let farewell = async {
             stream.shutdown().await?;
@@ -311,13 +334,12 @@ impl Conversation<'_> {
             std::io::Result::Ok(())
         };
         // Nobody is left to tell.
-        let _ended = self.deadline.within(LINGER, farewell).await;
+        let _ended = self.deadline.within(limit, farewell).await;
     }
 }
 
 /// How long a connection is busy after a request.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// How long and how much a closed connection is still read.
-const LINGER: Duration = Duration::from_secs(1);
+/// How much of a closed connection is still read.
 const LINGER_BYTES: usize = 256 * 1024;

@@ -117,6 +117,7 @@ pub(super) async fn serve(site: Rc<Site>, client: Client) {
         seat,
         ending: None,
         is_cut: false,
+        requests: 0,
         deadline: Deadline::default(),
     };
     while let Some((request, respond)) = poll_fn(|context| serving.poll(context)).await {
@@ -151,6 +152,8 @@ struct Serving<'s, T> {
     ending: Option<Instant>,
     /// Whether the client asked for too much.
     is_cut: bool,
+    /// Requests so far.
+    requests: u64,
     deadline: Deadline,
 }
 
@@ -181,6 +184,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Serving<'_, T> {
             };
             match polled {
                 Poll::Ready(Some(Ok(accepted))) if !self.is_cut => {
+                    self.requests = self.requests.saturating_add(1);
+                    let limit = self.link.site.settings.keepalive_requests;
+                    let is_last = limit.is_some_and(|limit| self.requests >= limit);
+                    if is_last && self.ending.is_none() {
+                        self.farewell();
+                    }
                     return Poll::Ready(Some(accepted));
                 }
                 Poll::Ready(Some(Ok(_accepted))) => {}

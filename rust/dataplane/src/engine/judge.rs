@@ -1,13 +1,17 @@
 //! What is decided of a request before anything of it goes on, whatever protocol it came in: who may,
 //! and what is opened.
 
-use cloister_ciphertext::{OpenSession, Place, ScanLimits, Scanner, may_need_scan, place_for};
+use cloister_ciphertext::{
+    OpenSession, Place, ScanError, ScanLimits, Scanner, may_need_scan, place_for,
+};
 use cloister_http::{Fields, Known, RequestHead};
 
+use super::opening::Job;
 use super::refusal::Refusal;
 use super::settings::Settings;
 use super::site::Site;
 use crate::live::{ApiKeyId, AuthFailure, Live, Serving};
+use crate::server::traffic::Reason;
 
 /// Whether the request is let in, and by which key.
 ///
@@ -22,7 +26,8 @@ pub(super) fn authenticate(
 ) -> Result<Option<ApiKeyId>, Refusal> {
     let now_ms = site.clock.now_ms();
     if let Serving::NotReady { reason } = live.serving_at(now_ms) {
-        return Err(Refusal::new(503, reason).retry_after(1).kept());
+        let refusal = Refusal::new(503, reason).retry_after(1).kept();
+        return Err(refusal.because(Reason::NotReady));
     }
     if !site.config.api_key_auth {
         return Ok(None);
@@ -93,9 +98,9 @@ pub(super) fn scan_limits(settings: &Settings) -> ScanLimits {
 ///
 /// # Errors
 ///
-/// 422: nothing of it went on.
-pub(super) fn open_whole(
-    settings: &Settings,
+/// 422, or 503 when too much is being opened: nothing of it went on.
+pub(super) async fn open_whole(
+    site: &Site,
     place: Place,
     body: &[u8],
     session: &mut OpenSession<'_>,
@@ -105,10 +110,80 @@ pub(super) fn open_whole(
         opened.extend_from_slice(body);
         return Ok(opened);
     }
-    let mut scanner = Scanner::new(place, scan_limits(settings));
-    let pushed = scanner.push(body, &mut opened, session);
-    pushed
-        .and_then(|()| scanner.finish(&mut opened, session).map(|_| ()))
-        .map_err(|error| Refusal::new(422, error.to_string()).kept())?;
+    let mut scanner = Scanner::new(place, scan_limits(&site.settings));
+    let mut job = site.opening.job();
+    // What is paused holds the rest of its piece.
+    for piece in body.chunks(PIECE_BYTES) {
+        scan(&mut job, &mut scanner, piece, &mut opened, session)
+            .await
+            .map_err(Refusal::kept)?;
+    }
+    end_scan(&mut job, &mut scanner, &mut opened, session)
+        .await
+        .map_err(Refusal::kept)?;
     Ok(opened)
 }
+
+/// Pushes a piece of a body through its scanner.
+///
+/// # Errors
+///
+/// 422 and 503, as [`open_whole`].
+pub(in crate::engine) async fn scan(
+    job: &mut Job<'_>,
+    scanner: &mut Scanner,
+    piece: &[u8],
+    out: &mut Vec<u8>,
+    session: &mut OpenSession<'_>,
+) -> Result<(), Refusal> {
+    scanner.push(piece, out, session).map_err(unopened)?;
+    job.run(session, |session| {
+        scanner.resume(out, session).map_err(unopened)
+    })
+    .await
+}
+
+/// Ends a body.
+///
+/// # Errors
+///
+/// 422 and 503, as [`open_whole`].
+pub(in crate::engine) async fn end_scan(
+    job: &mut Job<'_>,
+    scanner: &mut Scanner,
+    out: &mut Vec<u8>,
+    session: &mut OpenSession<'_>,
+) -> Result<(), Refusal> {
+    let mut end = |session: &mut OpenSession<'_>| {
+        let ended = scanner.finish(out, session);
+        ended.map(|_| ()).map_err(unopened)
+    };
+    end(session)?;
+    job.run(session, end).await
+}
+
+/// Calls `write`, which opens headers, again until none of them is left for later.
+///
+/// # Errors
+///
+/// What `write` says, or 503 when too much is being opened.
+pub(in crate::engine) async fn open_head(
+    site: &Site,
+    session: &mut OpenSession<'_>,
+    mut write: impl FnMut(&mut OpenSession<'_>) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let mut attempt = |session: &mut OpenSession<'_>| match write(session) {
+        Err(_not_yet) if session.is_paused() => Ok(()),
+        outcome => outcome,
+    };
+    attempt(session)?;
+    let ended = site.opening.job().run(session, attempt).await;
+    ended.map_err(Refusal::kept)
+}
+
+fn unopened(error: ScanError) -> Refusal {
+    Refusal::new(422, error.to_string())
+}
+
+/// How much of a body is scanned at once.
+const PIECE_BYTES: usize = 16 * 1024;

@@ -272,7 +272,7 @@ impl Entry {
             ("responseCode", u64::from(totals.status)),
             ("bytesIn", totals.bytes_in),
             ("bytesOut", totals.bytes_out),
-            ("nDecryptedFields", totals.fields_opened),
+            ("nDecryptedFields", totals.opening.opened),
         ] {
             member(name, out);
             number(value, out);

@@ -1,6 +1,9 @@
 //! What a request came to.
 
+use cloister_ciphertext::OpenCounts;
+
 use super::counters::{Counters, add};
+use super::opening::Overloaded;
 use super::refusal::Refusal;
 
 /// What a request came to, for logs and counters.
@@ -9,7 +12,7 @@ pub(in crate::engine) struct Totals {
     pub(in crate::engine) status: u16,
     pub(in crate::engine) bytes_in: u64,
     pub(in crate::engine) bytes_out: u64,
-    pub(in crate::engine) fields_opened: u64,
+    pub(in crate::engine) opening: OpenCounts,
 }
 
 impl Totals {
@@ -17,7 +20,9 @@ impl Totals {
     pub(in crate::engine) fn count(&self, counters: &Counters) {
         add(&counters.bytes_in, self.bytes_in);
         add(&counters.bytes_out, self.bytes_out);
-        add(&counters.fields_opened, self.fields_opened);
+        add(&counters.fields_opened, self.opening.opened);
+        add(&counters.key_hits, self.opening.hits);
+        add(&counters.keys_derived, self.opening.derived);
     }
 }
 
@@ -28,6 +33,12 @@ pub(in crate::engine) enum Fault {
     Broken,
     /// Nothing of a response was sent: this is.
     Refused(Refusal),
+}
+
+impl From<Overloaded> for Fault {
+    fn from(overloaded: Overloaded) -> Self {
+        Self::Refused(overloaded.into())
+    }
 }
 
 impl From<Refusal> for Fault {

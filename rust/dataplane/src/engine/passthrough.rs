@@ -16,6 +16,7 @@ use super::counters::{Gauge, add};
 use super::proxy::Introduction;
 use super::site::Site;
 use super::waiting::Place;
+use crate::server::traffic::HandshakeFailure;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
@@ -29,7 +30,7 @@ pub(super) async fn serve(
     // From here on the user process is asked, and its own limits count.
     drop(place);
     let Ok(Ok((client, opening))) = introduced else {
-        add(&site.counters.failed_handshakes, 1);
+        site.counters.handshake_failed(HandshakeFailure::Proxy);
         return;
     };
     add(&site.counters.sessions, 1);

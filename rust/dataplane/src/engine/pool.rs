@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_transport::{Address, Stream};
@@ -10,16 +11,19 @@ use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
-/// Idle connections kept by one worker.
-const MAX_IDLE: usize = 256;
-/// Longest idleness: shorter than the keep-alive of common servers (5 s and more).
-const MAX_IDLE_FOR: Duration = Duration::from_secs(4);
+use super::counters::Counters;
+use super::settings::Settings;
+use crate::server::traffic::UpstreamUse;
 
 /// Idle connections, the one used last on top.
 #[derive(Debug)]
 pub(super) struct Pool {
     address: Address,
     connect: Duration,
+    /// Connections kept, and for how long at most.
+    max_idle: usize,
+    max_idle_for: Duration,
+    counters: Arc<Counters>,
     idle: RefCell<Vec<(Stream, Instant)>>,
 }
 
@@ -31,10 +35,13 @@ pub(super) struct Upstream {
 }
 
 impl Pool {
-    pub(super) fn new(address: Address, connect: Duration) -> Self {
+    pub(super) fn new(address: Address, settings: &Settings, counters: Arc<Counters>) -> Self {
         Self {
             address,
-            connect,
+            connect: settings.upstream_connect,
+            max_idle: settings.upstream_idle_connections,
+            max_idle_for: settings.upstream_idle,
+            counters,
             idle: RefCell::default(),
         }
     }
@@ -42,7 +49,8 @@ impl Pool {
     /// An idle connection that is still open, or a new one.
     pub(super) async fn take(&self) -> io::Result<Upstream> {
         while let Some((mut stream, since)) = self.pop() {
-            if since.elapsed() < MAX_IDLE_FOR && is_quiet(&mut stream) {
+            if since.elapsed() < self.max_idle_for && is_quiet(&mut stream) {
+                self.counters.upstream(UpstreamUse::Reused);
                 return Ok(Upstream {
                     stream,
                     is_reused: true,
@@ -55,6 +63,7 @@ impl Pool {
     /// A new connection.
     pub(super) async fn connect(&self) -> io::Result<Upstream> {
         let stream = cloister_transport::connect(&self.address, self.connect).await?;
+        self.counters.upstream(UpstreamUse::New);
         Ok(Upstream {
             stream,
             is_reused: false,
@@ -64,7 +73,12 @@ impl Pool {
     /// Keeps a connection whose last response has ended.
     pub(super) fn put(&self, stream: Stream) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE {
+        // The oldest are at the bottom: what nobody asks for does not stay open.
+        let is_over = |(_, since): &(Stream, Instant)| since.elapsed() >= self.max_idle_for;
+        while idle.first().is_some_and(is_over) {
+            idle.remove(0);
+        }
+        if idle.len() < self.max_idle {
             idle.push((stream, Instant::now()));
         }
     }

@@ -8,7 +8,7 @@ use cloister_transport::Stream;
 use cloister_wire::proxy_v2::{self, Header, ORDINARY_BYTES, Parsed, ProxyError};
 use tokio::io::AsyncReadExt as _;
 
-use super::counters::Counters;
+use super::counters::{Counters, add};
 
 /// A header, and what was read behind it.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl Introduction {
 
 /// The host link is set up wrong when this happens: it is said once, and counted after that.
 fn report(error: ProxyError, counters: &Counters) {
-    if counters.refused_headers.fetch_add(1, Ordering::Relaxed) == 0 {
+    add(&counters.refused_headers, 1);
+    if counters.refused_headers.load(Ordering::Relaxed) == 1 {
         tracing::warn!(%error, "a connection was closed; more of them are only counted");
     }
 }

@@ -1,6 +1,11 @@
 //! Answers the data plane itself gives (data-plane specification §3): JSON, with a context id.
 
+use std::fmt;
+
 use cloister_http::{ChunkError, HandshakeError, HeadError};
+
+use super::opening::Overloaded;
+use crate::server::traffic::{Reason, UpstreamError};
 
 /// An answer to a request that is not forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,10 +13,18 @@ pub(in crate::engine) struct Refusal {
     pub(in crate::engine) status: u16,
     message: String,
     retry_after_s: Option<u32>,
+    /// What it is counted as.
+    counted: (Reason, Option<UpstreamError>),
     /// A header line more, with its end.
     line: &'static str,
     /// Whether the connection is in order, so that the next request can be read.
     pub(in crate::engine) keeps_connection: bool,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.message)
+    }
 }
 
 /// Bodies that are held whole take all the memory that is set aside for them.
@@ -23,9 +36,13 @@ impl Refusal {
     /// The user process cannot be connected to.
     pub(in crate::engine) fn unreachable(error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::TimedOut {
-            return Self::new(504, "the user process did not accept in time").kept();
+            return Self::new(504, "the user process did not accept in time")
+                .of_process(UpstreamError::ConnectTimeout)
+                .kept();
         }
-        Self::new(502, "the user process does not accept connections").kept()
+        Self::new(502, "the user process does not accept connections")
+            .of_process(UpstreamError::Connect)
+            .kept()
     }
 
     /// A refusal after which the connection is closed.
@@ -35,6 +52,7 @@ impl Refusal {
             status,
             message,
             retry_after_s: None,
+            counted: counted(status),
             line: "",
             keeps_connection: false,
         }
@@ -69,6 +87,32 @@ impl Refusal {
         (lines, body)
     }
 
+    /// The same, counted as something else than its status says.
+    pub(in crate::engine) fn because(self, reason: Reason) -> Self {
+        Self {
+            counted: (reason, None),
+            ..self
+        }
+    }
+
+    /// The same, counted as an error of the user process.
+    pub(in crate::engine) fn of_process(self, error: UpstreamError) -> Self {
+        Self {
+            counted: (Reason::Upstream, Some(error)),
+            ..self
+        }
+    }
+
+    /// What it is counted as.
+    pub(in crate::engine) fn reason(&self) -> Reason {
+        self.counted.0
+    }
+
+    /// What the user process did, when it did.
+    pub(in crate::engine) fn upstream_error(&self) -> Option<UpstreamError> {
+        self.counted.1
+    }
+
     /// Appends the answer, body included unless the request was HEAD.
     pub(in crate::engine) fn write(
         &self,
@@ -95,6 +139,30 @@ impl Refusal {
         if !is_head {
             out.extend_from_slice(body.as_bytes());
         }
+    }
+}
+
+/// What a status stands for, unless something else is said.
+fn counted(status: u16) -> (Reason, Option<UpstreamError>) {
+    let reason = match status {
+        401 => Reason::Unauthorized,
+        403 => Reason::Forbidden,
+        405 => Reason::Method,
+        408 => Reason::SlowRequest,
+        413 => Reason::TooLarge,
+        414 | 431 => Reason::HeadTooLarge,
+        422 => Reason::Ciphertext,
+        503 => Reason::Overloaded,
+        502 => return (Reason::Upstream, Some(UpstreamError::Protocol)),
+        504 => return (Reason::Upstream, Some(UpstreamError::Timeout)),
+        _ => Reason::Malformed,
+    };
+    (reason, None)
+}
+
+impl From<Overloaded> for Refusal {
+    fn from(_: Overloaded) -> Self {
+        Self::new(503, "too many ciphertexts are being opened").retry_after(1)
     }
 }
 

@@ -1,19 +1,23 @@
 //! What every request of one worker needs.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use cloister_ciphertext::{KeyCache, OpenPolicy};
 use cloister_transport::Scratch;
 use cloister_wire::config::{EnclaveConfig, Handling};
+use tokio::time::Instant;
 
 use super::bridge::Bridges;
 use super::counters::Counters;
 use super::h1::Scratches;
 use super::log::{self, Mask};
+use super::opening::{Caches, Opening};
 use super::pool::Pool;
 use super::process::Multiplexed;
 use super::seats::Seats;
@@ -43,6 +47,9 @@ pub(super) struct Site {
     pub(super) pool: Pool,
     /// Connections to a user process that speaks HTTP/2.
     pub(super) multiplexed: Multiplexed,
+    pub(super) opening: Opening,
+    caches: Caches,
+    begun: Instant,
     pub(super) scratches: Scratches,
     pub(super) bridges: Bridges,
     /// What connections pass through that are not read.
@@ -57,6 +64,12 @@ impl Site {
     pub(super) fn new(worker: Worker) -> Self {
         let connect = worker.settings.upstream_connect;
         let multiplexed = Multiplexed::new(worker.upstream.clone(), connect, &worker.settings.head);
+        let opening = Opening::new(worker.settings.decrypt_cpu);
+        let pool = Pool::new(
+            worker.upstream,
+            &worker.settings,
+            Arc::clone(&worker.counters),
+        );
         Self {
             mask: Mask::new(&worker.config.logs),
             log_constants: log::constants(&worker.config),
@@ -70,7 +83,10 @@ impl Site {
             clock: worker.clock,
             counters: worker.counters,
             multiplexed,
-            pool: Pool::new(worker.upstream, connect),
+            pool,
+            opening,
+            caches: Caches::default(),
+            begun: Instant::now(),
             scratches: Scratches::default(),
             bridges: Bridges::default(),
             scratch: Scratch::default(),
@@ -92,6 +108,28 @@ impl Site {
         serving == Serving::Ready && !self.is_draining()
     }
 
+    /// The app keys in use, and what was derived with them.
+    pub(super) fn keys(&self, live: &Live) -> Rc<KeyCache> {
+        self.caches.of(live.keyring.as_ref())
+    }
+
+    /// How ciphertexts are opened here.
+    pub(super) fn open_policy(&self) -> OpenPolicy {
+        OpenPolicy {
+            dangerous_accept_debug: self.config.debug,
+            distinct_keys: self.settings.distinct_keys,
+        }
+    }
+
+    /// Forgets derived keys that are too old, and those of a keyring that is not in use any more.
+    pub(super) fn forget_old_keys(&self) {
+        let live = self.live();
+        self.caches
+            .expire(live.keyring.as_ref(), self.begun.elapsed());
+        let kept = u64::try_from(self.keys(&live).len()).unwrap_or(u64::MAX);
+        self.counters.keys_kept.store(kept, Ordering::Relaxed);
+    }
+
     /// A context id: 128 random bits as 32 upper-case hexadecimal digits.
     pub(super) fn context_id(&self) -> [u8; 32] {
         self.ids.borrow_mut().next()
@@ -111,6 +149,13 @@ impl Site {
     pub(super) fn is_draining(&self) -> bool {
         self.seats.is_draining()
     }
+}
+
+/// The span of a request: what is said in it carries its context id. Nothing is formatted unless
+/// somebody listens at this level.
+pub(super) fn span(context: &[u8; 32]) -> tracing::Span {
+    let ctx = || std::str::from_utf8(context).unwrap_or_default();
+    tracing::debug_span!("request", ctx = ctx())
 }
 
 /// Room that is given back when it is dropped.
@@ -158,5 +203,51 @@ impl Ids {
             pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xF)]);
         }
         id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn said(most: tracing::Level) -> String {
+        let said = Said::default();
+        let writer = said.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(most)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            span(&[b'A'; 32]).in_scope(|| tracing::warn!("something is wrong"));
+        });
+        String::from_utf8(said.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn what_is_said_of_a_request_carries_its_context_id() {
+        let id = "A".repeat(32);
+        assert!(said(tracing::Level::DEBUG).contains(&format!("request{{ctx=\"{id}\"}}")));
+        // Without a listener at that level there is no span to format.
+        let quiet = said(tracing::Level::INFO);
+        assert!(
+            quiet.contains("something is wrong") && !quiet.contains(&id),
+            "{quiet}"
+        );
     }
 }

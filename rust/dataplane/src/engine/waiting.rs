@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::task::AbortHandle;
 
@@ -43,6 +44,19 @@ impl Waiting {
         }
     }
 
+    fn count(&self, tasks: &BTreeMap<u64, Option<AbortHandle>>) {
+        let waiting = u64::try_from(tasks.len()).unwrap_or(u64::MAX);
+        self.counters.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Takes a place back, and gives the task that had it.
+    fn remove(&self, number: u64) -> Option<AbortHandle> {
+        let mut tasks = self.tasks.borrow_mut();
+        let task = tasks.remove(&number);
+        self.count(&tasks);
+        task.flatten()
+    }
+
     fn enter_as(self: &Rc<Self>, task: Option<AbortHandle>) -> Place {
         let number = self.next.get();
         self.next.set(number.saturating_add(1));
@@ -53,6 +67,7 @@ impl Waiting {
         } else {
             None
         };
+        self.count(&tasks);
         drop(tasks);
         if let Some((_, Some(task))) = oldest {
             add(&self.counters.shed, 1);
@@ -78,17 +93,17 @@ impl Place {
 
     /// Leaves, with a way back.
     pub(super) fn leave(self) -> Away {
-        let task = self.waiting.tasks.borrow_mut().remove(&self.number);
+        let task = self.waiting.remove(self.number);
         Away {
             waiting: Rc::clone(&self.waiting),
-            task: task.flatten(),
+            task,
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.waiting.tasks.borrow_mut().remove(&self.number);
+        self.waiting.remove(self.number);
     }
 }
 
@@ -107,8 +122,6 @@ impl Away {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
 
     /// A connection that comes back is known by its task: it can be shed like any other.

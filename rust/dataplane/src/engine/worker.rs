@@ -19,11 +19,15 @@ use super::waiting::Waiting;
 use super::{connection, passthrough};
 use crate::clock::Clock;
 use crate::documents::Documents;
+use crate::health::services::Services;
 use crate::live::Live;
 use crate::log_ring::LogSink;
 
 /// Connections that wait for a worker to take them over.
 pub(super) const QUEUE: usize = 256;
+
+/// The acceptor's name among the services.
+const INGRESS: &str = "ingress";
 
 /// How the accepting thread reaches a worker.
 pub(super) struct Handoff {
@@ -40,6 +44,7 @@ pub(super) struct Acceptor {
     pub(super) counters: Arc<Counters>,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) stopping: watch::Receiver<bool>,
+    pub(super) services: Services,
 }
 
 impl Acceptor {
@@ -56,8 +61,11 @@ impl Acceptor {
 
     /// Accepts until the end.
     async fn serve(self) {
+        let services = self.services.clone();
+        services.run(INGRESS);
         if let Err(error) = self.run().await {
             tracing::error!(%error, "the ingress listener failed");
+            services.fail(INGRESS);
         }
     }
 
@@ -70,30 +78,35 @@ impl Acceptor {
                 _ = self.stopping.wait_for(|is_stopping| *is_stopping) => return Ok(()),
                 accepted = listener.accept_detached() => accepted?,
             };
-            let active = self.counters.active_connections();
             let lightest = self
                 .handoffs
                 .iter()
                 .min_by_key(|handoff| handoff.load.load(Ordering::Relaxed));
+            let loads = self.handoffs.iter();
+            let active = loads
+                .map(|handoff| handoff.load.load(Ordering::Relaxed))
+                .fold(0, u64::saturating_add);
             let Some(handoff) = lightest.filter(|_| active < self.settings.max_connections) else {
                 add(&self.counters.shed, 1);
                 continue;
             };
             add(&self.counters.connections, 1);
-            add(&self.counters.active_connections, 1);
-            add(&handoff.load, 1);
+            handoff.load.fetch_add(1, Ordering::Relaxed);
             // A queue that is full is waited for: the kernel has one too, and a crowd of clients is not
             // refused for having come at once.
             if handoff.sender.send(accepted).await.is_err() {
                 // The worker is gone.
-                self.counters
-                    .active_connections
-                    .fetch_sub(1, Ordering::Relaxed);
                 handoff.load.fetch_sub(1, Ordering::Relaxed);
                 add(&self.counters.shed, 1);
             }
         }
     }
+}
+
+/// Connections of all workers.
+pub(super) fn connections(loads: &[Arc<AtomicU64>]) -> u64 {
+    let loads = loads.iter().map(|load| load.load(Ordering::Relaxed));
+    loads.fold(0, u64::saturating_add)
 }
 
 /// What a worker is made of.
@@ -179,10 +192,7 @@ impl Worker {
                 let _stopped = stopping.wait_for(|is_stopping| *is_stopping).await;
                 return;
             };
-            let end = End {
-                load: Arc::clone(&load),
-                counters: Arc::clone(&counters),
-            };
+            let end = End(Arc::clone(&load));
             let place = waiting.enter();
             let number = place.number();
             let (site, handshakes) = (Rc::clone(&site), Rc::clone(&handshakes));
@@ -204,11 +214,12 @@ impl Worker {
 }
 
 /// A worker keeps a copy of what is true until it looks again. One that serves nobody looks too, so
-/// that app keys are wiped when their bundle ends. Ends with the worker's runtime.
+/// that app keys are wiped when their bundle ends, and what was derived with them is. Ends with the
+/// worker's runtime.
 async fn let_go_of_ended_keys(site: Rc<Site>) {
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
-        drop(site.live());
+        site.forget_old_keys();
     }
 }
 
@@ -216,16 +227,10 @@ async fn let_go_of_ended_keys(site: Rc<Site>) {
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Gives a connection's place back, however it ends.
-struct End {
-    load: Arc<AtomicU64>,
-    counters: Arc<Counters>,
-}
+struct End(Arc<AtomicU64>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
-        self.counters
-            .active_connections
-            .fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,12 +1,13 @@
 //! The board in the text format of Prometheus (version 0.0.4).
 
+mod traffic;
+
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use cloister_wire::health::State;
 
 use super::{Board, system};
-use crate::server::traffic::TrafficStats;
 
 /// Everything on the board, and the gauges of the system, because nobody can log in to look.
 pub(super) fn text(board: &Board) -> String {
@@ -19,6 +20,14 @@ pub(super) fn text(board: &Board) -> String {
         ("draining", State::Draining),
         ("failed", State::Failed),
     ];
+    head(
+        &mut out,
+        "cloister_build_info",
+        "gauge",
+        "1; the version of the data plane is its label.",
+    );
+    let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
+    line(&mut out, "cloister_build_info", version, 1);
     head(
         &mut out,
         "cloister_state",
@@ -88,6 +97,23 @@ pub(super) fn text(board: &Board) -> String {
         "End of the TLS certificate in use, seconds since 1970.",
         health.certificate_not_after.unwrap_or(0),
     );
+    let offset_ms = health.clock_offset_ms;
+    one(
+        &mut out,
+        ("cloister_clock_offset_seconds", "gauge"),
+        "How far the clock in use is from the system's, which the host sets.",
+        seconds(offset_ms),
+    );
+    head(
+        &mut out,
+        "cloister_service_up",
+        "gauge",
+        "1 for a service that runs, 0 for one that has failed.",
+    );
+    for (name, is_up) in &health.services {
+        let labels = format!("{{service=\"{name}\"}}");
+        line(&mut out, "cloister_service_up", &labels, u8::from(*is_up));
+    }
     let logs = board.logs.stats();
     one(
         &mut out,
@@ -103,6 +129,12 @@ pub(super) fn text(board: &Board) -> String {
     );
     one(
         &mut out,
+        ("cloister_log_ring_limit_bytes", "gauge"),
+        "Size over which the oldest of them are dropped.",
+        logs.limit,
+    );
+    one(
+        &mut out,
         ("cloister_log_records_dropped_total", "counter"),
         "Records dropped for want of room.",
         logs.dropped,
@@ -113,89 +145,17 @@ pub(super) fn text(board: &Board) -> String {
         "Records that the host has.",
         logs.acked,
     );
-    traffic(&mut out, &board.traffic.stats());
+    traffic::write(&mut out, &board.traffic.stats());
     system::write(&mut out);
     out
 }
 
-fn traffic(out: &mut String, stats: &TrafficStats) {
-    for (name, help, value) in [
-        (
-            "connections_total",
-            "Connections accepted.",
-            stats.connections,
-        ),
-        (
-            "failed_handshakes_total",
-            "TLS handshakes that failed or took too long.",
-            stats.failed_handshakes,
-        ),
-        (
-            "shed_total",
-            "Connections closed because there were too many.",
-            stats.shed,
-        ),
-        ("requests_total", "Requests begun.", stats.requests),
-        (
-            "websockets_total",
-            "WebSocket sessions begun.",
-            stats.websockets,
-        ),
-        (
-            "sessions_total",
-            "Raw sessions begun: TCP inside TLS, or TLS passed through.",
-            stats.sessions,
-        ),
-        (
-            "refused_headers_total",
-            "Connections closed for want of a good PROXY header.",
-            stats.refused_headers,
-        ),
-        (
-            "refused_total",
-            "Requests answered with an error of the data plane, and raw sessions closed at once.",
-            stats.refused,
-        ),
-        (
-            "fields_opened_total",
-            "Encrypted fields opened.",
-            stats.fields_opened,
-        ),
-        (
-            "bytes_in_total",
-            "Bytes from clients, after TLS where it ends here.",
-            stats.bytes_in,
-        ),
-        (
-            "bytes_out_total",
-            "Bytes to clients, before TLS where it ends here.",
-            stats.bytes_out,
-        ),
-    ] {
-        let name = format!("cloister_{name}");
-        one(out, (&name, "counter"), help, value);
-    }
-    for (name, help, value) in [
-        (
-            "connections_open",
-            "Connections open.",
-            stats.active_connections,
-        ),
-        (
-            "requests_open",
-            "Requests in flight.",
-            stats.active_requests,
-        ),
-        (
-            "websockets_open",
-            "WebSocket sessions open.",
-            stats.active_websockets,
-        ),
-        ("sessions_open", "Raw sessions open.", stats.active_sessions),
-    ] {
-        let name = format!("cloister_{name}");
-        one(out, (&name, "gauge"), help, value);
-    }
+/// Milliseconds as seconds.
+fn seconds(ms: i64) -> String {
+    let sign = if ms < 0 { "-" } else { "" };
+    let ms = ms.unsigned_abs();
+    let whole = ms.checked_div(1_000).unwrap_or(0);
+    format!("{sign}{whole}.{:03}", ms % 1_000)
 }
 
 /// A metric with one value.

@@ -6,6 +6,7 @@ use super::metrics::{head, line, one};
 pub(super) fn write(out: &mut String) {
     memory(out, &read("/proc/meminfo"));
     processors(out, &read("/proc/stat"));
+    process(out, &read("/proc/self/stat"), &read("/proc/self/status"));
     if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
         one(
             out,
@@ -51,13 +52,8 @@ fn memory(out: &mut String, meminfo: &str) {
 }
 
 fn processors(out: &mut String, stat: &str) {
-    let name = "cloister_cpu_busy_ticks_total";
-    head(
-        out,
-        name,
-        "counter",
-        "Time a core was busy, in hundredths of a second.",
-    );
+    let name = "cloister_cpu_busy_seconds_total";
+    head(out, name, "counter", "Time a core was busy.");
     for row in stat.lines().filter_map(|row| row.strip_prefix("cpu")) {
         let mut fields = row.split_whitespace();
         // The first row is the sum of all cores and has no number.
@@ -70,7 +66,41 @@ fn processors(out: &mut String, stat: &str) {
             .iter()
             .filter_map(|column: &usize| ticks.get(*column))
             .fold(0, |sum: u64, ticks| sum.saturating_add(*ticks));
-        line(out, name, &format!("{{core=\"{core}\"}}"), busy);
+        // USER_HZ is 100 on every architecture Nitro has (proc(5), sysconf(3)).
+        let (whole, rest) = (busy.checked_div(100).unwrap_or(0), busy % 100);
+        let seconds = format!("{whole}.{rest:02}");
+        line(out, name, &format!("{{core=\"{core}\"}}"), seconds);
+    }
+}
+
+/// What the data plane itself takes.
+fn process(out: &mut String, stat: &str, status: &str) {
+    // proc(5): the name is in parentheses and may hold any character; utime and stime are the 12th
+    // and 13th field behind it.
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest);
+    let ticks: Option<u64> = fields.and_then(|rest| {
+        let mut times = rest.split_whitespace().skip(11);
+        let user: u64 = times.next()?.parse().ok()?;
+        user.checked_add(times.next()?.parse().ok()?)
+    });
+    if let Some(ticks) = ticks {
+        let (whole, rest) = (ticks.checked_div(100).unwrap_or(0), ticks % 100);
+        one(
+            out,
+            ("cloister_process_cpu_seconds_total", "counter"),
+            "Processor time of the data plane.",
+            format!("{whole}.{rest:02}"),
+        );
+    }
+    let row = status.lines().find_map(|row| row.strip_prefix("VmRSS:"));
+    let kibibytes = row.and_then(|row| row.split_whitespace().next()?.parse::<u64>().ok());
+    if let Some(kibibytes) = kibibytes {
+        one(
+            out,
+            ("cloister_process_resident_memory_bytes", "gauge"),
+            "Memory of the data plane.",
+            kibibytes.saturating_mul(1024),
+        );
     }
 }
 
@@ -110,9 +140,18 @@ mod tests {
             &mut out,
             "cpu  9 9 9 9\ncpu0 1 2 3 100 50 4 5 6 0 0\ncpu1 1 1 1 1\nintr 1\n",
         );
-        assert!(out.contains("{core=\"0\"} 21\n"), "{out}");
-        assert!(out.contains("{core=\"1\"} 3\n"), "{out}");
+        assert!(out.contains("{core=\"0\"} 0.21\n"), "{out}");
+        assert!(out.contains("{core=\"1\"} 0.03\n"), "{out}");
         assert_eq!(out.matches("core=").count(), 2, "{out}");
+    }
+
+    #[test]
+    fn the_process_is_found_whatever_its_name_is() {
+        let mut out = String::new();
+        let stat = "7 (a) b) R 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20";
+        process(&mut out, stat, "Name:\tx\nVmRSS:\t  12 kB\n");
+        assert!(out.contains("cpu_seconds_total 2.00\n"), "{out}");
+        assert!(out.contains("resident_memory_bytes 12288\n"), "{out}");
     }
 
     #[test]

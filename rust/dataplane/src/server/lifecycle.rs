@@ -19,6 +19,7 @@ use super::{DataPlaneOptions, Ingress, ServerError, Shared};
 use crate::agent::AgentApi;
 use crate::control::{self, FromInitReader, ToInitWriter};
 use crate::health::process::{Probe, watch_process};
+use crate::health::services::Services;
 use crate::health::{Board, Phase};
 use crate::provision::Variables;
 use crate::small_http::{self, Service};
@@ -42,13 +43,24 @@ pub(super) async fn run(
 
     let mut tasks = JoinSet::new();
     let health = options.health.take();
-    listen(&mut tasks, health, &board, &shared.health)?;
+    let watched = |name| Watched {
+        name,
+        services: &board.services,
+    };
+    listen(
+        &mut tasks,
+        health,
+        &board,
+        &shared.health,
+        watched("health"),
+    )?;
     let internal = options.internal_api.take();
     listen(
         &mut tasks,
         internal,
         &parts.internal_api,
         &shared.internal_api,
+        watched("internal_api"),
     )?;
     let (events, waiting) = Events::new();
     tasks.spawn(events::deliver(waiting, Arc::clone(&options.agent)));
@@ -119,6 +131,7 @@ pub(super) async fn run(
             documents: Arc::clone(&parts.documents),
             logs: parts.logs.clone(),
             clock: Arc::clone(&options.clock),
+            services: board.services.clone(),
         })?;
         board.traffic.fill(traffic);
         board.phase.send_replace(Phase::Accepting);
@@ -129,6 +142,10 @@ pub(super) async fn run(
         biased;
         grace = stop.wait() => (grace, Ok(())),
         failed = serve => (Duration::ZERO, failed),
+        // init starts a data plane again that has ended; one that is deaf would stay so.
+        service = board.services.failure() => {
+            (Duration::ZERO, Err(ServerError::Service { service }))
+        }
     };
     if let Err(error) = &outcome {
         board.phase.send_replace(Phase::Failed(error.to_string()));
@@ -146,7 +163,9 @@ pub(super) async fn run(
     let _shipper_is_gone = end_shipping.send(grace.min(LONGEST_FLUSH));
     drop(shipping.await);
     tasks.shutdown().await;
-    if let Some(mut to_init) = life.to_init {
+    // Nobody starts an enclave again that was drained; init does so with a data plane that fails.
+    let is_over = !matches!(outcome, Err(ServerError::Service { .. }));
+    if let Some(mut to_init) = life.to_init.filter(|_| is_over) {
         to_init
             .send(&mut ToInit::Drained)
             .await
@@ -314,11 +333,19 @@ async fn ship(
     shipper.run(&*agent, end).await;
 }
 
+/// What a service is called, and where its end is told.
+#[derive(Clone, Copy)]
+struct Watched<'s> {
+    name: &'static str,
+    services: &'s Services,
+}
+
 fn listen(
     tasks: &mut JoinSet<()>,
     address: Option<Address>,
     service: &Arc<impl Service>,
     is_at: &watch::Sender<Option<Address>>,
+    watched: Watched<'_>,
 ) -> Result<(), ServerError> {
     let Some(address) = address else {
         return Ok(());
@@ -326,9 +353,12 @@ fn listen(
     let listener = bind(&address)?.attach()?;
     is_at.send_replace(Some(listener.local_address()));
     let service = Arc::clone(service);
+    let (name, services) = (watched.name, watched.services.clone());
+    services.run(name);
     tasks.spawn(async move {
         if let Err(error) = small_http::serve(listener, service).await {
             tracing::error!(%address, %error, "a listening socket broke");
+            services.fail(name);
         }
     });
     Ok(())

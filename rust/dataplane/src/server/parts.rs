@@ -18,6 +18,7 @@ use crate::certificate::Certificates;
 use crate::certificate::key::TlsKey;
 use crate::certificate::orders::{Orders, names};
 use crate::documents::Documents;
+use crate::health::services::Services;
 use crate::health::{Board, Phase};
 use crate::internal_api::InternalApi;
 use crate::live::{Identity, Live};
@@ -80,6 +81,7 @@ impl Parts {
             process_started: Notify::new(),
             drain: Notify::new(),
             traffic: Slot::default(),
+            services: Services::default(),
         });
         let internal_api = Arc::new(InternalApi {
             nsm: nsm.clone(),

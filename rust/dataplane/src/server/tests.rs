@@ -13,6 +13,7 @@ use cloister_wire::control::ToInit;
 use cloister_wire::health::State;
 
 use super::*;
+use crate::health::services::Services;
 use crate::provision::tests::{ENCLAVE, Host, PCR0};
 use crate::server::traffic::Traffic;
 use crate::test_support::{Paused, provider};
@@ -23,6 +24,7 @@ const CONFIG: &str = include_str!("../../../../tests/vectors/config/enclave.json
 #[derive(Default)]
 struct Idle {
     is_drained: AtomicBool,
+    services: Mutex<Option<Services>>,
 }
 
 impl Traffic for Idle {
@@ -84,7 +86,10 @@ fn enclave_with(reload: Reload, tells_health: bool) -> Enclave {
             stream: ours,
             tells_health,
         }),
-        start_traffic: Box::new(move |_parts| Ok(started)),
+        start_traffic: Box::new(move |parts| {
+            *started.services.lock().unwrap() = Some(parts.services);
+            Ok(started)
+        }),
     })
     .unwrap();
     Enclave {
@@ -188,6 +193,50 @@ fn a_drain_of_init_ends_it_and_init_is_told() {
 }
 
 /// A drain must also end an enclave whose user process never came up.
+/// A second signal must not wait, also when its call comes before that of the first.
+#[test]
+fn a_shorter_grace_is_not_made_longer() {
+    let shared = Shared::new();
+    let (second, half) = (Duration::from_secs(1), Duration::from_millis(500));
+    for (grace, expected) in [
+        (second, second),
+        (half, half),
+        (second, half),
+        (Duration::ZERO, Duration::ZERO),
+        (half, Duration::ZERO),
+    ] {
+        shared.end_within(grace);
+        assert_eq!(*shared.stop.borrow(), Some(expected));
+    }
+}
+
+/// A data plane that hears nobody any more is no use: it ends, and init starts another one. It must
+/// not say that it was drained, because then the enclave would end.
+#[test]
+fn a_service_that_fails_ends_the_data_plane_and_not_the_enclave() {
+    let mut enclave = enclave(Reload::None);
+    assert!(matches!(enclave.told(), Some(ToInit::StartProcess { .. })));
+    let _listening = enclave.listen();
+    enclave.says(r#"{"type":"process_started","pid":7,"restarts":0}"#);
+    enclave
+        .handle
+        .wait_until_accepting(Duration::from_secs(10))
+        .unwrap();
+    let health = enclave.handle.health();
+    assert_eq!(health.state, State::Ready);
+    assert!(health.services["internal_api"]);
+    let services = enclave.engine.services.lock().unwrap().clone().unwrap();
+    services.run("ingress");
+    services.fail("ingress");
+    let ended = enclave.handle.join();
+    assert!(
+        matches!(ended, Err(ServerError::Service { service: "ingress" })),
+        "{ended:?}"
+    );
+    assert_eq!(enclave.handle.health().state, State::Failed);
+    assert_eq!(enclave.told(), None);
+}
+
 #[test]
 fn a_drain_before_traffic_ends_it_too() {
     let mut enclave = enclave(Reload::None);

@@ -1,5 +1,7 @@
 //! The seam between the services and the engine that moves requests.
 
+mod stats;
+
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -13,8 +15,14 @@ use cloister_wire::config::EnclaveConfig;
 use crate::certificate::Certificates;
 use crate::clock::Clock;
 use crate::documents::Documents;
+use crate::health::services::Services;
 use crate::live::Live;
 use crate::log_ring::LogSinks;
+
+pub use stats::{
+    Handshake, HandshakeFailure, LATENCY_MICROS, Reason, StatusGroup, TrafficStats, UpstreamError,
+    UpstreamUse,
+};
 
 /// What an engine is started with.
 pub struct TrafficParts {
@@ -38,6 +46,8 @@ pub struct TrafficParts {
     pub logs: LogSinks,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Told when the ingress can accept no more.
+    pub services: Services,
 }
 
 /// Starts an engine.
@@ -55,41 +65,6 @@ pub trait Traffic: Send + Sync {
 
     /// Counters.
     fn stats(&self) -> TrafficStats;
-}
-
-/// Counters of the traffic since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrafficStats {
-    /// Connections accepted.
-    pub connections: u64,
-    /// Connections open.
-    pub active_connections: u64,
-    /// Handshakes that failed or took too long.
-    pub failed_handshakes: u64,
-    /// Connections shed because there were too many.
-    pub shed: u64,
-    /// Requests begun.
-    pub requests: u64,
-    /// Requests in flight.
-    pub active_requests: u64,
-    /// WebSocket sessions begun; each is a request too.
-    pub websockets: u64,
-    /// WebSocket sessions open.
-    pub active_websockets: u64,
-    /// Raw sessions begun: TCP inside TLS, or connections whose TLS is the user process's.
-    pub sessions: u64,
-    /// Raw sessions open.
-    pub active_sessions: u64,
-    /// Connections closed for want of a good PROXY header.
-    pub refused_headers: u64,
-    /// Requests the data plane itself answered with an error, and raw sessions it closed at once.
-    pub refused: u64,
-    /// Fields that were opened.
-    pub fields_opened: u64,
-    /// Bytes from clients, after TLS where it ends here.
-    pub bytes_in: u64,
-    /// Bytes to clients, before TLS where it ends here.
-    pub bytes_out: u64,
 }
 
 /// Where the running engine is found.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::client::End;
-use crate::plane::Site;
+use crate::plane::{Site, wait_until};
 use crate::process::{Process, Reply};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -188,4 +188,47 @@ fn t03_a_user_process_has_limits_too() {
         answer.message();
     }
     assert_eq!(site.client().ask(GET).status, 200);
+}
+
+/// The last answer says that it is the last, so that no client sends one request too many.
+#[test]
+fn the_requests_of_a_connection_are_bounded_when_asked_for() {
+    let site = limited(Process::echo(), &json!({ "keepalive_requests": 3 }));
+    for _ in 0..2 {
+        let mut client = site.client();
+        for last in [false, false, true] {
+            let answer = client.ask(GET);
+            assert_eq!(answer.status, 200);
+            let closes = answer.header("connection").as_deref() == Some("close");
+            assert_eq!(closes, last, "{answer:?}");
+        }
+        assert_eq!(client.rest(), (Vec::new(), End::Clean));
+    }
+    // Requests that came ahead of their time are not answered, and not seen.
+    let mut eager = site.client();
+    eager.send(GET.repeat(5));
+    for _ in 0..3 {
+        assert_eq!(eager.answer().status, 200);
+    }
+    assert_eq!(eager.rest(), (Vec::new(), End::Clean));
+    assert_eq!(site.process.seen().len(), 9);
+}
+
+/// A client that goes on sending gets its answer; for how long it is read is a limit.
+#[test]
+fn a_closed_connection_is_read_for_as_long_as_it_may_linger() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+    for linger in [100, 600] {
+        let limits = json!({ "linger": linger, "max_body": 10 });
+        let site = limited(Process::echo(), &limits);
+        let mut client = site.client();
+        assert_eq!(client.ask(head).status, 413);
+        let begun = Instant::now();
+        wait_until("the end", || site.plane.stats().active_connections == 0);
+        let took = begun.elapsed().as_millis();
+        assert!(
+            (linger - 60..linger + 400).contains(&took),
+            "{linger}: {took}"
+        );
+    }
 }

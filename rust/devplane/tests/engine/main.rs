@@ -19,6 +19,7 @@ mod answers;
 mod attestation;
 mod ciphertexts;
 mod client;
+mod flood;
 mod forwarding;
 mod handshakes;
 mod keys;

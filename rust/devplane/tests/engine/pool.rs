@@ -148,3 +148,29 @@ fn t02_a_response_before_the_request_is_over_ends_both_connections() {
     assert_eq!((answer.status, answer.body), (413, b"big".to_vec()));
     assert_eq!(client.rest().1, End::Clean);
 }
+
+/// How many connections three requests took, one after the other, with a pause between them.
+fn connections(limits: &serde_json::Value, pause: Duration) -> usize {
+    let config = serde_json::json!({ "api_key_auth": false, "limits": limits });
+    let site = Site::with(Process::echo(), config);
+    for _ in 0..3 {
+        assert_eq!(site.client().ask(GET).status, 200);
+        std::thread::sleep(pause);
+    }
+    let seen = site.process.seen();
+    let connections: std::collections::BTreeSet<_> = seen.iter().map(|r| r.connection).collect();
+    connections.len()
+}
+
+#[test]
+fn how_long_and_how_many_connections_are_kept_are_limits() {
+    let short = Duration::from_millis(1);
+    let pause = Duration::from_millis(150);
+    assert_eq!(connections(&serde_json::json!({}), pause), 1);
+    let idle = serde_json::json!({ "upstream_idle": 50 });
+    assert_eq!(connections(&idle, pause), 3);
+    let never = serde_json::json!({ "upstream_idle": 0 });
+    assert_eq!(connections(&never, short), 3);
+    let none = serde_json::json!({ "upstream_idle_connections": 0 });
+    assert_eq!(connections(&none, short), 3);
+}

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::super::ScanLimits;
-use super::super::tests::{POLICY, assert_same_however_cut, keyring, scan, text, token};
+use super::super::tests::{
+    POLICY, assert_same_however_cut, keyring, scan, scan_paused, text, token,
+};
 use super::*;
 use crate::keys::AppPrivateKey;
 use crate::open::OpenSession;
@@ -21,6 +23,10 @@ fn parts(body: &str) -> String {
     let whole = scan(place(), &[body.as_bytes()]);
     let singles: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
     assert_eq!(scan(place(), &singles), whole);
+    for pieces in [&[body.as_bytes()], singles.as_slice()] {
+        let paused = scan_paused(place(), pieces).map(|(out, _)| out);
+        assert_eq!(paused, whole, "paused");
+    }
     String::from_utf8(whole.unwrap()).unwrap()
 }
 

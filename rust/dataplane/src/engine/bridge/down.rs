@@ -15,6 +15,7 @@ use crate::engine::log::Entry;
 use crate::engine::outcome::{Fault, Totals};
 use crate::engine::refusal::Refusal;
 use crate::engine::site::Site;
+use crate::server::traffic::UpstreamError;
 
 /// Most interim responses before the final one.
 const MAX_INTERIM: usize = 16;
@@ -200,7 +201,7 @@ impl Pass<'_> {
                 })
             });
             let piece = if let Some(piece) = now.await {
-                piece?
+                piece.map_err(|fault| self.broke_off(fault))?
             } else {
                 if let Some(data) = last.take() {
                     self.timely(deadline, to.data(data, false)).await?;
@@ -210,10 +211,10 @@ impl Pass<'_> {
                     Poll::Pending if to.poll_gone(context).is_ready() => {
                         Poll::Ready(Err(Fault::Broken))
                     }
-                    polled => polled,
+                    polled => polled.map_err(|fault| self.broke_off(fault)),
                 });
                 let next = deadline.within(limit, next).await;
-                next.map_err(|_elapsed| Fault::Broken)??
+                next.map_err(|_elapsed| self.broke_off(Fault::Broken))??
             };
             match piece {
                 Piece::Data(data) => {
@@ -235,6 +236,14 @@ impl Pass<'_> {
             self.timely(deadline, to.data(data, false)).await?;
         }
         self.timely(deadline, to.trailers(&trailers)).await
+    }
+
+    /// A response that has begun has no other end.
+    fn broke_off(&self, fault: Fault) -> Fault {
+        let counters = &self.site.counters;
+        counters.upstream_error(UpstreamError::Incomplete);
+        tracing::debug!("the user process broke off its answer");
+        fault
     }
 
     /// A client that does not read for too long is given up.

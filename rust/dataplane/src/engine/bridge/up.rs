@@ -9,6 +9,8 @@ use cloister_ciphertext::{OpenSession, Scanner};
 
 use super::RequestBody;
 use crate::engine::deadline::Deadline;
+use crate::engine::judge;
+use crate::engine::opening::Job;
 use crate::engine::outcome::Fault;
 use crate::engine::refusal::{Refusal, no_room};
 use crate::engine::site::{Held, Site};
@@ -41,6 +43,8 @@ pub(super) struct Up<'u, 'k, B> {
     received: &'u Cell<u64>,
     /// Room for what the scanner holds back.
     room: Vec<Held>,
+    /// What it opens.
+    job: Job<'u>,
     deadline: Deadline,
 }
 
@@ -59,6 +63,7 @@ impl<'u, 'k, B: RequestBody> Up<'u, 'k, B> {
             session,
             received,
             room: Vec::new(),
+            job: site.opening.job(),
             deadline: Deadline::default(),
         }
     }
@@ -79,6 +84,7 @@ impl<'u, 'k, B: RequestBody> Up<'u, 'k, B> {
             let data = if let Some(data) = now.await {
                 data?
             } else {
+                self.job.rest();
                 if !self.deadline.within(idle, to.flush()).await.map_err(slow)? {
                     return Ok(false);
                 }
@@ -86,9 +92,10 @@ impl<'u, 'k, B: RequestBody> Up<'u, 'k, B> {
                 self.deadline.within(idle, next).await.map_err(late)??
             };
             let Some(data) = data else { break };
-            let Some(data) = self.opened(data)? else {
+            let Some(data) = self.opened(data).await? else {
                 continue;
             };
+            self.job.rest();
             if !self
                 .deadline
                 .within(idle, to.data(data))
@@ -98,7 +105,8 @@ impl<'u, 'k, B: RequestBody> Up<'u, 'k, B> {
                 return Ok(false);
             }
         }
-        let rest = self.rest()?;
+        let rest = self.rest().await?;
+        self.job.rest();
         if !rest.is_empty()
             && !self
                 .deadline
@@ -115,7 +123,7 @@ impl<'u, 'k, B: RequestBody> Up<'u, 'k, B> {
     }
 
     /// Counts bytes and opens what is in them; `None` when they are held back.
-    fn opened(&mut self, data: Bytes) -> Result<Option<Bytes>, Fault> {
+    async fn opened(&mut self, data: Bytes) -> Result<Option<Bytes>, Fault> {
         let count = u64::try_from(data.len()).unwrap_or(u64::MAX);
         let received = self.received.get().saturating_add(count);
         self.received.set(received);
@@ -131,9 +139,7 @@ impl<'u, 'k, B: RequestBody> Up<'u, 'k, B> {
             return Ok((!data.is_empty()).then_some(data));
         };
         let mut opened = Vec::with_capacity(data.len());
-        scanner
-            .push(&data, &mut opened, self.session)
-            .map_err(|error| Refusal::new(422, error.to_string()))?;
+        judge::scan(&mut self.job, scanner, &data, &mut opened, self.session).await?;
         let rooms = scanner.held() / ROOM_BYTES;
         while self.room.len() < rooms {
             let room = self.site.hold(ROOM_SIZE).ok_or_else(no_room)?;
@@ -144,12 +150,10 @@ impl<'u, 'k, B: RequestBody> Up<'u, 'k, B> {
 
     /// What the scanner held back. A body that failed has no end: the user process sees that it broke
     /// off.
-    fn rest(&mut self) -> Result<Bytes, Fault> {
+    async fn rest(&mut self) -> Result<Bytes, Fault> {
         let mut opened = Vec::new();
         if let Some(scanner) = &mut self.scanner {
-            scanner
-                .finish(&mut opened, self.session)
-                .map_err(|error| Refusal::new(422, error.to_string()))?;
+            judge::end_scan(&mut self.job, scanner, &mut opened, self.session).await?;
         }
         Ok(opened.into())
     }

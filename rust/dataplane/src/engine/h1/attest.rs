@@ -7,13 +7,16 @@ use crate::engine::attest;
 use crate::engine::refusal::reason;
 
 impl Conversation<'_> {
-    /// Answers the endpoint; false when the connection is to be closed.
-    pub(super) async fn attest(&mut self, context: &[u8; 32]) -> bool {
+    /// Answers the endpoint, and says with which status, and whether the connection goes on.
+    pub(super) async fn attest(&mut self, context: &[u8; 32]) -> (u16, bool) {
         let certificate = &self.client.certificate;
         let answer =
             match attest::answer(self.site, certificate, &self.head, &self.head_bytes).await {
                 Ok(answer) => answer,
-                Err(refusal) => return self.refuse(&refusal, context).await,
+                Err(refusal) => {
+                    let is_kept = self.refuse(&refusal, context).await;
+                    return (refusal.status, is_kept);
+                }
             };
         let is_kept = self.head.is_persistent
             && self.head.framing == RequestFraming::None
@@ -40,6 +43,6 @@ impl Conversation<'_> {
         if self.head.method.of(&self.head_bytes) != b"HEAD" {
             out.extend_from_slice(answer.body.as_deref().unwrap_or_default());
         }
-        self.send().await && is_kept
+        (answer.status, self.send().await && is_kept)
     }
 }

@@ -20,6 +20,7 @@ use crate::engine::outcome::{Fault, Totals};
 use crate::engine::outgoing::UPGRADE;
 use crate::engine::refusal::Refusal;
 use crate::engine::site::Site;
+use crate::server::traffic::UpstreamError;
 
 /// Most interim responses before the final one.
 const MAX_INTERIM: usize = 16;
@@ -280,7 +281,7 @@ impl Download<'_> {
                 return Ok(());
             }
             if self.fill(inbox, process).await? == 0 {
-                return Err(Fault::Broken);
+                return Err(self.broke_off());
             }
         }
     }
@@ -301,7 +302,7 @@ impl Download<'_> {
             // A chunk that is broken is a response that is broken off.
             let (consumed, event) = decoder
                 .next(inbox.rest())
-                .map_err(|_broken| Fault::Broken)?;
+                .map_err(|_broken| self.broke_off())?;
             match event {
                 ChunkEvent::Data(data) => {
                     body.push(data);
@@ -319,7 +320,7 @@ impl Download<'_> {
                     self.write(body.out, client).await?;
                     body.out.clear();
                     if self.fill(inbox, process).await? == 0 {
-                        return Err(Fault::Broken);
+                        return Err(self.broke_off());
                     }
                 }
             }
@@ -360,8 +361,16 @@ impl Download<'_> {
         let limit = self.site.settings.upstream_response;
         match self.deadline.within(limit, inbox.fill_bulk(process)).await {
             Ok(Ok(count)) => Ok(count),
-            _ => Err(Fault::Broken),
+            _ => Err(self.broke_off()),
         }
+    }
+
+    /// A response that has begun has no other end.
+    fn broke_off(&self) -> Fault {
+        let counters = &self.site.counters;
+        counters.upstream_error(UpstreamError::Incomplete);
+        tracing::debug!("the user process broke off its answer");
+        Fault::Broken
     }
 
     async fn write<W: AsyncWrite + Unpin>(

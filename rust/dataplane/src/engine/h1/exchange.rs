@@ -1,10 +1,9 @@
 //! One request and its response: who may, what is opened, where it goes, what comes back.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use cloister_ciphertext::{Keyring, OpenPolicy, OpenSession, Place, Scanner};
+use cloister_ciphertext::{OpenSession, Place, Scanner};
 use cloister_http::{HttpVersion, RequestFraming, websocket};
 use tokio::io::AsyncWriteExt as _;
 
@@ -22,6 +21,7 @@ use crate::engine::outgoing::{Additions, OutgoingFraming, write_head};
 use crate::engine::pool::Upstream;
 use crate::engine::refusal::{Refusal, no_room};
 use crate::engine::site::Held;
+use crate::server::traffic::{UpstreamError, UpstreamUse};
 
 /// What an exchange leaves behind.
 pub(super) enum Exchanged {
@@ -57,14 +57,11 @@ impl Conversation<'_> {
         if let (Some(entry), Some(id)) = (entry.as_deref_mut(), id) {
             entry.authenticated(id);
         }
-        let none = Keyring::default();
-        let keyring: Option<Arc<Keyring>> = live.keyring.clone();
-        let policy = OpenPolicy {
-            dangerous_accept_debug: site.config.debug,
-            distinct_keys: site.settings.distinct_keys,
-        };
-        let mut session = OpenSession::new(keyring.as_deref().unwrap_or(&none), policy);
-        let body = self.body(&mut session, totals).await?;
+        let keys = site.keys(&live);
+        let mut session = OpenSession::shared(&keys, site.open_policy());
+        let body = self.body(&mut session, totals).await;
+        totals.opening = session.counts();
+        let body = body?;
         let framing = match &body {
             Body::None => OutgoingFraming::None,
             Body::Held { bytes, .. } => {
@@ -83,14 +80,14 @@ impl Conversation<'_> {
             forward_api_key: site.config.forward_api_key,
             is_websocket: accept.is_some(),
         };
-        self.out.clear();
-        write_head(
-            &self.head,
-            &self.head_bytes,
-            &additions,
-            &mut session,
-            &mut self.out,
-        )?;
+        let (head, bytes, out) = (&self.head, &self.head_bytes, &mut self.out);
+        let written = judge::open_head(site, &mut session, |session| {
+            out.clear();
+            write_head(head, bytes, &additions, session, out)
+        });
+        let written = written.await;
+        totals.opening = session.counts();
+        written?;
         let returned = match body {
             Body::Streamed(scanner) => {
                 self.stream(context, scanner, &mut session, totals, entry)
@@ -107,7 +104,7 @@ impl Conversation<'_> {
                     .await
             }
         };
-        totals.fields_opened = session.opened();
+        totals.opening = session.counts();
         returned
     }
 
@@ -164,7 +161,7 @@ impl Conversation<'_> {
         }
         let body = self.inbox.rest().get(..length).unwrap_or_default();
         totals.bytes_in = u64::try_from(length).unwrap_or(u64::MAX);
-        let opened = judge::open_whole(&self.site.settings, place, body, session);
+        let opened = judge::open_whole(self.site, place, body, session).await;
         self.inbox.consume(length);
         self.inbox.shrink_to(KEPT_BYTES);
         // The body is behind us, so the connection can go on after a refusal.
@@ -229,6 +226,7 @@ impl Conversation<'_> {
             };
             match returned {
                 Ok(Returned::Stale) if upstream.is_reused && may_replay => {
+                    site.counters.upstream(UpstreamUse::Stale);
                     upstream = site
                         .pool
                         .connect()
@@ -275,6 +273,7 @@ impl Conversation<'_> {
                 received: &received,
                 out: std::mem::take(&mut self.out),
                 room: Vec::new(),
+                job: site.opening.job(),
                 deadline: Deadline::default(),
             };
             let download = Download {
@@ -355,7 +354,8 @@ impl Conversation<'_> {
     ) -> Result<Exchanged, Fault> {
         match returned? {
             Returned::Stale => {
-                Err(Refusal::new(502, "the user process closed the connection").into())
+                let refusal = Refusal::new(502, "the user process closed the connection");
+                Err(refusal.of_process(UpstreamError::Closed).into())
             }
             Returned::Switched => Ok(Exchanged::Switched(Box::new(upstream.stream))),
             Returned::Whole {

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::inbox::Inbox;
 use crate::engine::deadline::Deadline;
+use crate::engine::judge;
+use crate::engine::opening::Job;
 use crate::engine::outcome::Fault;
 use crate::engine::refusal::{Refusal, no_room};
 use crate::engine::settings::Settings;
@@ -53,6 +55,8 @@ pub(super) struct Upload<'u, 'k> {
     pub(super) out: Vec<u8>,
     /// Room for what the scanner holds back.
     pub(super) room: Vec<Held>,
+    /// What it opens.
+    pub(super) job: Job<'u>,
     pub(super) deadline: Deadline,
 }
 
@@ -73,7 +77,7 @@ impl Upload<'_, '_> {
         let is_chunked = self.scanner.is_some() || matches!(self.source, Source::Chunked(_));
         let mut opened = Vec::new();
         loop {
-            match self.step(is_chunked, &mut opened)? {
+            match self.step(is_chunked, &mut opened).await? {
                 Step::End => break,
                 Step::Some if self.out.len() < FLUSH_BYTES => {}
                 Step::Some => {
@@ -85,6 +89,7 @@ impl Upload<'_, '_> {
                     if !self.flush(process).await? {
                         return Ok(false);
                     }
+                    self.job.rest();
                     let fill = self.inbox.fill_bulk(client);
                     match self.deadline.within(self.settings.body_idle, fill).await {
                         Err(_elapsed) => {
@@ -96,12 +101,12 @@ impl Upload<'_, '_> {
                 }
             }
         }
-        self.end(is_chunked, &mut opened)?;
+        self.end(is_chunked, &mut opened).await?;
         self.flush(process).await
     }
 
     /// Uses what is in the inbox.
-    fn step(&mut self, is_chunked: bool, opened: &mut Vec<u8>) -> Result<Step, Fault> {
+    async fn step(&mut self, is_chunked: bool, opened: &mut Vec<u8>) -> Result<Step, Fault> {
         let (consumed, data) = match &mut self.source {
             Source::Length(0) => return Ok(Step::End),
             Source::Length(left) => {
@@ -138,9 +143,7 @@ impl Upload<'_, '_> {
             None => self.out.extend_from_slice(data),
             Some(scanner) => {
                 opened.clear();
-                scanner
-                    .push(data, opened, self.session)
-                    .map_err(|error| Refusal::new(422, error.to_string()))?;
+                judge::scan(&mut self.job, scanner, data, opened, self.session).await?;
                 let rooms = scanner.held() / ROOM_BYTES;
                 while self.room.len() < rooms {
                     let room = self.site.hold(ROOM_SIZE).ok_or_else(no_room)?;
@@ -155,12 +158,10 @@ impl Upload<'_, '_> {
 
     /// What the scanner held back, and the last chunk. A body that failed has none: the user
     /// process sees that it broke off.
-    fn end(&mut self, is_chunked: bool, opened: &mut Vec<u8>) -> Result<(), Fault> {
+    async fn end(&mut self, is_chunked: bool, opened: &mut Vec<u8>) -> Result<(), Fault> {
         if let Some(scanner) = &mut self.scanner {
             opened.clear();
-            scanner
-                .finish(opened, self.session)
-                .map_err(|error| Refusal::new(422, error.to_string()))?;
+            judge::end_scan(&mut self.job, scanner, opened, self.session).await?;
             write_chunk(opened, &mut self.out);
         }
         if is_chunked {
@@ -179,6 +180,7 @@ impl Upload<'_, '_> {
         if self.out.is_empty() {
             return Ok(true);
         }
+        self.job.rest();
         let write = process.write_all(&self.out);
         let written = self.deadline.within(self.settings.body_idle, write).await;
         self.out.clear();

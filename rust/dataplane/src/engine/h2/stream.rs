@@ -12,6 +12,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
 
 use super::{Active, Link, head};
 use crate::engine::attest;
@@ -25,6 +26,7 @@ use crate::engine::outcome::{Fault, Totals};
 use crate::engine::process::room;
 use crate::engine::refusal::Refusal;
 use crate::engine::session::Session;
+use crate::engine::site;
 
 /// Answers one request.
 pub(super) async fn serve(
@@ -65,17 +67,19 @@ pub(super) async fn serve(
     if let Err(refusal) = parsed {
         // There is nothing to say of it in a log.
         stream.refuse(&refusal);
+        site.counters.answered(refusal.status, Duration::ZERO);
         return stream.linger(head.framing).await;
     }
     if attest::is_for(&head, &bytes) {
-        stream.attest(&head, &bytes).await;
+        let begun = Instant::now();
+        let status = stream.attest(&head, &bytes).await;
+        site.counters.answered(status, begun.elapsed());
         return stream.linger(head.framing).await;
     }
     stream.exchange(&head, &bytes).await;
 }
 
-/// How long, and of how long a body, the rest of a request is still taken once it was answered.
-const LINGER: Duration = Duration::from_secs(1);
+/// Of how long a body the rest is still taken once the request was answered.
 const LINGER_BYTES: u64 = 256 * 1024;
 /// Room for an ordinary head, in bytes.
 const HEAD_BYTES: usize = 512;
@@ -120,10 +124,12 @@ impl Stream<'_> {
             context: self.context,
             peer,
         };
-        let outcome = exchange(incoming, &mut self, &mut totals, entry.as_mut()).await;
+        let exchange = exchange(incoming, &mut self, &mut totals, entry.as_mut());
+        let outcome = exchange.instrument(site::span(incoming.context)).await;
         match outcome {
             Ok(Passed::Whole { .. }) => {}
             Ok(Passed::Switched(mut process)) => {
+                site.counters.answered(totals.status, begun.elapsed());
                 let session = Session::new(site, entry, totals, begun);
                 let Some(sending) = self.sending else { return };
                 let mut client = StreamDuplex::new(self.body.stream, sending, ());
@@ -141,17 +147,19 @@ impl Stream<'_> {
             Err(Fault::Broken) => self.break_off().await,
         }
         totals.count(&site.counters);
+        let elapsed = begun.elapsed();
+        site.counters.answered(totals.status, elapsed);
         self.link
             .meter
             .payload(totals.bytes_in.saturating_add(totals.bytes_out));
         if let (Some(sink), Some(entry)) = (&site.sink, entry) {
-            entry.end(&totals, begun.elapsed(), sink);
+            entry.end(&totals, elapsed, sink);
         }
         self.linger(head.framing).await;
     }
 
-    /// Answers the attestation endpoint.
-    async fn attest(&mut self, head: &RequestHead, bytes: &[u8]) {
+    /// Answers the attestation endpoint, and says with which status.
+    async fn attest(&mut self, head: &RequestHead, bytes: &[u8]) -> u16 {
         let site = &*self.link.site;
         let answered = attest::answer(site, &self.link.certificate, head, bytes).await;
         match answered {
@@ -159,14 +167,19 @@ impl Stream<'_> {
                 let is_head = head.method.of(bytes) == b"HEAD";
                 let body = answer.body.map(Bytes::from);
                 self.answer(answer.status, &answer.lines, body, is_head);
+                answer.status
             }
-            Err(refusal) => self.refuse(&refusal),
+            Err(refusal) => {
+                self.refuse(&refusal);
+                refusal.status
+            }
         }
     }
 
     /// Answers a request that is not forwarded.
     fn refuse(&mut self, refusal: &Refusal) {
-        add(&self.link.site.counters.refused, 1);
+        self.link.site.counters.refuse(refusal);
+        site::span(self.context).in_scope(|| tracing::debug!(%refusal, "refused"));
         let (lines, body) = refusal.parts();
         self.answer(refusal.status, &lines, Some(body.into()), false);
     }
@@ -211,8 +224,9 @@ impl Stream<'_> {
                 }
             }
         };
+        let limit = self.link.site.settings.linger;
         // Whoever goes on sending is told to stop when the stream is dropped.
-        let _ended = timeout(LINGER, rest).await;
+        let _ended = timeout(limit, rest).await;
     }
 
     /// Ends a response that cannot be finished, and counts one that the client does not want.

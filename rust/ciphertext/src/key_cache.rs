@@ -1,0 +1,217 @@
+//! AES keys that were derived, for as long as they may be used again.
+//!
+//! SDKs seal many fields, and many documents, with one ephemeral key. What one costs (decompression,
+//! ECDH, KDF, key schedule) is some 60 µs; with the expanded key at hand a field costs a fraction of
+//! one. A cache belongs to one keyring: another keyring has a cache of its own, so a key of an app key
+//! that was taken away is found nowhere.
+//!
+//! It is bounded in keys and in time. It reads no clock: its owner says what time it is, with
+//! [`KeyCache::expire`]. The keys lie in memory of aws-lc, which wipes what it gives back.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
+
+use crate::kdf;
+use crate::keys::{AppPrivateKey, Keyring, decompress};
+
+/// Most AES keys of one cache: beyond them the ephemeral key that came first goes. Each takes less
+/// than a kibibyte.
+pub const MAX_CACHED_KEYS: usize = 4096;
+/// How long a key is kept, by what its owner says the time is.
+pub const KEY_LIFE: Duration = Duration::from_secs(9);
+
+/// A keyring, and what was derived with it. Shared by the sessions of one thread.
+pub struct KeyCache {
+    keyring: Arc<Keyring>,
+    pub(crate) keys: RefCell<DerivedKeys>,
+}
+
+impl KeyCache {
+    /// A cache that has derived nothing.
+    pub fn new(keyring: Arc<Keyring>) -> Self {
+        Self {
+            keyring,
+            keys: RefCell::default(),
+        }
+    }
+
+    /// The keyring that it belongs to.
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
+    }
+
+    /// Says that it is `now`, since any moment that stays the same, and forgets what is older than
+    /// [`KEY_LIFE`]. A key counts from the last call before it was derived: with a call every second
+    /// none is kept for longer than ten.
+    pub fn expire(&self, now: Duration) {
+        self.keys.borrow_mut().expire(now);
+    }
+
+    /// AES keys that it holds.
+    pub fn len(&self) -> usize {
+        self.keys.borrow().count
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for KeyCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyCache")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was derived, by ephemeral key.
+#[derive(Default)]
+pub(crate) struct DerivedKeys {
+    by_ephemeral: HashMap<[u8; 33], Ephemeral>,
+    /// Oldest first.
+    order: VecDeque<(Duration, [u8; 33])>,
+    now: Duration,
+    count: usize,
+}
+
+/// One ephemeral key, and what it makes with each app key, newest first.
+struct Ephemeral {
+    point: [u8; 65],
+    derived: Vec<WithAppKey>,
+}
+
+#[derive(Default)]
+struct WithAppKey {
+    with_kdf: Slot,
+    without: Slot,
+}
+
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Unknown,
+    /// The two make none: the shared point is the point at infinity.
+    None,
+    Key(Box<LessSafeKey>),
+}
+
+/// What a look for a key came to.
+pub(crate) enum Found<'c> {
+    Key(&'c LessSafeKey),
+    /// There is no such key.
+    None,
+    /// It would have to be derived, and there is no leave for that.
+    Paused,
+}
+
+impl DerivedKeys {
+    /// Whether an ephemeral key is known.
+    pub(crate) fn knows(&self, compressed: &[u8; 33]) -> bool {
+        self.by_ephemeral.contains_key(compressed)
+    }
+
+    /// Takes an ephemeral key up; false when it is not on the curve.
+    pub(crate) fn admit(&mut self, compressed: &[u8; 33]) -> bool {
+        while self.count >= MAX_CACHED_KEYS && self.forget_oldest() {}
+        let Some(point) = decompress(compressed) else {
+            return false;
+        };
+        let ephemeral = Ephemeral {
+            point,
+            derived: Vec::new(),
+        };
+        if self.by_ephemeral.insert(*compressed, ephemeral).is_none() {
+            self.order.push_back((self.now, *compressed));
+        }
+        true
+    }
+
+    /// The key that an ephemeral key makes with the app key at a position of the keyring. `may_derive`
+    /// is asked when it is not there yet.
+    pub(crate) fn key(
+        &mut self,
+        compressed: &[u8; 33],
+        (position, app_key): (usize, &AppPrivateKey),
+        has_kdf: bool,
+        may_derive: impl FnOnce() -> bool,
+    ) -> Found<'_> {
+        let Some(ephemeral) = self.by_ephemeral.get_mut(compressed) else {
+            return Found::None;
+        };
+        if ephemeral.derived.len() <= position {
+            let room = position.saturating_add(1);
+            ephemeral.derived.resize_with(room, WithAppKey::default);
+        }
+        let Some(derived) = ephemeral.derived.get_mut(position) else {
+            return Found::None;
+        };
+        let slot = if has_kdf {
+            &mut derived.with_kdf
+        } else {
+            &mut derived.without
+        };
+        if matches!(slot, Slot::Unknown) {
+            if !may_derive() {
+                return Found::Paused;
+            }
+            *slot = derive(app_key, &ephemeral.point, has_kdf);
+            self.count = self.count.saturating_add(1);
+        }
+        match slot {
+            Slot::Key(key) => Found::Key(key),
+            Slot::None | Slot::Unknown => Found::None,
+        }
+    }
+
+    fn expire(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+        let is_over = |since: &Duration| since.checked_add(KEY_LIFE).is_none_or(|end| end <= now);
+        while self.order.front().is_some_and(|(since, _)| is_over(since)) {
+            self.forget_oldest();
+        }
+        if self.order.is_empty() {
+            // Room that a flood took is given back.
+            (self.by_ephemeral, self.order) = (HashMap::new(), VecDeque::new());
+        }
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let Some((_, oldest)) = self.order.pop_front() else {
+            return false;
+        };
+        if let Some(gone) = self.by_ephemeral.remove(&oldest) {
+            let slots = gone
+                .derived
+                .iter()
+                .flat_map(|keys| [&keys.with_kdf, &keys.without]);
+            let known = slots.filter(|slot| !matches!(slot, Slot::Unknown));
+            self.count = self.count.saturating_sub(known.count());
+        }
+        true
+    }
+}
+
+fn derive(app_key: &AppPrivateKey, point: &[u8; 65], has_kdf: bool) -> Slot {
+    let Some(shared) = app_key.agree(point) else {
+        return Slot::None;
+    };
+    let key = if has_kdf {
+        kdf::derive(shared.as_slice(), point)
+    } else {
+        shared
+    };
+    match UnboundKey::new(&AES_256_GCM, key.as_slice()) {
+        Ok(key) => Slot::Key(Box::new(LessSafeKey::new(key))),
+        Err(_) => Slot::None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+use super::*;
+use crate::open::{OpenError, OpenPolicy, OpenSession};
+use crate::seal::tests::{Counting, OPTIONS};
+use crate::token::Token;
+use crate::version::ValueType;
+
+const POLICY: OpenPolicy = OpenPolicy {
+    dangerous_accept_debug: false,
+    distinct_keys: 1_000_000,
+};
+
+fn cache(scalars: &[u8]) -> KeyCache {
+    let keys = scalars
+        .iter()
+        .map(|byte| AppPrivateKey::from_bytes(&[*byte; 32]).unwrap());
+    KeyCache::new(Arc::new(Keyring::new(keys.collect()).unwrap()))
+}
+
+fn sealed(scalar: u8, random: &mut Counting) -> String {
+    let app = AppPrivateKey::from_bytes(&[scalar; 32]).unwrap();
+    crate::seal::seal(b"x", ValueType::String, app.public(), &OPTIONS, random).unwrap()
+}
+
+fn open(session: &mut OpenSession<'_>, text: &str) -> Result<(), OpenError> {
+    let token = Token::parse(text.as_bytes()).unwrap();
+    session.open(text.as_bytes(), &token).map(|_| ())
+}
+
+#[test]
+fn what_one_session_derived_is_a_hit_for_the_next_one() {
+    let cache = cache(&[0x11]);
+    let text = sealed(0x11, &mut Counting(1));
+    let mut first = OpenSession::shared(&cache, POLICY);
+    assert_eq!(open(&mut first, &text), Err(OpenError::Paused));
+    assert!(first.is_paused() && cache.is_empty());
+    first.grant(1);
+    open(&mut first, &text).unwrap();
+    assert_eq!((first.counts().derived, first.counts().hits), (1, 0));
+    // It needs no leave for what is there.
+    let mut second = OpenSession::shared(&cache, POLICY);
+    open(&mut second, &text).unwrap();
+    assert_eq!((second.counts().derived, second.counts().hits), (0, 1));
+}
+
+/// A keyring with old keys multiplies the work of a token, so each ECDH is asked for.
+#[test]
+fn each_app_key_that_is_tried_takes_from_the_grant() {
+    let cache = cache(&[0x11, 0x22, 0x33]);
+    let text = sealed(0x11, &mut Counting(1));
+    let mut session = OpenSession::shared(&cache, POLICY);
+    for left in [2, 1] {
+        session.grant(1);
+        assert_eq!(open(&mut session, &text), Err(OpenError::Paused), "{left}");
+    }
+    session.grant(1);
+    open(&mut session, &text).unwrap();
+    assert_eq!((session.counts().derived, cache.len()), (3, 3));
+}
+
+#[test]
+fn a_key_lives_for_its_time_and_no_longer() {
+    let cache = cache(&[0x11]);
+    let (mut random, second) = (Counting(1), Duration::from_secs(1));
+    let mut session = OpenSession::shared(&cache, POLICY);
+    session.grant(9);
+    cache.expire(second);
+    open(&mut session, &sealed(0x11, &mut random)).unwrap();
+    cache.expire(second * 5);
+    open(&mut session, &sealed(0x11, &mut random)).unwrap();
+    cache.expire((second + KEY_LIFE).saturating_sub(Duration::from_nanos(1)));
+    assert_eq!(cache.len(), 2);
+    cache.expire(second + KEY_LIFE);
+    assert_eq!(cache.len(), 1);
+    // A clock that goes back keeps nothing alive.
+    cache.expire(Duration::ZERO);
+    cache.expire(second * 5 + KEY_LIFE);
+    assert!(cache.is_empty());
+}
+
+/// Thousands of distinct keys take the room of the oldest, never more.
+#[test]
+fn t05_the_number_of_keys_is_bounded() {
+    let cache = cache(&[0x11]);
+    let mut keys = cache.keys.borrow_mut();
+    let app_key = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
+    let mut admitted = Vec::new();
+    let mut random = Counting(1);
+    while admitted.len() < MAX_CACHED_KEYS + 10 {
+        let made = AppPrivateKey::generate(&mut random).unwrap();
+        let point = *made.public().compressed();
+        // Deriving costs; what is counted is the slot.
+        assert!(keys.admit(&point));
+        let ephemeral = keys.by_ephemeral.get_mut(&point).unwrap();
+        ephemeral.derived.resize_with(1, WithAppKey::default);
+        ephemeral.derived[0].with_kdf = Slot::None;
+        keys.count += 1;
+        admitted.push(point);
+    }
+    assert_eq!(keys.count, MAX_CACHED_KEYS);
+    assert_eq!(keys.by_ephemeral.len(), MAX_CACHED_KEYS);
+    assert!(!keys.knows(&admitted[9]) && keys.knows(&admitted[10]));
+    let newest = admitted.last().unwrap();
+    let found = keys.key(newest, (0, &app_key), true, || false);
+    assert!(matches!(found, Found::None), "there, and not derived again");
+}
+
+/// A key that is wrong for one keyring must not be found through another.
+#[test]
+fn another_keyring_has_a_cache_of_its_own() {
+    let text = sealed(0x11, &mut Counting(1));
+    let (ours, others) = (cache(&[0x11]), cache(&[0x22]));
+    for (cache, expected) in [(&ours, Ok(())), (&others, Err(OpenError::CannotOpen))] {
+        let mut session = OpenSession::shared(cache, POLICY);
+        session.grant(1);
+        assert_eq!(open(&mut session, &text), expected);
+    }
+}
