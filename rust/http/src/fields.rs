@@ -188,7 +188,7 @@ fn field(content: &[u8], at: usize) -> Result<Field, HeadError> {
 
 /// Field values: visible characters, space, tab, and bytes above ASCII (RFC 9110 §5.5).
 fn is_value(byte: u8) -> bool {
-    (byte >= b' ') & (byte != 0x7F) | (byte == b'\t')
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
 /// What the framing headers of a head say, each looked at once.

@@ -194,7 +194,7 @@ impl RequestHead {
 
 fn target_form(method: &[u8], target: &[u8], start: usize) -> Result<Target, HeadError> {
     // No control character, no space, no fragment; bytes above ASCII pass, as servers let them.
-    let is_allowed = |byte: u8| (byte > b' ') & (byte != 0x7F) & (byte != b'#');
+    let is_allowed = |byte: u8| !matches!(byte, 0..=b' ' | 0x7F | b'#');
     if !target
         .iter()
         .fold(true, |all, byte| all & is_allowed(*byte))

@@ -36,7 +36,7 @@ pub(super) fn write_name(name: &[u8], out: &mut Vec<u8>) {
 }
 
 fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
 /// C0 and C1 controls and DEL are escaped; so are the two characters that JSON reserves.
