@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::client::{End, find};
 use crate::plane::{Site, wait_until};
-use crate::process::{Process, Reply};
+use crate::process::{Process, Reply, Request};
 
 struct Counting(u8);
 
@@ -168,7 +168,7 @@ fn t01_a_body_behind_a_refused_header_is_not_a_request() {
             200
         );
         let seen = site.process.seen().split_off(before);
-        let lines: Vec<_> = seen.iter().map(|request| request.line()).collect();
+        let lines: Vec<_> = seen.iter().map(Request::line).collect();
         assert_eq!(lines, ["POST / HTTP/1.1", "GET /next HTTP/1.1"]);
         assert_eq!(seen[0].body, body.as_bytes());
     }
