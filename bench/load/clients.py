@@ -1,12 +1,15 @@
 """The clients that make load: wrk, h2load and openssl, each pinned and bounded in time.
 
-A client counts the operations that succeeded; one that failed ends the run, because a fast refusal is
-no result.
+A client counts the operations that succeeded; one that failed ends the run, because a fast refusal
+is no result.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import re
+import socket
+import ssl
 
 from bench.load.programs import output
 from bench.load.proxies import Proxy
@@ -78,14 +81,17 @@ class Clients:
         return Load(succeeded)
 
     def handshakes(self, proxy: Proxy, version: str) -> Load:
-        """Full handshakes, one after the other, by openssl; ``version`` is ``tls1_2`` or ``tls1_3``."""
+        """Full handshakes, one after the other; ``version`` is ``tls1_2`` or ``tls1_3``."""
         return self._s_time(proxy, version, [])
 
     def whole_connections(self, proxy: Proxy) -> Load:
         """Connect, full TLS 1.3 handshake, GET, end of the connection; one after the other."""
-        # s_time writes HTTP/1.0 behind the path and knows no headers; they go in with the path.
-        lines = ["/small HTTP/1.0", *proxy.headers, "x-rest: "]
-        return self._s_time(proxy, "tls1_3", ["-www", "\r\n".join(lines)])
+        # s_time writes HTTP/1.0 behind the path and knows no headers; they go in with the path. Nor
+        # does it look at answers, so one is looked at first.
+        path = "\r\n".join(["/small HTTP/1.0", "host: localhost", *proxy.headers, "x-rest: "])
+        answer = _answer(proxy.port, f"GET {path} HTTP/1.0\r\n\r\n")
+        _expect(re.match(r"HTTP/1\.[01] 200 ", answer) is not None, f"{proxy.name}: {answer}")
+        return self._s_time(proxy, "tls1_3", ["-www", path])
 
     def _s_time(self, proxy: Proxy, version: str, rest: list[str]) -> Load:
         command = ["openssl", "s_time", "-new", f"-{version}", "-time", str(self.seconds)]
@@ -103,6 +109,21 @@ class Clients:
         return Load(
             int(_found(r"(\d+) requests in", said)), p50=_micros(said, 50), p99=_micros(said, 99)
         )
+
+
+def _answer(port: int, request: str) -> str:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as raw,
+        context.wrap_socket(raw) as stream,
+    ):
+        stream.sendall(request.encode())
+        parts = []
+        with contextlib.suppress(ssl.SSLEOFError):
+            while part := stream.recv(65536):
+                parts.append(part)
+    return b"".join(parts).decode("latin-1")
 
 
 def _micros(said: str, percent: int) -> float:

@@ -1,10 +1,10 @@
 """One measurement, and the rule by which it counts.
 
 Proxies take turns, round by round, so that a disturbance meets all of them. A loop of fixed work is
-timed before and after each measurement; when either one took longer than :data:`DISTURBED` times the
-best loop of the whole run, the measurement is dropped and made again, at most :data:`ATTEMPTS` times
-altogether, and what the last attempt gave is kept. The figure of a proxy is the least CPU time of its
-rounds; rates and latencies are its best ones.
+timed before and after each measurement; when either one took longer than :data:`DISTURBED` times
+the best loop of the whole run, the measurement is dropped and made again, at most :data:`ATTEMPTS`
+times altogether, and what the last attempt gave is kept. The figure of a proxy is the least CPU
+time of its rounds; rates and latencies are its best ones.
 """
 
 import dataclasses
@@ -66,25 +66,32 @@ class Meter:
         return {name: _best(many) for name, many in figures.items()}
 
     def _once(self, client: Client, proxy: Proxy) -> Figure | None:
-        for attempt in range(ATTEMPTS):
-            before = self._calibrate()
-            cpu, started = proxy.account.seconds(), time.monotonic()
-            load = client(proxy)
-            elapsed, used = time.monotonic() - started, proxy.account.seconds() - cpu
-            if load.operations == 0:
-                return None
-            slowest = max(before, self._calibrate())
-            self.attempts += 1
-            is_disturbed = slowest > self._best_loop * DISTURBED
-            if not is_disturbed or attempt == ATTEMPTS - 1:
+        figure = None
+        for _ in range(ATTEMPTS):
+            figure = self._attempt(client, proxy)
+            if figure is None or not figure.disturbed:
                 break
             self.dropped += 1
+        else:
+            # What the last attempt gave is kept.
+            self.dropped -= 1
+        return figure
+
+    def _attempt(self, client: Client, proxy: Proxy) -> Figure | None:
+        before = self._calibrate()
+        cpu, started = proxy.account.seconds(), time.monotonic()
+        load = client(proxy)
+        elapsed, used = time.monotonic() - started, proxy.account.seconds() - cpu
+        if load.operations == 0:
+            return None
+        slowest = max(before, self._calibrate())
+        self.attempts += 1
         return Figure(
             micros=used / load.operations * 1e6,
             rate=load.operations / elapsed,
             p50=load.p50,
             p99=load.p99,
-            disturbed=int(is_disturbed),
+            disturbed=int(slowest > self._best_loop * DISTURBED),
         )
 
     def _calibrate(self) -> float:

@@ -31,7 +31,7 @@ def features(table: Table) -> list[str]:
     names = list(next(iter(table.values()), {}))
     lines = [_line(["row", *names]), _line(["---"] * (len(names) + 1))]
     return lines + [
-        _line([row, *("–" if f is None else f"{f.micros:.1f}" for f in figures.values())])
+        _line([row, *("-" if f is None else f"{f.micros:.1f}" for f in figures.values())])
         for row, figures in table.items()
     ]
 
@@ -60,24 +60,26 @@ def two_cpus(table: Table) -> list[str]:
 
 def head(rounds: int, seconds: int, method: str) -> list[str]:
     """What the first table says."""
-    return [
-        f"# TLS and HTTP, {dt.datetime.now(dt.UTC):%Y-%m-%d}",
-        "",
-        f"CPU microseconds of the proxy per operation ({method}), minimum of {rounds} interleaved",
-        f"rounds of {seconds} s, everything on one CPU; in brackets operations per second, best round;",
-        "p50/p99 in µs where there is one connection. Ours is the static program with the flags of the",
-        "enclave's; it checks the API key, writes and drains transaction logs and scans bodies. The",
-        "others do not. A dash: the proxy does not speak it.",
-        "",
-    ]
+    text = f"""\
+# TLS and HTTP, {dt.datetime.now(dt.UTC):%Y-%m-%d}
+
+CPU microseconds of the proxy per operation ({method}), minimum of {rounds} interleaved rounds of
+{seconds} s, everything on one CPU; in brackets operations per second and p50/p99 in µs, each of its
+best round. Ours is the static program with the flags of the enclave's; it checks the API key,
+writes and drains transaction logs and scans bodies. The others do not. A dash: the proxy does not
+speak it. A dagger: every attempt of a round was disturbed.
+"""
+    return text.split("\n")
 
 
 def tail(meter: Meter, command: str) -> list[str]:
     """Where it ran, with what, and how disturbed."""
     return [
         "",
-        f"Machine: {_cpu_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}; load average"
-        f" {os.getloadavg()[1]:.1f} at the end.",
+        (
+            f"Machine: {_cpu_model()}, {os.cpu_count()} CPUs, Linux {platform.release()};"
+            f" load average {os.getloadavg()[1]:.1f} at the end."
+        ),
         f"Of {meter.attempts} measurements {meter.dropped} were disturbed and made again.",
         "",
         f"Versions: {', '.join(_versions())}.",
@@ -89,7 +91,7 @@ def tail(meter: Meter, command: str) -> list[str]:
 
 def _cell(figure: Figure | None) -> str:
     if figure is None:
-        return "–"
+        return "-"
     latency = f"; {figure.p50:.0f}/{figure.p99:.0f}" if figure.p50 and figure.p99 else ""
     mark = "" if figure.disturbed == 0 else " †"
     return f"{figure.micros:.1f} ({figure.rate:,.0f}/s{latency}){mark}"

@@ -1,8 +1,8 @@
 """The proxies that are compared, each as its own documentation tunes it.
 
-All have the same certificate, TLS 1.2 and 1.3, X25519, session tickets for clients that ask, HTTP/2 and
-HTTP/1.1 by ALPN, no access log, and connections to the backend that are kept. Ours checks the API
-key, writes and drains transaction logs, and scans bodies; nobody else does.
+All have the same certificate, TLS 1.2 and 1.3, X25519, session tickets for clients that ask, HTTP/2
+and HTTP/1.1 by ALPN, no access log, and connections to the backend that are kept. Ours checks the
+API key, writes and drains transaction logs, and scans bodies; nobody else does.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ def backend(field: Field) -> Proxy:
 
 
 def nginx(field: Field, port: int, workers: int = 1, name: str = "nginx") -> Proxy:
-    """nginx of Debian. Its reference: upstream keepalive, buffers that keep a body in memory."""
+    """Debian's nginx. Its reference: upstream keepalive, buffers that keep a body in memory."""
     certificate, key = field.certificate()
     server = (
         f"upstream app {{ server {HOST}:{BACKEND}; keepalive 256;\n"
@@ -112,7 +112,7 @@ def nginx(field: Field, port: int, workers: int = 1, name: str = "nginx") -> Pro
 
 
 def haproxy(field: Field, port: int, threads: int = 1, name: str = "haproxy") -> Proxy:
-    """HAProxy of Debian. Its manual: ``http-reuse always``, a bufsize for whole bodies."""
+    """Debian's HAProxy. Its manual: ``http-reuse always``, a bufsize for whole bodies."""
     certificate, key = field.certificate()
     both = field.folder / "both.pem"
     both.write_text(pathlib.Path(certificate).read_text() + pathlib.Path(key).read_text())
@@ -137,7 +137,7 @@ def hyper(field: Field, port: int) -> Proxy:
     return field.start("hyper", port, [*command, *field.certificate()])
 
 
-def ours(  # noqa: PLR0913 - one argument a choice
+def ours(
     field: Field,
     port: int,
     workers: int = 1,

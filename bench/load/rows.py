@@ -35,15 +35,15 @@ ROWS = [
     Row("1", "HTTP/1.1 small GET, 32 connections", lambda c: lambda p: c.get(p, "/small", 32)),
     Row("2", "HTTP/1.1 small GET, 1 connection", lambda c: lambda p: c.get(p, "/small", 1)),
     Row("3", "HTTP/1.1 POST 1 KiB JSON, 32 conn.", lambda c: lambda p: c.post(p, 32, JSON, KIB)),
-    Row("4", "HTTP/2, 8 connections × 32 streams", lambda c: lambda p: c.h2(p, "/small", 8, 32)),
-    Row("5", "HTTP/2, 1 × 1", lambda c: lambda p: c.h2(p, "/small", 1, 1)),
+    Row("4", "HTTP/2, 8 connections of 32 streams", lambda c: lambda p: c.h2(p, "/small", 8, 32)),
+    Row("5", "HTTP/2, 1 connection of 1 stream", lambda c: lambda p: c.h2(p, "/small", 1, 1)),
     Row("6", "HTTP/1.1 GET 64 KiB, 32 connections", lambda c: lambda p: c.get(p, "/64k", 32)),
     Row("7", "HTTP/1.1 GET 1 MiB, 8 connections", lambda c: lambda p: c.get(p, "/1m", 8)),
-    Row("7", "HTTP/2 GET 1 MiB, 8 × 1", lambda c: lambda p: c.h2(p, "/1m", 8, 1)),
+    Row("7", "HTTP/2 GET 1 MiB, 8 connections", lambda c: lambda p: c.h2(p, "/1m", 8, 1)),
     Row("8", "HTTP/1.1 POST 64 KiB, 32 conn.", lambda c: lambda p: c.post(p, 32, JSON, 64 * KIB)),
     Row("9", "full handshake, TLS 1.3", lambda c: lambda p: c.handshakes(p, "tls1_3")),
     Row("9", "full handshake, TLS 1.2", lambda c: lambda p: c.handshakes(p, "tls1_2")),
-    Row("10", "connect + GET + close", lambda c: lambda p: c.whole_connections(p)),
+    Row("10", "connect + GET + close", lambda c: c.whole_connections),
 ]
 
 # Columns of the second table: what is laid over the configuration.

@@ -14,6 +14,7 @@ mod connection;
 mod counters;
 mod deadline;
 mod duplex;
+mod gather;
 mod h1;
 mod h2;
 mod handshake;

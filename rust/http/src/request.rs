@@ -194,9 +194,10 @@ impl RequestHead {
 
 fn target_form(method: &[u8], target: &[u8], start: usize) -> Result<Target, HeadError> {
     // No control character, no space, no fragment; bytes above ASCII pass, as servers let them.
-    if target
+    let is_allowed = |byte: u8| !matches!(byte, 0..=b' ' | 0x7F | b'#');
+    if !target
         .iter()
-        .any(|byte| matches!(byte, 0..=b' ' | 0x7F | b'#'))
+        .fold(true, |all, byte| all & is_allowed(*byte))
     {
         return Err(HeadError::Target);
     }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::RecvFlags;
 use socket2::Socket;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -62,6 +63,26 @@ impl Stream {
 }
 
 impl Stream {
+    /// Reads what has arrived, without asking the runtime whether anything has: for the first read of
+    /// a connection, whose peer usually spoke before it was accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when nothing has; else the system's.
+    pub fn read_at_once(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::net::recv(self, buffer, RecvFlags::DONTWAIT)?.0)
+    }
+
+    /// Writes what the kernel takes right now, without asking the runtime whether it takes anything:
+    /// for the first write of a connection, whose buffer is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when it takes nothing; else the system's.
+    pub fn write_at_once(&self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::io::writev(self, slices)?)
+    }
+
     /// Runs `work`, a non-blocking system call, when the stream is ready for it, until it does not
     /// say that it would block.
     pub(crate) fn poll_io<R>(

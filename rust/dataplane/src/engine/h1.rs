@@ -44,7 +44,7 @@ struct Conversation<'s> {
     head_bytes: Vec<u8>,
     /// What is being written: kept for its memory.
     out: Vec<u8>,
-    /// Whether an answer broke off.
+    /// Whether an answer broke off, or the client reset the connection: it gets no farewell.
     is_broken: bool,
     /// Requests so far.
     requests: u64,
@@ -156,12 +156,14 @@ impl Conversation<'_> {
             deadline,
             seat,
             has_ended,
+            is_broken,
             ..
         } = self;
         let filled = async {
             // A busy connection keeps its buffers, one that waits longer gives them back.
             let soon = limit.min(BUSY);
             if let Ok(filled) = deadline.within(soon, inbox.fill(&mut client.stream)).await {
+                *is_broken = is_reset(&filled);
                 *has_ended = !filled.is_ok_and(|count| count > 0);
                 return !*has_ended;
             }
@@ -336,6 +338,12 @@ impl Conversation<'_> {
         // Nobody is left to tell.
         let _ended = self.deadline.within(limit, farewell).await;
     }
+}
+
+/// Whether nobody is left to write to.
+fn is_reset(filled: &std::io::Result<usize>) -> bool {
+    let kind = filled.as_ref().err().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::ConnectionReset)
 }
 
 /// How long a connection is busy after a request.

@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 const READ_BYTES: usize = 16 * 1024;
 /// Room held by a connection that waits for a request.
 const WAITING_BYTES: usize = 1024;
-/// Room made for one read of a body.
-const BULK_BYTES: usize = 64 * 1024;
+/// Room made for one read of a body: 64 KiB, and some for its head.
+pub(super) const BULK_BYTES: usize = 68 * 1024;
 
 /// A buffer that is filled at its end and used from its start.
 #[derive(Debug, Default)]

@@ -4,9 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use cloister_transport::Stream;
 use cloister_wire::proxy_v2::{self, Header, ORDINARY_BYTES, Parsed, ProxyError};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::counters::{Counters, add};
 
@@ -20,7 +19,10 @@ pub(super) struct Introduction {
 
 impl Introduction {
     /// Reads the header; a stream that does not begin with one is an error.
-    pub(super) async fn read(stream: &mut Stream, counters: &Counters) -> io::Result<Self> {
+    pub(super) async fn read<R>(stream: &mut R, counters: &Counters) -> io::Result<Self>
+    where
+        R: AsyncRead + Unpin,
+    {
         let mut bytes = Vec::with_capacity(ORDINARY_BYTES);
         loop {
             if stream.read_buf(&mut bytes).await? == 0 {

@@ -148,7 +148,14 @@ impl Worker {
                     Ok(runtime) => {
                         // Whoever starts workers is there until it has heard of all.
                         drop(started.send(Ok(())));
-                        runtime.block_on(self.run(incoming, beside));
+                        runtime.block_on(async {
+                            // All work is in tasks: to wake what a runtime blocks on costs a turn of
+                            // the reactor, to wake a task does not.
+                            let ended = tokio::task::spawn_local(self.run(incoming, beside)).await;
+                            if let Err(error) = ended {
+                                tracing::error!(%error, "a worker failed");
+                            }
+                        });
                     }
                     Err(error) => drop(started.send(Err(error))),
                 }
@@ -216,15 +223,28 @@ impl Worker {
 /// A worker keeps a copy of what is true until it looks again. One that serves nobody looks too, so
 /// that app keys are wiped when their bundle ends, and what was derived with them is. Ends with the
 /// worker's runtime.
+///
+/// While connections arrive it looks more often than any of their timers fires: to set a timer that
+/// is the next one costs two system calls, to set one behind another costs none.
 async fn let_go_of_ended_keys(site: Rc<Site>) {
+    let mut before = 0;
     loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let connections = site.counters.connections.load(Ordering::Relaxed);
+        let pause = if connections == before {
+            LOOK_AGAIN
+        } else {
+            LOOK_SOON
+        };
+        before = connections;
+        tokio::time::sleep(pause).await;
         site.forget_old_keys();
     }
 }
 
-/// How often an idle worker looks at what is true.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often an idle worker looks at what is true: more often than a connection has to be looked at.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
+/// How often one does to which connections come: more often than a handshake has to be.
+const LOOK_SOON: std::time::Duration = std::time::Duration::from_millis(40);
 
 /// Gives a connection's place back, however it ends.
 struct End(Arc<AtomicU64>);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::client::{End, find};
 use crate::plane::{Site, wait_until};
-use crate::process::{Process, Reply};
+use crate::process::{Process, Reply, Request};
 
 struct Counting(u8);
 
@@ -144,6 +144,34 @@ fn t05_a_token_that_cannot_be_opened_has_no_effect() {
     assert!(site.process.seen().is_empty(), "{:?}", site.process.seen());
     // The connection is in order.
     assert_eq!(client.ask(post("{}")).status, 200);
+}
+
+/// A body waits where it was read until it is sent. When its request is refused meanwhile, no byte of
+/// it may become the next one: a short body goes on behind its head, a long one by itself.
+#[test]
+fn t01_a_body_behind_a_refused_header_is_not_a_request() {
+    let site = site();
+    let refused = format!("Host: a\r\nX-Card: {}\r\nContent", tampered(&site));
+    for padding in [0, 8 * 1024] {
+        let mut client = site.client();
+        let body = format!(
+            "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n{}",
+            " ".repeat(padding)
+        );
+        let request = post(&body);
+        let before = site.process.seen().len();
+        let answer = client.ask(request.replace("Host: a\r\nContent", &refused));
+        assert_eq!(answer.status, 422);
+        assert_eq!(client.ask(&request).status, 200, "the same, not refused");
+        assert_eq!(
+            client.ask("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").status,
+            200
+        );
+        let seen = site.process.seen().split_off(before);
+        let lines: Vec<_> = seen.iter().map(Request::line).collect();
+        assert_eq!(lines, ["POST / HTTP/1.1", "GET /next HTTP/1.1"]);
+        assert_eq!(seen[0].body, body.as_bytes());
+    }
 }
 
 #[test]

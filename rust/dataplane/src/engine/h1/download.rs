@@ -12,8 +12,9 @@ use cloister_http::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::exchange::takes_chunks;
-use super::inbox::Inbox;
+use super::inbox::{BULK_BYTES, Inbox};
 use crate::engine::deadline::{Deadline, Elapsed};
+use crate::engine::gather::{WORTH_BYTES, write_both};
 use crate::engine::handshake::Accept;
 use crate::engine::log::Entry;
 use crate::engine::outcome::{Fault, Totals};
@@ -273,9 +274,13 @@ impl Download<'_> {
                 .unwrap_or_default();
             let count = data.len();
             left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
-            body.out.extend_from_slice(data);
+            if count < WORTH_BYTES {
+                body.out.extend_from_slice(data);
+                self.write(body.out, client).await?;
+            } else {
+                self.write_both(body.out, data, client).await?;
+            }
             inbox.consume(count);
-            self.write(body.out, client).await?;
             body.out.clear();
             if left == 0 {
                 return Ok(());
@@ -378,18 +383,28 @@ impl Download<'_> {
         bytes: &[u8],
         client: &mut W,
     ) -> Result<(), Fault> {
-        if bytes.is_empty() {
+        self.write_both(bytes, b"", client).await
+    }
+
+    async fn write_both<W: AsyncWrite + Unpin>(
+        &mut self,
+        first: &[u8],
+        second: &[u8],
+        client: &mut W,
+    ) -> Result<(), Fault> {
+        let count = first.len().saturating_add(second.len());
+        if count == 0 {
             return Ok(());
         }
         self.has_begun.set(true);
         let write = async {
-            client.write_all(bytes).await?;
+            write_both(client, first, second).await?;
             client.flush().await
         };
         let limit = self.site.settings.body_idle;
         match self.deadline.within(limit, write).await {
             Ok(Ok(())) => {
-                let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                let count = u64::try_from(count).unwrap_or(u64::MAX);
                 self.totals.bytes_out = self.totals.bytes_out.saturating_add(count);
                 Ok(())
             }
@@ -455,7 +470,7 @@ impl Scratches {
 
 /// Scratches kept by one worker, and the memory each keeps.
 const MAX_SCRATCHES: usize = 64;
-const SCRATCH_BYTES: usize = 64 * 1024;
+const SCRATCH_BYTES: usize = BULK_BYTES;
 
 /// What is to be written, and whether in chunks.
 struct BodyOut<'o> {

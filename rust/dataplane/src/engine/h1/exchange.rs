@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 
-use cloister_ciphertext::{OpenSession, Place, Scanner};
+use cloister_ciphertext::{OpenSession, Scanner, may_need_scan};
 use cloister_http::{HttpVersion, RequestFraming, websocket};
 use tokio::io::AsyncWriteExt as _;
 
@@ -13,6 +13,7 @@ use super::inbox::KEPT_BYTES;
 use super::upload::{Source, Upload};
 use crate::engine::deadline::Deadline;
 use crate::engine::duplex::Duplex;
+use crate::engine::gather::{WORTH_BYTES, write_both};
 use crate::engine::handshake::Accept;
 use crate::engine::judge;
 use crate::engine::log::Entry;
@@ -33,6 +34,8 @@ pub(super) enum Exchanged {
 
 /// How the body of a request is treated.
 enum Body {
+    /// Whole in the inbox, with nothing in it to open.
+    Here { length: usize, _room: Held },
     /// Opened whole before anything goes on.
     Held { bytes: Vec<u8>, _room: Held },
     /// There is none.
@@ -64,9 +67,8 @@ impl Conversation<'_> {
         let body = body?;
         let framing = match &body {
             Body::None => OutgoingFraming::None,
-            Body::Held { bytes, .. } => {
-                OutgoingFraming::Length(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-            }
+            Body::Here { length, .. } => framed(*length),
+            Body::Held { bytes, .. } => framed(bytes.len()),
             Body::Streamed(None) => match self.head.framing {
                 RequestFraming::Length(length) => OutgoingFraming::Length(length),
                 _ => OutgoingFraming::Chunked,
@@ -93,14 +95,26 @@ impl Conversation<'_> {
                 self.stream(context, scanner, &mut session, totals, entry)
                     .await
             }
+            Body::Here { length, _room } if length >= WORTH_BYTES => {
+                self.send_whole(context, length, false, None, totals, entry)
+                    .await
+            }
+            Body::Here { length, .. } => {
+                let body = self.inbox.rest().get(..length).unwrap_or_default();
+                self.out.extend_from_slice(body);
+                self.leave_body(length);
+                self.send_whole(context, 0, false, None, totals, entry)
+                    .await
+            }
             Body::Held { bytes, .. } => {
                 self.out.extend_from_slice(&bytes);
                 drop(bytes);
-                self.send_whole(context, false, None, totals, entry).await
+                self.send_whole(context, 0, false, None, totals, entry)
+                    .await
             }
             Body::None => {
                 let is_idempotent = judge::is_idempotent(self.head.method.of(&self.head_bytes));
-                self.send_whole(context, is_idempotent, accept.as_ref(), totals, entry)
+                self.send_whole(context, 0, is_idempotent, accept.as_ref(), totals, entry)
                     .await
             }
         };
@@ -132,20 +146,26 @@ impl Conversation<'_> {
             Some(length) => {
                 let room = self.site.hold(length).ok_or_else(no_room)?;
                 self.go_ahead().await?;
-                let bytes = self.hold(length, place, session, totals).await?;
-                Ok(Body::Held { bytes, _room: room })
+                let length = self.gather(length, totals).await?;
+                let body = self.inbox.rest().get(..length).unwrap_or_default();
+                if !may_need_scan(place, body) {
+                    return Ok(Body::Here {
+                        length,
+                        _room: room,
+                    });
+                }
+                let opened = judge::open_whole(self.site, place, body, session).await;
+                self.leave_body(length);
+                Ok(Body::Held {
+                    bytes: opened?,
+                    _room: room,
+                })
             }
         }
     }
 
-    /// Reads a body whole and opens it: a failure has no effect on the user process.
-    async fn hold(
-        &mut self,
-        length: u64,
-        place: Place,
-        session: &mut OpenSession<'_>,
-        totals: &mut Totals,
-    ) -> Result<Vec<u8>, Fault> {
+    /// Reads a body whole, so that a failure has no effect on the user process; gives its length.
+    async fn gather(&mut self, length: u64, totals: &mut Totals) -> Result<usize, Fault> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         while self.inbox.rest().len() < length {
             let fill = self.inbox.fill_towards(&mut self.client.stream, length);
@@ -159,14 +179,16 @@ impl Conversation<'_> {
                 Ok(_) => return Err(Fault::Broken),
             }
         }
-        let body = self.inbox.rest().get(..length).unwrap_or_default();
         totals.bytes_in = u64::try_from(length).unwrap_or(u64::MAX);
-        let opened = judge::open_whole(self.site, place, body, session).await;
+        Ok(length)
+    }
+
+    /// Puts a body that is whole in the inbox behind us. Until then a refusal passes over it, so that
+    /// no byte of it becomes a request.
+    fn leave_body(&mut self, length: usize) {
         self.inbox.consume(length);
         self.inbox.shrink_to(KEPT_BYTES);
-        // The body is behind us, so the connection can go on after a refusal.
         self.head.framing = RequestFraming::None;
-        Ok(opened?)
     }
 
     /// Answers `Expect: 100-continue`, once the request was let in.
@@ -190,10 +212,12 @@ impl Conversation<'_> {
         }
     }
 
-    /// Sends a request that is all here, and the response back.
+    /// Sends a request that is all here, and the response back. The head is in `out`, perhaps with
+    /// the body; else `body` says how many bytes of the inbox that is.
     async fn send_whole(
         &mut self,
         context: &[u8; 32],
+        mut body: usize,
         may_replay: bool,
         accept: Option<&Accept>,
         totals: &mut Totals,
@@ -207,8 +231,13 @@ impl Conversation<'_> {
             .await
             .map_err(|error| Refusal::unreachable(&error))?;
         let returned = loop {
-            let write = upstream.stream.write_all(&request);
+            let behind = self.inbox.rest().get(..body).unwrap_or_default();
+            let write = write_both(&mut upstream.stream, &request, behind);
             let sent = self.deadline.within(site.settings.body_idle, write).await;
+            if body > 0 {
+                // A request with a body is not sent twice.
+                self.leave_body(std::mem::take(&mut body));
+            }
             let has_begun = Cell::new(false);
             let is_over = AtomicBool::new(true);
             let download = Download {
@@ -370,6 +399,10 @@ impl Conversation<'_> {
             }
         }
     }
+}
+
+fn framed(length: usize) -> OutgoingFraming {
+    OutgoingFraming::Length(u64::try_from(length).unwrap_or(u64::MAX))
 }
 
 /// Whether a response to this client can be chunked.
