@@ -221,7 +221,7 @@ class Limits(Table):
         head_timeout: From the first byte of a head to its end, ms (408).
         body_idle: Between two reads or writes of a body, ms (408).
         keepalive_idle: Idle between two requests, ms.
-        tunnel_idle: Without a byte either way in a WebSocket session, ms; ``None``: no bound.
+        tunnel_idle: Without a byte in a WebSocket or TCP session, ms; ``None``: no bound.
         upstream_connect: Connecting to the user process, ms (502, 504).
         upstream_response: Until the user process's response head is there, ms (504).
         h2_streams: HTTP/2 concurrent streams of a connection.

@@ -246,7 +246,7 @@ pub struct Limits {
     pub body_idle: u64,
     /// Idle between two requests, ms.
     pub keepalive_idle: u64,
-    /// Without a byte either way in a WebSocket session, ms.
+    /// Without a byte either way in a WebSocket or TCP session, ms.
     pub tunnel_idle: Option<u64>,
     /// Connecting to the user process, ms (502/504).
     pub upstream_connect: u64,
