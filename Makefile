@@ -49,6 +49,7 @@ wheel: $(VENV)/.dependencies static ## a wheel in dist/ that works anywhere on L
 
 bench: $(EXTENSION) static ## measure against nginx and a plain proxy; results in bench/results
 	bash bench/load/run.sh
+	bash bench/relay/run.sh
 
 bench-build: $(EXTENSION) static ## measure building an image against sha384sum and cp
 	$(PYTHON) -m bench.python.build_speed
@@ -62,7 +63,8 @@ NEEDED := curl:curl openssl:openssl newuidmap:uidmap ip:iproute2 unshare:util-li
 # service that comes with a package is not used. In Debian 12 docker.io has all of Docker.
 WANTED := dockerd:docker.io docker:docker.io docker:docker-cli docker:docker-buildx \
   containerd:containerd runc:runc buildah:buildah podman:podman mmdebstrap:mmdebstrap gpg:gpg \
-  cpio:cpio zstd:zstd wrk:wrk slowhttptest:slowhttptest testssl:testssl.sh
+  cpio:cpio zstd:zstd wrk:wrk slowhttptest:slowhttptest testssl:testssl.sh socat:socat haproxy:haproxy \
+  nginx:nginx-light redis-server:redis-server redis-cli:redis-tools
 
 tools: ## what the tests drive: curl, openssl, container builders, …; installed by root, else named
 	@lacking() { for pair; do command -v "$${pair%:*}" >/dev/null || echo "$${pair#*:}"; done | sort -u; }; \

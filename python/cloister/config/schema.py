@@ -223,7 +223,7 @@ class Limits(Table):
         keepalive_idle: Idle between two requests, ms.
         keepalive_requests: Requests on one connection; ``None``: any number.
         linger: Reading on after the last answer of a connection, ms.
-        tunnel_idle: Without a byte either way in a WebSocket session, ms; ``None``: no bound.
+        tunnel_idle: Without a byte in a WebSocket or TCP session, ms; ``None``: no bound.
         upstream_connect: Connecting to the user process, ms (502, 504).
         upstream_idle: A connection to the user process that nobody uses, ms.
         upstream_idle_connections: Such connections.

@@ -250,7 +250,7 @@ pub struct Limits {
     pub keepalive_requests: Option<u32>,
     /// Reading on after the last answer of a connection, ms.
     pub linger: u64,
-    /// Without a byte either way in a WebSocket session, ms.
+    /// Without a byte either way in a WebSocket or TCP session, ms.
     pub tunnel_idle: Option<u64>,
     /// Connecting to the user process, ms (502/504).
     pub upstream_connect: u64,
