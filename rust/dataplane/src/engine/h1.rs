@@ -291,33 +291,35 @@ impl Conversation<'_> {
         matches!(self.deadline.within(limit, write).await, Ok(Ok(())))
     }
 
-    /// Ends the connection: close-notify, then reads for a moment, so that an answer to a request
-    /// that is still being sent is not lost to a reset (RFC 9112 §9.6).
+    /// Ends the connection: close-notify, then reads on, so that an answer to a request that is
+    /// still being sent is not lost to a reset (RFC 9112 §9.6). What comes is dropped as it is:
+    /// nobody decrypts it.
     async fn close(mut self) {
-        let stream = &mut self.client.stream;
-        let farewell = async {
-            stream.shutdown().await?;
-            if self.has_ended {
-                return Ok(());
+        let shutdown = self.client.stream.shutdown();
+        let is_told = matches!(
+            self.deadline.within(LINGER_IDLE, shutdown).await,
+            Ok(Ok(()))
+        );
+        if self.has_ended || !is_told {
+            return;
+        }
+        let (socket, _) = self.client.stream.get_mut();
+        let begun = Instant::now();
+        while begun.elapsed() < LINGER {
+            self.inbox.clear();
+            let fill = self.inbox.fill_bulk(socket);
+            match self.deadline.within(LINGER_IDLE, fill).await {
+                Ok(Ok(count)) if count > 0 => {}
+                _ => return,
             }
-            let mut discarded = 0_usize;
-            while discarded < LINGER_BYTES {
-                self.inbox.clear();
-                match self.inbox.fill(stream).await? {
-                    0 => break,
-                    count => discarded = discarded.saturating_add(count),
-                }
-            }
-            std::io::Result::Ok(())
-        };
-        // Nobody is left to tell.
-        let _ended = self.deadline.within(LINGER, farewell).await;
+        }
     }
 }
 
 /// How long a connection is busy after a request.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// How long and how much a closed connection is still read.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
+/// How long a closed connection is still read: while bytes keep coming, and in all. nginx has 5 s
+/// and 30 s (`lingering_timeout`, `lingering_time`); a client that says nothing has no answer to lose.
+const LINGER_IDLE: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(30);
