@@ -147,6 +147,21 @@ def test_curl_is_told_what_is_too_much(plane: DevProcess) -> None:
     assert curl(plane, *long) == "414"
 
 
+def test_a_refusal_reaches_a_client_that_sends_all_of_its_body_first(
+    plane: DevProcess, process: RecordingProcess
+) -> None:
+    """The body is read on and dropped: a connection that is reset takes its answer along."""
+    before = len(process.received)
+    with requests.Session() as session:
+        session.trust_env, session.verify = False, plane.ca_file
+        answer = session.post(
+            plane.url, data=b"x" * 50_000_000, headers={"api-key": "wrong"}, timeout=30
+        )
+    assert answer.status_code == 401
+    assert answer.json() == {"message": "Invalid api key provided"}
+    assert len(process.received) == before
+
+
 def test_requests_streams_both_ways_on_one_connection(plane: DevProcess) -> None:
     pieces = [os.urandom(70_000) for _ in range(10)]
     with requests.Session() as session:

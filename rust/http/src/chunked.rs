@@ -6,7 +6,8 @@
 
 use thiserror::Error;
 
-use crate::fields::{Fields, Known};
+use crate::fields::Fields;
+use crate::forward::may_forward_trailer;
 use crate::lines::HeadSearch;
 use crate::{HeadError, HeadLimits};
 
@@ -113,12 +114,14 @@ impl ChunkDecoder {
 
     /// Trailer lines that may be forwarded, once the body has ended: `name: value`, CR LF each.
     ///
-    /// Fields that frame, route or authenticate a message are not among them (RFC 9110 §6.5.1).
+    /// Fields that frame, route or authenticate a message are not among them: see
+    /// [`may_forward_trailer`].
     pub fn trailers(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for field in self.fields.iter() {
-            if matches!(field.known, Known::Other) {
-                out.extend_from_slice(field.name.of(&self.trailer));
+            let name = field.name.of(&self.trailer);
+            if may_forward_trailer(name) {
+                out.extend_from_slice(name);
                 out.extend_from_slice(b": ");
                 out.extend_from_slice(field.value.of(&self.trailer));
                 out.extend_from_slice(b"\r\n");
@@ -277,7 +280,9 @@ mod tests {
 
     #[test]
     fn trailers_are_kept_unless_they_frame_route_or_authenticate() {
-        let text = "1\r\na\r\n0\r\ngrpc-status: 0\r\nContent-Length: 5\r\nhost: x\r\napi-key: k\r\nB:2\r\n\r\nX";
+        let text = "1\r\na\r\n0\r\ngrpc-status: 0\r\nContent-Length: 5\r\nhost: x\r\napi-key: k\r\n\
+            Authorization: x\r\nCookie: x\r\nset-cookie: x\r\nWWW-Authenticate: x\r\n\
+            Content-Range: x\r\nCache-Control: x\r\nMax-Forwards: x\r\nB:2\r\n\r\nX";
         let (_, trailers, left) = whole(text).unwrap();
         assert_eq!(
             String::from_utf8(trailers).unwrap(),

@@ -27,6 +27,35 @@ pub fn may_forward(field: &Field, head: &[u8], connection_options: &[&[u8]]) -> 
     }
 }
 
+/// Whether a trailer line may be forwarded, where whoever receives it may merge it into the headers:
+/// none that frames, routes, authenticates, or says how a message is to be handled or read (RFC 9110
+/// §6.5.1).
+pub fn may_forward_trailer(name: &[u8]) -> bool {
+    Known::of(name) == Known::Other
+        && !NOT_IN_TRAILERS
+            .iter()
+            .any(|refused| refused.eq_ignore_ascii_case(name))
+}
+
+/// What [`Known`] does not know of that cannot be trusted behind a body.
+const NOT_IN_TRAILERS: &[&[u8]] = &[
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-range",
+    b"cookie",
+    b"date",
+    b"expires",
+    b"location",
+    b"max-forwards",
+    b"pragma",
+    b"range",
+    b"retry-after",
+    b"set-cookie",
+    b"vary",
+    b"www-authenticate",
+];
+
 /// The names that `Connection` lists besides `close` and `keep-alive`.
 pub fn connection_options<'h>(fields: &Fields, head: &'h [u8]) -> Vec<&'h [u8]> {
     let lines = fields

@@ -315,28 +315,26 @@ impl Conversation<'_> {
         matches!(self.deadline.within(limit, write).await, Ok(Ok(())))
     }
 
-    /// Ends the connection: close-notify, then reads for a moment, so that an answer to a request
-    /// that is still being sent is not lost to a reset (RFC 9112 §9.6).
+    /// Ends the connection: close-notify, then reads on, so that an answer to a request that is
+    /// still being sent is not lost to a reset (RFC 9112 §9.6). What comes is dropped as it is:
+    /// nobody decrypts it.
     async fn close(mut self) {
-        let limit = self.site.settings.linger;
-        let stream = &mut self.client.stream;
-        let farewell = async {
-            stream.shutdown().await?;
-            if self.has_ended {
-                return Ok(());
+        let pause = self.site.settings.linger;
+        let shutdown = self.client.stream.shutdown();
+        let is_told = matches!(self.deadline.within(pause, shutdown).await, Ok(Ok(())));
+        if self.has_ended || !is_told {
+            return;
+        }
+        let (socket, _) = self.client.stream.get_mut();
+        let (begun, limit) = (Instant::now(), pause.saturating_mul(LINGER_PAUSES));
+        while begun.elapsed() < limit {
+            self.inbox.clear();
+            let fill = self.inbox.fill_bulk(socket);
+            match self.deadline.within(pause, fill).await {
+                Ok(Ok(count)) if count > 0 => {}
+                _ => return,
             }
-            let mut discarded = 0_usize;
-            while discarded < LINGER_BYTES {
-                self.inbox.clear();
-                match self.inbox.fill(stream).await? {
-                    0 => break,
-                    count => discarded = discarded.saturating_add(count),
-                }
-            }
-            std::io::Result::Ok(())
-        };
-        // Nobody is left to tell.
-        let _ended = self.deadline.within(limit, farewell).await;
+        }
     }
 }
 
@@ -349,5 +347,7 @@ fn is_reset(filled: &std::io::Result<usize>) -> bool {
 /// How long a connection is busy after a request.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// How much of a closed connection is still read.
-const LINGER_BYTES: usize = 256 * 1024;
+/// How long a closed connection is read in all, counted in the pauses that `linger` allows between two
+/// reads. nginx has 5 s and 30 s (`lingering_timeout`, `lingering_time`); a client that says nothing has
+/// no answer to lose.
+const LINGER_PAUSES: u32 = 30;

@@ -1,8 +1,7 @@
 //! Heads between the two forms they have here: lines of HTTP/1, in which they are judged, and the
 //! maps that `h2` takes and gives.
 
-use cloister_http::Known;
-use cloister_http::forward::write_field;
+use cloister_http::forward::{may_forward_trailer, write_field};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 /// Method, target and headers of a request head that was written here.
@@ -61,7 +60,7 @@ pub(super) fn write_response(response: &Response<()>, is_whole: bool, out: &mut 
 pub(super) fn write_trailers(trailers: &HeaderMap, out: &mut Vec<u8>) {
     for (name, value) in trailers {
         let name = name.as_str().as_bytes();
-        if Known::of(name) == Known::Other {
+        if may_forward_trailer(name) {
             write_field(name, value.as_bytes(), out);
         }
     }
