@@ -4,7 +4,7 @@ import dataclasses
 import urllib.parse
 from typing import Self
 
-from cloister.errors import UsageError
+from cloister.errors import PolicyError, UsageError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +55,17 @@ class EnclaveUrl:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"https://{host}" if self.port == HTTPS else f"https://{host}:{self.port}"
+
+
+def not_an_enclave(url: str, owner: str, *, hint: str) -> PolicyError:
+    """The refusal to talk to whom nobody named; the message has the origin, whatever the URL is."""
+    try:
+        origin = str(EnclaveUrl.origin_of(url))
+    except UsageError:
+        origin = repr(url.partition("?")[0][:100])
+    return PolicyError(
+        f"refused to talk to {origin}: it is not an enclave of this {owner}", hint=hint
+    )
 
 
 def _split(text: str) -> urllib.parse.SplitResult:

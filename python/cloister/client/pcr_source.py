@@ -5,7 +5,6 @@ empty one is an error.
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -43,7 +42,6 @@ class PcrSource:
         self, given: Policy | Given | Provider | None, template: Callable[[Any], Policy]
     ) -> None:
         self._template = template
-        self._lock = threading.Lock()
         self._provider: Provider | None = None
         self._policy: Policy | None = None
         if isinstance(given, Policy):
@@ -53,16 +51,20 @@ class PcrSource:
         else:
             self._policy = self._made(given)
 
+    @property
+    def known(self) -> Policy | None:
+        """The last good policy; asks nobody."""
+        return self._policy
+
     def policy(self) -> Policy:
         """The last good policy; asks the function when there is none yet.
 
         Raises:
             PolicyError: The function failed, or returned nothing or something wrong.
         """
-        with self._lock:
-            if self._policy is None:
-                self._policy = self._polled()
-            return self._policy
+        if self._policy is None:
+            self._policy = self._polled()
+        return self._policy
 
     def refresh(self) -> None:
         """Asks the function again. A failure leaves the last good policy in place.
@@ -70,11 +72,8 @@ class PcrSource:
         Raises:
             PolicyError: As in :meth:`policy`.
         """
-        if self._provider is None:
-            return
-        made = self._polled()
-        with self._lock:
-            self._policy = made
+        if self._provider is not None:
+            self._policy = self._polled()
 
     def _polled(self) -> Policy:
         if self._provider is None:

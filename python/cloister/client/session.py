@@ -10,9 +10,9 @@ from requests.adapters import BaseAdapter, HTTPAdapter
 
 from cloister import attest
 from cloister.client.attestor import Attestor, Freshness, utc_now
-from cloister.client.enclave_url import EnclaveUrl
-from cloister.client.fetch import Fetcher
-from cloister.client.pcr_source import Given, PcrSource, Provider
+from cloister.client.enclave import Enclave
+from cloister.client.enclave_url import EnclaveUrl, not_an_enclave
+from cloister.client.pcr_source import Given, Provider
 from cloister.client.tls_check import install
 from cloister.errors import PolicyError, UsageError
 
@@ -99,37 +99,25 @@ class Session(requests.Session):
         freshness: str = Freshness.CACHED.value,
     ) -> Self:
         """Lets the session talk to one more enclave; see the class for the arguments."""
-        url = EnclaveUrl.parse(enclave)
-        if url in self._enclaves:
-            raise UsageError(f"{url} is there already")
-        if isinstance(policy, attest.Policy) and (trust_anchor or dangerous_accept_debug):
-            raise UsageError("a policy has its own trust anchor and its own choice about debug")
-
-        def template(measurements: Any) -> attest.Policy:  # noqa: ANN401 - checked by Policy
-            if pcr_provider is not None and isinstance(policy, attest.Policy):
-                return policy.with_measurements(measurements)
-            return attest.Policy(
-                measurements=measurements,
-                trust_anchor=trust_anchor,
-                dangerous_accept_debug=dangerous_accept_debug,
-            )
-
-        if pcr_provider is not None and not isinstance(policy, attest.Policy | None):
-            raise UsageError("measurements and a function that is polled for them")
-        ca_file = self.verify if isinstance(self.verify, str) else None
-        attestor = Attestor(
-            PcrSource(policy if pcr_provider is None else pcr_provider, template),
-            Fetcher(
-                enclave=url,
-                ca_file=ca_file,
-                timeout_seconds=self._timeout,
-                proxies=self.proxies,
-            ),
-            freshness=_freshness(freshness),
+        made = Enclave(
+            enclave,
+            policy,
+            pcr_provider=pcr_provider,
+            trust_anchor=trust_anchor,
+            dangerous_accept_debug=dangerous_accept_debug,
+            ca_file=self.verify if isinstance(self.verify, str) else None,
+            api_key=api_key,
+            freshness=freshness,
             refresh_every=self._refresh_every,
+            timeout=self._timeout,
+            proxies=self.proxies,
             clock=self._clock,
         )
-        self._enclaves[url] = AttestedAdapter(attestor, api_key=api_key, timeout=self._timeout)
+        if made.url in self._enclaves:
+            raise UsageError(f"{made.url} is there already")
+        self._enclaves[made.url] = AttestedAdapter(
+            made.attestor, api_key=api_key, timeout=self._timeout
+        )
         return self
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as requests has it
@@ -161,9 +149,8 @@ class Session(requests.Session):
         try:
             return self._enclaves[EnclaveUrl.origin_of(text)]
         except (KeyError, UsageError):
-            raise PolicyError(
-                f"refused to talk to {_origin(text)}: it is not an enclave of this session",
-                hint="`Session.add` adds one, with its own policy",
+            raise not_an_enclave(
+                text, "session", hint="`Session.add` adds one, with its own policy"
             ) from None
 
     def rebuild_auth(
@@ -258,19 +245,3 @@ class AttestedAdapter(HTTPAdapter):
         """Closes the connections and ends the background thread."""
         super().close()
         self.attestor.close()
-
-
-def _freshness(text: str) -> Freshness:
-    try:
-        return Freshness(text)
-    except ValueError:
-        known = " or ".join(f"`{one.value}`" for one in Freshness)
-        raise UsageError(f"freshness must be {known}, got {text!r:.40}") from None
-
-
-def _origin(url: str) -> str:
-    """The origin of a URL, for a message, whatever the URL is."""
-    try:
-        return str(EnclaveUrl.origin_of(url))
-    except UsageError:
-        return repr(url.partition("?")[0][:100])

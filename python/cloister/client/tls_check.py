@@ -1,8 +1,8 @@
-"""``urllib3`` connections that show their certificate before anything is sent over them.
+"""The certificate of a TLS connection, and ``urllib3`` connections that show theirs first.
 
-Only public hooks are used: ``HTTPSConnection.connect``, ``ConnectionCls`` of a pool, and
-``pool_classes_by_scheme`` of a pool manager. ``connect`` runs for each new connection, resumed TLS
-sessions and those behind a proxy included, after the handshake and the host name check.
+Of ``urllib3`` only public hooks are used: ``HTTPSConnection.connect``, ``ConnectionCls`` of a pool,
+and ``pool_classes_by_scheme`` of a pool manager. ``connect`` runs for each new connection, resumed
+TLS sessions and those behind a proxy included, after the handshake and the host name check.
 """
 
 import socket
@@ -69,12 +69,31 @@ def _connection_class(
 def _leaf(connection: Any) -> bytes:  # noqa: ANN401 - an HTTPSConnection
     if connection.proxy_is_forwarding:
         raise TransportError("a proxy that forwards instead of tunneling would end the TLS itself")
-    sock = connection.sock
     if not connection.is_verified:
         raise TransportError("the TLS certificate of the connection was not verified")
-    leaf = sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
-    if leaf is None and hasattr(sock, "getpeercert"):  # TLS inside TLS: urllib3's SSLTransport
-        leaf = sock.getpeercert(binary_form=True)
+    # An `ssl.SSLSocket`, or urllib3's stand-in for TLS inside TLS.
+    return _certificate(connection.sock)
+
+
+def leaf_of(tls: object, context: ssl.SSLContext) -> bytes:
+    """The leaf certificate of a connection, in DER.
+
+    Args:
+        tls: An :class:`ssl.SSLSocket` or :class:`ssl.SSLObject` after its handshake.
+        context: What it was made with.
+
+    Raises:
+        TransportError: The ordinary checks were off, or there is no TLS.
+    """
+    if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
+        raise TransportError("the TLS certificate of the connection was not verified")
+    return _certificate(tls)
+
+
+def _certificate(tls: Any) -> bytes:  # noqa: ANN401 - whatever has TLS's getter
+    # By position: an SSLSocket, an SSLObject and what `httpcore` shows of a socket name it in
+    # different ways.
+    leaf = tls.getpeercert(True) if hasattr(tls, "getpeercert") else None  # noqa: FBT003
     if not isinstance(leaf, bytes):
         raise TransportError("the connection has no TLS certificate")
     return leaf
