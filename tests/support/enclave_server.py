@@ -91,8 +91,13 @@ class EnclaveServer:
         self.spki = key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
+        self._leaf = certificate.public_bytes(serialization.Encoding.DER)
         self._context = context
         return context
+
+    def leaf_der(self) -> bytes:
+        """The certificate that connections see now."""
+        return self._leaf
 
     def genuine(self, spki: bytes, nonce: bytes | None) -> bytes:
         """The document of this enclave now."""

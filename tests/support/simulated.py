@@ -15,6 +15,11 @@ def milliseconds(moment: dt.datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def now() -> dt.datetime:
+    """The clock's time, for clients that look at the clock."""
+    return dt.datetime.now(dt.UTC)
+
+
 def nsm(
     *, pcr0: bytes = PCR0, now: dt.datetime = NOW, root_dir: pathlib.Path | None = None
 ) -> native.SimulatedNsm:

@@ -124,7 +124,7 @@ class Core:
             found = ", ".join(map(_short, documents)) or "none"
             raise BindingMismatch(
                 "no attestation document is bound to the TLS key of this connection: expected one "
-                f"for SHA-256 {_short(spki)}, keys with a document: {found}",
+                f"for SHA-384 {_short(spki)}, keys with a document: {found}",
                 hint="the connection does not end in the attested enclave; is a proxy between that "
                 "ends TLS, or do replicas have keys of their own?",
             )
@@ -138,7 +138,7 @@ def again(problem: CloisterError, because: AttestationError | None) -> NoReturn:
 
 
 def _short(spki: bytes) -> str:
-    return hashlib.sha256(spki).hexdigest()[:16]
+    return hashlib.sha384(spki).hexdigest()[:16]
 
 
 MAX_DOCUMENTS = 64
