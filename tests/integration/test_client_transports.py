@@ -98,7 +98,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[AttestationError], str]] = {
         MeasurementMismatch,
         "(?s)PCR0 expected 0101.*PCR0 received 0000",
     ),
-    "the root of AWS": ({"trust_anchor": attest.TrustAnchor.aws_nitro()}, UntrustedChain, "trust anchor"),
+    "the root of AWS": (
+        {"trust_anchor": attest.TrustAnchor.aws_nitro()},
+        UntrustedChain,
+        "trust anchor",
+    ),
     "debug without the flag": ({"dangerous_accept_debug": False}, DebugEnclave, "debug"),
 }
 
@@ -121,9 +125,7 @@ def test_what_the_policy_does_not_accept_is_sent_nothing(
 
 
 @every_transport
-def test_one_of_several_sets_is_enough(
-    name: str, app: Application, plane: DataPlane, authority: Authority
-) -> None:
+def test_one_of_several_sets_is_enough(name: str, plane: DataPlane, authority: Authority) -> None:
     sets = {"measurements": [{"PCR0": "AB" * 48}, {"PCR0": "00" * 48, "pcr_1": "00" * 48}]}
     with calling(name, plane.url, **options(plane, authority, policy=sets)) as client:
         assert client.call("/fine").status == 200
@@ -137,7 +139,7 @@ def test_a_certificate_of_another_ca_is_sent_nothing(
     other = Authority(tmp_path / "other")
     with (
         calling(name, plane.url, **options(plane, authority, ca_file=other.file)) as client,
-        pytest.raises(Exception, match="(?i)certificate"),
+        pytest.raises(Exception, match=r"(?i)certificate"),
     ):
         client.call("/secret", SECRET)
     assert (app.seen, plane.stats()["requests"]) == ([], 0)
@@ -180,7 +182,7 @@ def test_a_man_in_the_middle_who_comes_later_reads_nothing(
         client.call("/before", SECRET, last=True)
         switch.target = middle.removeprefix("https://")
         switch.cut()
-        with pytest.raises(BindingMismatch, match="expected .* received"):
+        with pytest.raises(BindingMismatch, match=r"expected .* received"):
             ever(client, "/secret")
     assert b"/secret" not in read
     assert [seen.path for seen in app.seen] == ["/before"]
@@ -285,7 +287,7 @@ def test_a_proxy_reached_by_tls_is_not_taken_for_the_enclave(
     with tunneling(context) as (proxy, tunnels):
         enclave = options(plane, authority, proxies={"https": proxy})
         with calling(name, plane.url, **enclave) as client:
-            with pytest.raises(Exception, match="(?i)certificate"):
+            with pytest.raises(Exception, match=r"(?i)certificate"):
                 client.call("/secret", SECRET)
     assert (tunnels.asked, app.seen) == ([], [])
 

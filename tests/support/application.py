@@ -23,6 +23,13 @@ class Seen:
         return found[0] if found else None
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Takes a crowd at once; with the backlog of 5 that it has otherwise, a crowd waits for SYNs."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+
 class Application:
     """Echoes bodies; ``/slow`` waits until :attr:`released` is set."""
 
@@ -43,8 +50,7 @@ class Application:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 

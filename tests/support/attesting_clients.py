@@ -217,9 +217,7 @@ def calling(name: str, *given: Any, **options: Any) -> Iterator[Caller]:
 
 
 @contextlib.asynccontextmanager
-async def async_client(
-    enclave: client.Enclave, **options: Any
-) -> AsyncIterator[httpx.AsyncClient]:
+async def async_client(enclave: client.Enclave, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     """An :class:`httpx.AsyncClient` of one enclave."""
     transport = AsyncAttestedTransport(enclave, **options)
     async with httpx.AsyncClient(
