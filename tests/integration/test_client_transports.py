@@ -286,15 +286,40 @@ def test_a_proxy_reached_by_tls_is_not_taken_for_the_enclave(
     context = authority.server("proxy").context()
     with tunneling(context) as (proxy, tunnels):
         enclave = options(plane, authority, proxies={"https": proxy})
-        with calling(name, plane.url, **enclave) as client:
-            with pytest.raises(Exception, match=r"(?i)certificate"):
-                client.call("/secret", SECRET)
+        with (
+            calling(name, plane.url, **enclave) as client,
+            pytest.raises(Exception, match=r"(?i)certificate"),
+        ):
+            client.call("/secret", SECRET)
     assert (tunnels.asked, app.seen) == ([], [])
+
+
+@pytest.mark.parametrize("name", [name for name in CLIENTS if name not in {"socket", "streams"}])
+def test_an_enclave_behind_a_proxy_reached_by_tls_is_attested(
+    name: str,
+    app: Application,
+    plane: DataPlane,
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two handshakes: the certificate of the second one is the one that counts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    with tunneling(authority.server("proxy").context()) as (proxy, tunnels):
+        through = {"https": proxy}
+        with calling(name, plane.url, **options(plane, authority, proxies=through)) as client:
+            assert client.call("/fine", SECRET).body == SECRET
+        wrong = options(
+            plane, authority, proxies=through, policy={"measurements": {0: b"\x01" * 48}}
+        )
+        with calling(name, plane.url, **wrong) as client, pytest.raises(MeasurementMismatch):
+            client.call("/secret", SECRET)
+    assert {target for target, _ in tunnels.asked} == {plane.url.removeprefix("https://")}
+    assert [seen.path for seen in app.seen] == ["/fine"]
 
 
 @every_transport
 def test_an_enclave_that_is_down_at_the_start_is_no_obstacle_later(
-    name: str, app: Application, plane: DataPlane, authority: Authority
+    name: str, plane: DataPlane, authority: Authority
 ) -> None:
     with (
         switching("127.0.0.1:1") as (url, switch),
@@ -309,9 +334,7 @@ def test_an_enclave_that_is_down_at_the_start_is_no_obstacle_later(
 
 
 @every_transport
-def test_a_document_for_each_connection(
-    name: str, app: Application, plane: DataPlane, authority: Authority
-) -> None:
+def test_a_document_for_each_connection(name: str, plane: DataPlane, authority: Authority) -> None:
     given = options(plane, authority, freshness="per-connection")
     with calling(name, plane.url, **given) as client:
         for number in range(3):

@@ -234,7 +234,10 @@ def test_a_socket_without_the_ordinary_checks_is_an_error(server: EnclaveServer)
     lax.verify_mode = ssl.CERT_NONE
     host, _, port = server.url.removeprefix("https://").partition(":")
     given = client.Enclave(server.url, RIGHT, **options(server))
-    with given, lax.wrap_socket(socket.create_connection((host, int(port)))) as unchecked:
-        with pytest.raises(TransportError, match="not verified"):
-            client.connect(given, resume=unchecked)
+    with (
+        given,
+        lax.wrap_socket(socket.create_connection((host, int(port)))) as unchecked,
+        pytest.raises(TransportError, match="not verified"),
+    ):
+        client.connect(given, resume=unchecked)
     assert nothing_came(server)

@@ -24,7 +24,7 @@ class Seen:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Takes a crowd at once; with the backlog of 5 that it has otherwise, a crowd waits for SYNs."""
+    """Takes a crowd at once; with its own backlog of 5, SYNs of a crowd are sent again."""
 
     daemon_threads = True
     request_queue_size = 1024

@@ -1,4 +1,4 @@
-"""What stands between a client and an enclave: a proxy that tunnels, a switch, a man in the middle."""
+"""What stands between client and enclave: a proxy that tunnels, a switch, a man in the middle."""
 
 import contextlib
 import socket
@@ -61,6 +61,10 @@ class Tunnels:
         host, _, port = target.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=10) as far:
             near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            if isinstance(near, ssl.SSLSocket):
+                # One thread for each connection: TLS of Python is not for two at once.
+                _both_ways(near, far, lambda _piece: None)
+                return
             first: list[bytes] = []
             pump(near, far, lambda piece: first.append(piece) if not first else None)
             self.first_bytes += first
@@ -132,26 +136,25 @@ def in_the_middle(
             socket.create_connection((host, int(port)), timeout=10) as raw,
             theirs.wrap_socket(raw, server_hostname="localhost") as far,
         ):
-            # One thread for each connection: TLS of Python is not for two at once.
-            for end in (clear, far):
-                end.settimeout(0.05)
-            _both_ways(clear, far, read)
+            _both_ways(clear, far, read.extend)
 
     with peer(serve) as running:
         yield f"https://localhost:{_port(running)}", read
 
 
-def _both_ways(clear: ssl.SSLSocket, far: ssl.SSLSocket, read: bytearray) -> None:
+def _both_ways(near: socket.socket, far: socket.socket, seen: Callable[[bytes], object]) -> None:
+    for end in (near, far):
+        end.settimeout(0.02)
     while True:
-        for source, sink in ((clear, far), (far, clear)):
+        for source, sink in ((near, far), (far, near)):
             try:
                 piece = source.recv(65_536)
             except TimeoutError:
                 continue
             if not piece:
                 return
-            if source is clear:
-                read += piece
+            if source is near:
+                seen(piece)
             sink.sendall(piece)
 
 

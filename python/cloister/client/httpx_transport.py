@@ -77,7 +77,7 @@ class AttestedTransport(httpx.BaseTransport):
 
 
 class AsyncAttestedTransport(httpx.AsyncBaseTransport):
-    """:class:`AttestedTransport` for :class:`httpx.AsyncClient`; asyncio and trio.
+    """:class:`AttestedTransport` for :class:`httpx.AsyncClient`.
 
     A check that has to ask does so on a thread, once for all the tasks that wait for it.
     """
