@@ -23,7 +23,7 @@ class DevProcess:
         process: The process; its standard error goes to :attr:`stderr`.
         address: ``HOST:PORT`` for clients.
         metrics: ``HOST:PORT`` of ``/metrics``.
-        key: The first API key.
+        key: The first API key; empty where none is asked for.
     """
 
     process: subprocess.Popen[str]
@@ -108,7 +108,7 @@ def dev_process(
                 url=shown["url"],
                 ca_file=shown["ca_file"],
                 metrics=shown["metrics"],
-                key=keys[0] if keys else shown["api_key"],
+                key=keys[0] if keys else shown.get("api_key", ""),
                 app_public_key=bytes.fromhex(shown["app_public_key"]),
                 stderr=stderr,
             )
