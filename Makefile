@@ -58,6 +58,7 @@ bench-build: $(EXTENSION) static ## measure building an image against sha384sum 
 	$(PYTHON) -m bench.python.build_speed
 
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
+	cargo test --locked -p cloister-devplane --test engine -- --ignored
 	$(PYTHON) -m pytest -m conformance -o addopts="-ra --import-mode=importlib"
 
 # PROGRAM:PACKAGE. Without these a test fails,
