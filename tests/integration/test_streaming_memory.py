@@ -208,17 +208,6 @@ def test_an_idle_connection_gives_back_what_its_requests_took(
         assert each < PROMISED_IDLE
 
 
-@pytest.fixture
-def record(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints a figure where whoever runs the tests sees it."""
-
-    def show(line: str) -> None:
-        with capsys.disabled():
-            print(f"\n  {line}")  # noqa: T201
-
-    return show
-
-
 def _sealed_blocks(plane: DevProcess) -> list[bytes]:
     sealed = []
     for number in range(BLOCKS):

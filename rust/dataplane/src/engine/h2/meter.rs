@@ -9,11 +9,13 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+use super::linger::Linger;
 
 /// Bytes read for each byte of heads and bodies, and bytes besides.
 const BYTES_PER_PAYLOAD: u64 = 8;
@@ -85,16 +87,23 @@ impl Meter {
     }
 }
 
-/// A stream whose reads are counted and whose writes are watched.
+/// A stream whose reads are counted and whose writes are watched. Shut down, it is read a while longer.
 #[derive(Debug)]
 pub(super) struct Metered<T> {
     stream: T,
     meter: Rc<Meter>,
+    is_shut: bool,
+    linger: Linger,
 }
 
 impl<T> Metered<T> {
-    pub(super) fn new(stream: T, meter: Rc<Meter>) -> Self {
-        Self { stream, meter }
+    pub(super) fn new(stream: T, meter: Rc<Meter>, linger: Duration) -> Self {
+        Self {
+            stream,
+            meter,
+            is_shut: false,
+            linger: Linger::new(linger),
+        }
     }
 }
 
@@ -114,7 +123,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -143,8 +152,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.meter.wrote(polled)
+        let this = &mut *self;
+        if !this.is_shut {
+            let polled = Pin::new(&mut this.stream).poll_shutdown(context);
+            ready!(this.meter.wrote(polled))?;
+            this.is_shut = true;
+        }
+        this.linger.poll(&mut this.stream, context).map(Ok)
     }
 }
 
