@@ -108,7 +108,8 @@ pub(super) async fn serve(site: Rc<Site>, client: Client) {
         waker: RefCell::default(),
     });
     let metered = Metered::new(stream, meter, site.settings.linger);
-    let handshake = builder(&site.settings).handshake(metered);
+    // On the heap: the connection has no room for it once it is over.
+    let handshake = Box::pin(builder(&site.settings).handshake(metered));
     let limit = site.settings.head_timeout;
     let Ok(Ok(connection)) = Deadline::default().within(limit, handshake).await else {
         return;
@@ -125,7 +126,8 @@ pub(super) async fn serve(site: Rc<Site>, client: Client) {
     };
     while let Some((request, respond)) = poll_fn(|context| serving.poll(context)).await {
         let active = Active::enter(&serving.link);
-        tokio::task::spawn_local(stream::serve(active, request, respond));
+        // On the heap: a task would move it twice more, when it is made and when it is over.
+        tokio::task::spawn_local(Box::pin(stream::serve(active, request, respond)));
     }
 }
 

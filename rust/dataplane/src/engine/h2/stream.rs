@@ -67,13 +67,13 @@ pub(super) async fn serve(
         // There is nothing to say of it in a log.
         stream.refuse(&refusal);
         site.counters.answered(refusal.status, Duration::ZERO);
-        return stream.linger(head.framing).await;
+        return Box::pin(stream.linger(head.framing)).await;
     }
     if attest::is_for(&head, &bytes) {
         let begun = Instant::now();
-        let status = stream.attest(&head, &bytes).await;
+        let status = Box::pin(stream.attest(&head, &bytes)).await;
         site.counters.answered(status, begun.elapsed());
-        return stream.linger(head.framing).await;
+        return Box::pin(stream.linger(head.framing)).await;
     }
     stream.body.expect(head.framing);
     let is_open = !is_whole && !is_websocket;
