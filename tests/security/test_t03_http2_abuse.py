@@ -152,7 +152,7 @@ FLOODS = {
     "empty-data": Flood(_empty_data, raw_http2.ENHANCE_YOUR_CALM, MOST, twin=1),
     "padding": Flood(_padding, raw_http2.ENHANCE_YOUR_CALM, MOST, twin=1),
     "single-bytes-of-data": Flood(_single_bytes, raw_http2.ENHANCE_YOUR_CALM, MOST),
-    "reset-at-once": Flood(_reset_at_once, raw_http2.ENHANCE_YOUR_CALM, 1 * MIB),
+    "reset-at-once": Flood(_reset_at_once, raw_http2.ENHANCE_YOUR_CALM, 8 * MIB),
 }
 
 
@@ -168,7 +168,11 @@ def test_a_flood_ends_its_connection_and_costs_nobody_else(
     flood = FLOODS[kind]
     plane.forget_peak()
     before, spent = plane.memory(), plane.processor_seconds()
-    with bystander(plane), client_of(plane) as client:
+    room = None if reads else 64 * 1024
+    with (
+        bystander(plane),
+        RawHttp2(plane.address, plane.ca_file, receive_buffer=room) as client,
+    ):
         pieces = flood.pieces(client, plane)
         sent = 0
         while not client.is_closed and sent < ENDLESS:
