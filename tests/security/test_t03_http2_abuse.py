@@ -156,6 +156,21 @@ FLOODS = {
 }
 
 
+def test_a_client_that_takes_no_pong_is_left_after_body_idle(plane: DevProcess) -> None:
+    """Not after what TLS still had room for, time and again."""
+    with (
+        bystander(plane),
+        RawHttp2(plane.address, plane.ca_file, receive_buffer=64 * 1024) as client,
+    ):
+        begun = time.monotonic()
+        client.flood(_same(frames.PingFrame(0, b"12345678")), seconds=15, reads=False)
+        assert client.is_closed
+        assert time.monotonic() - begun < 6
+    with client_of(plane) as client:
+        client.flood(itertools.islice(_same(frames.PingFrame(0, b"12345678")), 10))
+        assert client.is_alive()
+
+
 @pytest.mark.parametrize("reads", [True, False], ids=["reading", "not-reading"])
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_ends_its_connection_and_costs_nobody_else(
