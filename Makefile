@@ -17,7 +17,7 @@ EXTENSION := $(VENV)/.extension
 
 include mk/static.mk
 
-.PHONY: help demo test test-rust test-python lint wheel bench bench-build conformance tools extension clean
+.PHONY: help demo test test-rust test-python lint wheel bench bench-instructions bench-build conformance tools extension clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,14 +47,18 @@ wheel: $(VENV)/.dependencies static ## a wheel in dist/ that works anywhere on L
 	rm -rf dist
 	$(VENV)/bin/maturin build --release --locked --out dist
 
-bench: $(EXTENSION) static ## measure against nginx and a plain proxy; results in bench/results
-	bash bench/load/run.sh
+bench: $(EXTENSION) static ## measure against nginx, HAProxy and plain proxies; results in bench/results
+	PYTHON=$(PYTHON) bash bench/load/run.sh
 	bash bench/relay/run.sh
+
+bench-instructions: ## count user instructions of a request, beside a plain proxy (valgrind)
+	PYTHON=$(PYTHON3) bash bench/load/run.sh instructions
 
 bench-build: $(EXTENSION) static ## measure building an image against sha384sum and cp
 	$(PYTHON) -m bench.python.build_speed
 
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
+	cargo test --locked -p cloister-devplane --test engine -- --ignored
 	$(PYTHON) -m pytest -m conformance -o addopts="-ra --import-mode=importlib"
 
 # PROGRAM:PACKAGE. Without these a test fails,

@@ -98,9 +98,7 @@ class DataPlane:
             raise UsageError("bundle_life and start_timeout must be positive")
         self._config = _config(config)
         if certificate is not None and not self._config["tls"]["termination"]:
-            raise UsageError(
-                "with `tls_termination = false` a certificate is the application's"
-            )
+            raise UsageError("with `tls_termination = false` a certificate is the application's")
         self._settings: dict[str, Any] = {
             "listen": _address(listen),
             "upstream": _address(upstream),
