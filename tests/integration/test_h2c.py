@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,7 +73,7 @@ async def app(scope, receive, send):
 
 
 @contextlib.contextmanager
-def running(*command: str, port: int, cwd: pathlib.Path) -> Iterator[None]:
+def running(*command: str, port: int, cwd: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
     """A server that listens on a port of 127.0.0.1, for the length of a block."""
     with subprocess.Popen(
         command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -84,7 +85,7 @@ def running(*command: str, port: int, cwd: pathlib.Path) -> Iterator[None]:
 
         try:
             wait_until(listens, 20)
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -105,7 +106,8 @@ def hypercorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     folder = tmp_path_factory.mktemp("hypercorn")
     (folder / "application.py").write_text(APPLICATION, encoding="utf-8")
     port = free_port()
-    command = [sys.executable, "-m", "hypercorn", "--bind", f"127.0.0.1:{port}", "application:app"]
+    command = [sys.executable, "-m", "hypercorn", "--workers", "0"]
+    command += ["--bind", f"127.0.0.1:{port}", "application:app"]
     with (
         running(*command, port=port, cwd=folder),
         DataPlane(f"127.0.0.1:{port}", config=PLANE) as plane,
@@ -256,7 +258,8 @@ def test_h2load_has_every_request_answered(protocol: str, nghttpd: DataPlane) ->
 def test_without_the_process_it_is_a_502_and_with_it_again_a_200(tmp_path: pathlib.Path) -> None:
     (tmp_path / "application.py").write_text(APPLICATION, encoding="utf-8")
     port = free_port()
-    command = [sys.executable, "-m", "hypercorn", "--bind", f"127.0.0.1:{port}", "application:app"]
+    command = [sys.executable, "-m", "hypercorn", "--workers", "0"]
+    command += ["--bind", f"127.0.0.1:{port}", "application:app"]
     with DataPlane(f"127.0.0.1:{port}", config=PLANE) as plane:
         for version in VERSIONS:
             head, body = curl(plane, "/", version)
@@ -268,3 +271,27 @@ def test_without_the_process_it_is_a_502_and_with_it_again_a_200(tmp_path: pathl
                     assert " 200" in curl(plane, "/", version)[0]
             for version in VERSIONS:
                 assert " 502" in curl(plane, "/", version)[0]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_process_that_dies_within_an_answer_leaves_nobody_hanging(
+    version: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "application.py").write_text(APPLICATION, encoding="utf-8")
+    port = free_port()
+    command = [sys.executable, "-m", "hypercorn", "--workers", "0"]
+    command += ["--bind", f"127.0.0.1:{port}", "application:app"]
+    with (
+        running(*command, port=port, cwd=tmp_path) as process,
+        DataPlane(f"127.0.0.1:{port}", config=PLANE) as plane,
+    ):
+        client = ["curl", "-sSN", version, "--cacert", str(plane.ca_file), "--max-time", "20"]
+        client += ["-H", f"api-key: {plane.api_key}", plane.url + "/events"]
+        with subprocess.Popen(client, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+            assert asking.stdout is not None
+            assert asking.stdout.readline() == b"data: x\n"
+            process.kill()
+            begun = time.monotonic()
+            # Stream reset, or a body without its last chunk: never one that looks whole.
+            assert asking.wait(10) in ({92} if version == "--http2" else {18, 56})
+            assert time.monotonic() - begun < 2

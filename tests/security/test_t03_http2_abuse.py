@@ -152,8 +152,23 @@ FLOODS = {
     "empty-data": Flood(_empty_data, raw_http2.ENHANCE_YOUR_CALM, MOST, twin=1),
     "padding": Flood(_padding, raw_http2.ENHANCE_YOUR_CALM, MOST, twin=1),
     "single-bytes-of-data": Flood(_single_bytes, raw_http2.ENHANCE_YOUR_CALM, MOST),
-    "reset-at-once": Flood(_reset_at_once, raw_http2.ENHANCE_YOUR_CALM, 1 * MIB),
+    "reset-at-once": Flood(_reset_at_once, raw_http2.ENHANCE_YOUR_CALM, 8 * MIB),
 }
+
+
+def test_a_client_that_takes_no_pong_is_left_after_body_idle(plane: DevProcess) -> None:
+    """Not after what TLS still had room for, time and again."""
+    with (
+        bystander(plane),
+        RawHttp2(plane.address, plane.ca_file, receive_buffer=64 * 1024) as client,
+    ):
+        begun = time.monotonic()
+        client.flood(_same(frames.PingFrame(0, b"12345678")), seconds=15, reads=False)
+        assert client.is_closed
+        assert time.monotonic() - begun < 6
+    with client_of(plane) as client:
+        client.flood(itertools.islice(_same(frames.PingFrame(0, b"12345678")), 10))
+        assert client.is_alive()
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["reading", "not-reading"])
@@ -168,7 +183,11 @@ def test_a_flood_ends_its_connection_and_costs_nobody_else(
     flood = FLOODS[kind]
     plane.forget_peak()
     before, spent = plane.memory(), plane.processor_seconds()
-    with bystander(plane), client_of(plane) as client:
+    room = None if reads else 64 * 1024
+    with (
+        bystander(plane),
+        RawHttp2(plane.address, plane.ca_file, receive_buffer=room) as client,
+    ):
         pieces = flood.pieces(client, plane)
         sent = 0
         while not client.is_closed and sent < ENDLESS:

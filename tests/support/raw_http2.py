@@ -77,6 +77,7 @@ class RawHttp2:
         ca_file: What the certificate has to lead to.
         settings: What it says of itself.
         is_reading: Whether it lets the other side send on as it reads.
+        receive_buffer: Bytes that the kernel takes from the other side while nobody reads.
 
     Attributes:
         settings: What the other side said of itself.
@@ -93,9 +94,14 @@ class RawHttp2:
         settings: Mapping[int, int] | None = None,
         *,
         is_reading: bool = True,
+        receive_buffer: int | None = None,
     ) -> None:
         host, _, port = address.rpartition(":")
-        plain = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+        plain = socket.socket()
+        plain.settimeout(TIMEOUT_S)
+        if receive_buffer is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        plain.connect((host, int(port)))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = ssl.create_default_context(cafile=str(ca_file))
         context.set_alpn_protocols(["h2"])
