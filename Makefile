@@ -17,7 +17,7 @@ EXTENSION := $(VENV)/.extension
 
 include mk/static.mk
 
-.PHONY: help demo test test-rust test-python lint wheel bench bench-build conformance tools extension clean
+.PHONY: help demo test test-rust test-python lint wheel bench bench-instructions bench-build conformance tools extension clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,14 +47,18 @@ wheel: $(VENV)/.dependencies static ## a wheel in dist/ that works anywhere on L
 	rm -rf dist
 	$(VENV)/bin/maturin build --release --locked --out dist
 
-bench: $(EXTENSION) static ## measure against nginx and a plain proxy; results in bench/results
-	bash bench/load/run.sh
+bench: $(EXTENSION) static ## measure against nginx, HAProxy and plain proxies; results in bench/results
+	PYTHON=$(PYTHON) bash bench/load/run.sh
 	bash bench/relay/run.sh
+
+bench-instructions: ## count user instructions of a request, beside a plain proxy (valgrind)
+	PYTHON=$(PYTHON3) bash bench/load/run.sh instructions
 
 bench-build: $(EXTENSION) static ## measure building an image against sha384sum and cp
 	$(PYTHON) -m bench.python.build_speed
 
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
+	cargo test --locked -p cloister-devplane --test engine -- --ignored
 	$(PYTHON) -m pytest -m conformance -o addopts="-ra --import-mode=importlib"
 
 # PROGRAM:PACKAGE. Without these a test fails,
@@ -64,7 +68,8 @@ NEEDED := curl:curl openssl:openssl newuidmap:uidmap ip:iproute2 unshare:util-li
 WANTED := dockerd:docker.io docker:docker.io docker:docker-cli docker:docker-buildx \
   containerd:containerd runc:runc buildah:buildah podman:podman mmdebstrap:mmdebstrap gpg:gpg \
   cpio:cpio zstd:zstd wrk:wrk slowhttptest:slowhttptest testssl:testssl.sh socat:socat haproxy:haproxy \
-  nginx:nginx-light redis-server:redis-server redis-cli:redis-tools
+  nginx:nginx-light redis-server:redis-server redis-cli:redis-tools nghttp:nghttp2-client \
+  h2load:nghttp2-client nghttpd:nghttp2-server
 
 tools: ## what the tests drive: curl, openssl, container builders, …; installed by root, else named
 	@lacking() { for pair; do command -v "$${pair%:*}" >/dev/null || echo "$${pair#*:}"; done | sort -u; }; \

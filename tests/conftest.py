@@ -1,6 +1,9 @@
 """What holds for every test."""
 
 import signal
+from collections.abc import Callable
+
+import pytest
 
 
 def pytest_configure() -> None:
@@ -10,3 +13,14 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def record(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Prints a figure where whoever runs the tests sees it."""
+
+    def show(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {line}")  # noqa: T201
+
+    return show

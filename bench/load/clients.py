@@ -56,8 +56,7 @@ class Clients:
         """POST of ``size`` bytes over HTTP/1.1, kept alive, by wrk."""
         script = self.folder / f"post-{size}-{content_type.replace('/', '-')}.lua"
         if not script.exists():
-            frame = '{"name": "Ada", "note": "", "id": 1}'
-            body = frame.replace('""', f'"{"x" * (size - len(frame))}"')
+            body = json_body(size)
             script.write_text(
                 "wrk.method = 'POST'\n"
                 f"wrk.body = [[{body}]]\n"
@@ -109,6 +108,12 @@ class Clients:
         return Load(
             int(_found(r"(\d+) requests in", said)), p50=_micros(said, 50), p99=_micros(said, 99)
         )
+
+
+def json_body(size: int) -> str:
+    """JSON of so many bytes."""
+    frame = '{"name": "Ada", "note": "", "id": 1}'
+    return frame.replace('""', f'"{"x" * (size - len(frame))}"')
 
 
 def _answer(port: int, request: str) -> str:

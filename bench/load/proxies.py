@@ -49,6 +49,7 @@ class Field:
         cpus: Where they run, as ``taskset -c`` takes it.
         hyper_proxy: The program of bench/rust/hyper-proxy.
         bench_plane: The program of rust/devplane/examples/bench-plane.rs.
+        under: What a proxy runs under: a program and its options.
     """
 
     stack: contextlib.ExitStack
@@ -56,12 +57,13 @@ class Field:
     cpus: str
     hyper_proxy: pathlib.Path
     bench_plane: pathlib.Path
+    under: tuple[str, ...] = ()
 
     def start(
         self, name: str, port: int, command: list[str], headers: tuple[str, ...] = ()
     ) -> Proxy:
         """Starts a program that is one column of a table."""
-        account = self.stack.enter_context(running(name, command, port, self.cpus))
+        account = self.stack.enter_context(running(name, [*self.under, *command], port, self.cpus))
         return Proxy(name, port, account, headers)
 
     def certificate(self) -> tuple[str, str]:

@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ "$(id -u)" = 0 ] || { echo "the benchmark needs root: it makes a network namespace" >&2; exit 77; }
 missing=()
+if [ "${1:-}" = instructions ] && ! command -v valgrind >/dev/null; then missing+=(valgrind); fi
 for tool in nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client openssl:openssl ip:iproute2; do
   command -v "${tool%:*}" >/dev/null || missing+=("${tool#*:}")
 done
@@ -23,4 +24,6 @@ exec unshare --net -- bash -c '
   for net in 127.0.0.0/8 127.0.0.1; do
     ip route change local "$net" dev lo table local proto kernel scope host src 127.0.0.1 congctl cubic
   done
-  exec "${PYTHON:-.venv/bin/python}" -m bench.load --hyper-proxy "$HYPER_PROXY" --bench-plane "$BENCH_PLANE" "$@"' bash "$@"
+  module=bench.load
+  if [ "${1:-}" = instructions ]; then module=bench.load.instructions; shift; fi
+  exec "${PYTHON:-python3}" -m "$module" --hyper-proxy "$HYPER_PROXY" --bench-plane "$BENCH_PLANE" "$@"' bash "$@"

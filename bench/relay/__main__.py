@@ -58,8 +58,8 @@ def _head(options: argparse.Namespace) -> list[str]:
         f"# Moving bytes, {dt.datetime.now(dt.UTC):%Y-%m-%d}",
         "",
         f"CPU microseconds of the proxy per operation, minimum of {options.rounds} interleaved",
-        f"rounds of {options.seconds:g} s; client, proxy and backend share one CPU. Rate and, where the",
-        "client tells them, p50 and p99 of its wait in µs are the best of the rounds.",
+        f"rounds of {options.seconds:g} s; client, proxy and backend share one CPU. Rate and,",
+        "where the client tells them, p50 and p99 of its wait in µs are the best of the rounds.",
     ]
 
 
@@ -83,19 +83,16 @@ def _tail(meter: Meter, options: argparse.Namespace) -> list[str]:
     rest = sys.argv[3:]
     command = " ".join(["bash bench/relay/run.sh", *rest]) if rest else "make bench"
     model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return [
-        "",
-        f"†: a round that no attempt could measure undisturbed. Of {meter.attempts} measurements"
-        f" {meter.dropped} were disturbed and made again.",
-        "",
-        f"Machine: {model[1] if model else platform.machine()}, {os.cpu_count()} CPUs,"
-        f" Linux {platform.release()}; load average {os.getloadavg()[1]:.1f} at the end.",
-        "",
+    disturbed = f"Of {meter.attempts} measurements {meter.dropped} were disturbed and made again."
+    machine = f"{model[1] if model else platform.machine()}, {os.cpu_count()} CPUs"
+    load = f"load average {os.getloadavg()[1]:.1f} at the end"
+    lines = [
+        f"†: a round that no attempt could measure undisturbed. {disturbed}",
+        f"Machine: {machine}, Linux {platform.release()}; {load}.",
         f"Versions: {', '.join(_versions())}. Rounds of {options.seconds:g} s.",
-        "",
         f"Command: `{command}`.",
-        "",
     ]
+    return [part for line in lines for part in ("", line)] + [""]
 
 
 def _versions() -> list[str]:

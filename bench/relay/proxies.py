@@ -1,4 +1,4 @@
-"""The proxies that are compared, each as its own documentation tunes it, in front of one backend."""
+"""The proxies that are compared, as their documentation tunes them, in front of one backend."""
 
 import contextlib
 import dataclasses
@@ -48,14 +48,14 @@ class Field:
 
 def haproxy(field: Field, port: int, task: Task) -> Proxy:
     """HAProxy of Debian, as it comes."""
-    return field.start("haproxy", port, _haproxy(field, "haproxy", port, task, "", ""))
+    return field.start("haproxy", port, _haproxy(field, "haproxy", port, task))
 
 
 def haproxy_tuned(field: Field, port: int, task: Task) -> Proxy:
     """HAProxy with splicing both ways and pipes of 1 MiB (configuration.txt, ``tune.pipesize``)."""
     settings = "  tune.pipesize 1048576\n  maxpipes 1000\n"
     options = "  option splice-request\n  option splice-response\n"
-    command = _haproxy(field, "haproxy-tuned", port, task, settings, options)
+    command = _haproxy(field, "haproxy-tuned", port, task, settings=settings, options=options)
     return field.start("haproxy-tuned", port, command)
 
 
@@ -85,7 +85,7 @@ def ours(field: Field, port: int, task: Task) -> Proxy:
 
 
 def _haproxy(  # noqa: PLR0913 - one argument a part of the file
-    field: Field, name: str, port: int, task: Task, settings: str, options: str
+    field: Field, name: str, port: int, task: Task, *, settings: str = "", options: str = ""
 ) -> list[str]:
     config = field.folder / f"{name}.cfg"
     server = f"unix@{task.backend}" if "/" in task.backend else task.backend

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use cloister_wire::proxy_v2::{MAX_HEADER_BYTES, Parsed, encode, parse};
+use cloister_wire::proxy_v2::{Header, MAX_HEADER_BYTES, Parsed, encode, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -21,6 +21,15 @@ fuzz_target!(|data: &[u8]| {
         encode(&header, &mut again);
         let consumed = again.len();
         assert_eq!(parse(&again), Ok(Parsed::Complete { header, consumed }));
+    }
+    // A probe has to be accepted, whatever its family, addresses and TLVs are.
+    if matches!(whole, Ok(Parsed::Complete { .. })) {
+        let mut local = data.to_vec();
+        local[12] = 0x20;
+        let Ok(Parsed::Complete { header, .. }) = parse(&local) else {
+            panic!("a probe is refused");
+        };
+        assert_eq!(header, Header::Local);
     }
     if matches!(whole, Ok(Parsed::Incomplete)) {
         assert!(data.len() < MAX_HEADER_BYTES);

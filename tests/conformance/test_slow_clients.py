@@ -46,8 +46,10 @@ def test_a_slow_attack_keeps_nobody_out(
     subprocess.run(command, capture_output=True, check=True)
     with (tmp_path / f"{mode}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) > SECONDS // 2
+    # Ranges are answered, and the tool ends when its connections do.
+    assert len(rows) > (3 if mode == "ranges" else SECONDS // 2)
     # The column has the number of connections where the service was available, and 0 where not.
     assert all(int(row["Service Available"]) for row in rows), rows
-    assert max(int(row["Connected"]) for row in rows) > CONNECTIONS // 2
+    reached = "Closed" if mode == "ranges" else "Connected"
+    assert max(int(row[reached]) for row in rows) > CONNECTIONS // 2
     assert (plane.memory() - before) / CONNECTIONS < 160 * 1024

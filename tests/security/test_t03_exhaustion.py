@@ -7,18 +7,17 @@ the while. Limits one by one are in ``rust/devplane/tests/engine/limits.rs``, bo
 
 import contextlib
 import pathlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from tests.support.application import wait_until
+from tests.support.bystander import bystander
 from tests.support.dev_process import DevProcess, dev_process
 from tests.support.raw_client import RawClient
 from tests.support.recording_process import RecordingProcess, Reply, ok, recording
 
 MIB = 1 << 20
-LATENCY_S = 1.0
 LIMITS = "[limits]\nhead_timeout = 3000\nbody_idle = 2000\n"
 
 
@@ -32,32 +31,6 @@ def process() -> Iterator[RecordingProcess]:
 def plane(process: RecordingProcess, tmp_path: pathlib.Path) -> Iterator[DevProcess]:
     with dev_process(process.address, tmp_path, tables=LIMITS) as running:
         yield running
-
-
-@contextlib.contextmanager
-def bystander(plane: DevProcess) -> Iterator[list[float]]:
-    """Another client that asks every few milliseconds; seconds that each answer took."""
-    took: list[float] = []
-    ended = threading.Event()
-    client = plane.client()
-    request = _get(plane, "/bystander")
-
-    def ask() -> None:
-        while not ended.wait(0.02):
-            begun = time.monotonic()
-            assert client.ask(request).status == 200
-            took.append(time.monotonic() - begun)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield took
-        wait_until(lambda: len(took) > 10)
-    finally:
-        ended.set()
-        thread.join()
-        client.close()
-    assert max(took) < LATENCY_S, f"{max(took):.2f} s"
 
 
 def test_heads_that_trickle_in_are_ended_and_delay_nobody(plane: DevProcess) -> None:

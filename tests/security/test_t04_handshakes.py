@@ -33,7 +33,7 @@ def test_three_thousand_silent_connections_delay_nobody_and_the_oldest_are_shed(
     _is_served(plane)
     before, idle = plane.memory(), plane.processor_seconds()
     with _silent(plane, SILENT) as silent:
-        wait_until(lambda: plane.metric("shed_total") == SILENT - MAX_WAITING)
+        wait_until(lambda: plane.metric("connections_shed_total") == SILENT - MAX_WAITING)
         for _ in range(5):
             _is_served(plane)
         closed = [_is_closed(stream) for stream in silent]
@@ -41,7 +41,7 @@ def test_three_thousand_silent_connections_delay_nobody_and_the_oldest_are_shed(
         shed = sum(closed)
         assert SILENT - MAX_WAITING <= shed <= SILENT - MAX_WAITING + 10
         assert all(closed[:shed]), "the oldest"
-        assert plane.metric("shed_total") == shed
+        assert plane.metric("connections_shed_total") == shed
         assert (plane.memory() - before) / MAX_WAITING < 16 * 1024
         assert plane.processor_seconds() - idle < 3
     _is_served(plane)
@@ -90,11 +90,11 @@ def test_a_handshake_that_stops_after_its_hello_does_not_block_the_others(
     ids=["http", "long-record", "ssl2", "zeros", "alert", "data"],
 )
 def test_what_is_no_handshake_is_closed_and_counted(plane: DevProcess, nonsense: bytes) -> None:
-    before = plane.metric("failed_handshakes_total")
+    before = plane.metric("handshakes_failed_total")
     with _silent(plane, 1) as (stream,):
         stream.sendall(nonsense)
         wait_until(lambda: _is_closed(stream))
-        wait_until(lambda: plane.metric("failed_handshakes_total") == before + 1)
+        wait_until(lambda: plane.metric("handshakes_failed_total") == before + 1)
     _is_served(plane)
 
 

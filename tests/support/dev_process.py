@@ -23,7 +23,7 @@ class DevProcess:
         process: The process; its standard error goes to :attr:`stderr`.
         address: ``HOST:PORT`` for clients.
         metrics: ``HOST:PORT`` of ``/metrics``.
-        key: The first API key.
+        key: The first API key; empty where none is asked for.
     """
 
     process: subprocess.Popen[str]
@@ -40,11 +40,13 @@ class DevProcess:
         return RawClient(self.address, self.ca_file, before)
 
     def metric(self, name: str) -> float:
-        """The value of ``cloister_<name>``, labels included in the name."""
+        """The value of ``cloister_<name>``; without labels in the name, the sum over all."""
         text = requests.get(f"http://{self.metrics}/metrics", timeout=10).text
-        found = re.search(rf"^cloister_{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        labels = "" if "{" in name else r"(?:\{[^}]*\})?"
+        pattern = rf"^cloister_{re.escape(name)}{labels} (\S+)$"
+        found = re.findall(pattern, text, re.MULTILINE)
         assert found, f"no metric {name}"
-        return float(found[1])
+        return sum(map(float, found))
 
     def memory(self, field: str = "VmRSS") -> int:
         """Bytes of a field of ``/proc/PID/status``: ``VmRSS``, or ``VmHWM`` for the most ever."""
@@ -108,7 +110,7 @@ def dev_process(
                 url=shown["url"],
                 ca_file=shown["ca_file"],
                 metrics=shown["metrics"],
-                key=keys[0] if keys else shown["api_key"],
+                key=keys[0] if keys else shown.get("api_key", ""),
                 app_public_key=bytes.fromhex(shown["app_public_key"]),
                 stderr=stderr,
             )

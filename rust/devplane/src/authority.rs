@@ -13,11 +13,12 @@ use rustls_pki_types::CertificateSigningRequestDer;
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
+    leaf_life: Duration,
 }
 
 impl Authority {
-    /// A CA that begins a day before `now`.
-    pub(crate) fn new(now: UnixMillis) -> Result<Self, rcgen::Error> {
+    /// A CA that begins a day before `now`, and signs certificates that end `leaf_life` after it.
+    pub(crate) fn new(now: UnixMillis, leaf_life: Duration) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params
@@ -30,6 +31,7 @@ impl Authority {
         Ok(Self {
             issuer: Issuer::new(params, key),
             certificate_pem,
+            leaf_life,
         })
     }
 
@@ -48,7 +50,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        limit(params, now, LEAF_LIFE);
+        limit(params, now, self.leaf_life);
         let leaf = request.signed_by(&self.issuer)?;
         Ok(leaf.pem() + &self.certificate_pem)
     }
@@ -68,6 +70,5 @@ fn limit(params: &mut CertificateParams, now: UnixMillis, life: Duration) {
 
 const DAY: Duration = Duration::from_secs(86_400);
 const CA_LIFE: Duration = Duration::from_secs(365 * 86_400);
-const LEAF_LIFE: Duration = Duration::from_secs(90 * 86_400);
 /// About the year 9500; X.509 ends in 9999.
 const LATEST: Duration = Duration::from_secs(7_530 * 31_556_952);

@@ -93,7 +93,7 @@ impl DevPlane {
         let certificate = options.certificate;
         // Without TLS here there is nothing to certify.
         let authority = if certificate.is_none() && config.tls.termination {
-            Some(Authority::new(now)?)
+            Some(Authority::new(now, options.certificate_life)?)
         } else {
             None
         };

@@ -51,6 +51,9 @@ pub struct DevOptions {
     pub internal_api: Option<Address>,
     /// Life of a bundle; the data plane never uses one for longer than 15 minutes.
     pub bundle_life: Duration,
+    /// Life of a certificate of the development CA; it is renewed after two thirds of that, and
+    /// after a minute at the soonest.
+    pub certificate_life: Duration,
     /// Longest wait until traffic is accepted.
     pub start_timeout: Duration,
 }
@@ -84,6 +87,7 @@ impl DevOptions {
             health: None,
             internal_api: None,
             bundle_life: Duration::from_secs(15 * 60),
+            certificate_life: Duration::from_secs(90 * 86_400),
             start_timeout: Duration::from_secs(10),
         }
     }

@@ -104,6 +104,11 @@ def test_a_log_line_is_one_line_without_control_characters() -> None:
     assert _line(record) == "1 - GET /\ufffd[31m\ufffd\ufffdfaked 200 - -"
 
 
+def test_the_line_of_a_session_says_what_it_is() -> None:
+    record = {"ts": 1, "requestType": "TCP", "requestMethod": None, "uri": None, "elapsed": 2.5}
+    assert _line(record) == "1 - TCP - - 2.5 -"
+
+
 def test_the_first_signal_drains_the_second_ends_and_more_do_nothing() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Stop() as stop:

@@ -158,6 +158,7 @@ pub(super) async fn exchange<C: Client>(
         framing,
         forward_api_key: site.config.forward_api_key,
         is_websocket: accept.is_some(),
+        host: &site.host,
     };
     let mut scratch = site.bridges.scratch();
     let scratch = &mut *scratch;

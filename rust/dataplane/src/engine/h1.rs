@@ -75,11 +75,13 @@ pub(super) async fn serve(site: &Site, client: Client) {
         deadline: Deadline::default(),
         seat: site.seats.take(),
     };
+    let mut left = usize::MAX;
     loop {
         let is_kept = match conversation.next_head().await {
             Next::Closed => break,
             Next::Head => conversation.request().await,
             Next::Refused(refusal) => {
+                left = AFTER_NO_HEAD;
                 conversation.refuse_head(&refusal).await;
                 false
             }
@@ -91,7 +93,7 @@ pub(super) async fn serve(site: &Site, client: Client) {
     // Without a close-notify the end does not look meant: to a client of HTTP/1.0 nothing else tells
     // an answer that broke off from a whole one.
     if !conversation.is_broken {
-        conversation.close().await;
+        conversation.close(left).await;
     }
 }
 
@@ -318,7 +320,9 @@ impl Conversation<'_> {
     /// Ends the connection: close-notify, then reads on, so that an answer to a request that is
     /// still being sent is not lost to a reset (RFC 9112 §9.6). What comes is dropped as it is:
     /// nobody decrypts it.
-    async fn close(mut self) {
+    ///
+    /// `left` is how many bytes of it.
+    async fn close(mut self, mut left: usize) {
         let pause = self.site.settings.linger;
         let shutdown = self.client.stream.shutdown();
         let is_told = matches!(self.deadline.within(pause, shutdown).await, Ok(Ok(())));
@@ -327,11 +331,11 @@ impl Conversation<'_> {
         }
         let (socket, _) = self.client.stream.get_mut();
         let (begun, limit) = (Instant::now(), pause.saturating_mul(LINGER_PAUSES));
-        while begun.elapsed() < limit {
+        while left > 0 && begun.elapsed() < limit {
             self.inbox.clear();
             let fill = self.inbox.fill_bulk(socket);
             match self.deadline.within(pause, fill).await {
-                Ok(Ok(count)) if count > 0 => {}
+                Ok(Ok(count)) if count > 0 => left = left.saturating_sub(count),
                 _ => return,
             }
         }
@@ -351,3 +355,5 @@ const BUSY: Duration = Duration::from_millis(500);
 /// reads. nginx has 5 s and 30 s (`lingering_timeout`, `lingering_time`); a client that says nothing has
 /// no answer to lose.
 const LINGER_PAUSES: u32 = 30;
+/// How much of what stands behind a head that is none: there is no body that could be on its way.
+const AFTER_NO_HEAD: usize = 256 * 1024;

@@ -4,7 +4,9 @@
 //! HTTP/1 and is judged as every other one ([`head`]); each is a task of its own ([`stream`]). What a
 //! client may do to a connection besides asking for something is bounded here ([`meter`]).
 
+mod body;
 mod head;
+mod linger;
 mod meter;
 mod stream;
 
@@ -105,7 +107,9 @@ pub(super) async fn serve(site: Rc<Site>, client: Client) {
         last: Cell::new(Instant::now()),
         waker: RefCell::default(),
     });
-    let handshake = builder(&site.settings).handshake(Metered::new(stream, meter));
+    let metered = Metered::new(stream, meter, site.settings.linger);
+    // On the heap: the connection has no room for it once it is over.
+    let handshake = Box::pin(builder(&site.settings).handshake(metered));
     let limit = site.settings.head_timeout;
     let Ok(Ok(connection)) = Deadline::default().within(limit, handshake).await else {
         return;
@@ -122,8 +126,13 @@ pub(super) async fn serve(site: Rc<Site>, client: Client) {
     };
     while let Some((request, respond)) = poll_fn(|context| serving.poll(context)).await {
         let active = Active::enter(&serving.link);
-        tokio::task::spawn_local(stream::serve(active, request, respond));
+        // On the heap: a task would move it twice more, when it is made and when it is over.
+        tokio::task::spawn_local(Box::pin(stream::serve(active, request, respond)));
     }
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn builder(settings: &Settings) -> Builder {

@@ -22,6 +22,9 @@ pub(in crate::engine) struct Additions<'a> {
     pub(in crate::engine) framing: OutgoingFraming,
     pub(in crate::engine) forward_api_key: bool,
     pub(in crate::engine) is_websocket: bool,
+    /// `Host` of a request that has none, as HTTP/1.0 allows: what goes on is HTTP/1.1, which needs one
+    /// (RFC 9112 §3.2).
+    pub(in crate::engine) host: &'a str,
 }
 
 /// What makes a head a handshake: these headers are for one connection, so they are written anew.
@@ -48,6 +51,8 @@ pub(in crate::engine) fn write_head(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if let Some(authority) = authority {
         write_field(b"Host", authority, out);
+    } else if head.fields.first(Known::Host).is_none() {
+        write_field(b"Host", additions.host.as_bytes(), out);
     }
     let options = connection_options(&head.fields, bytes);
     for field in head
@@ -195,6 +200,7 @@ mod tests {
             framing,
             forward_api_key: false,
             is_websocket: false,
+            host: "127.0.0.1:8008",
         };
         let mut out = Vec::new();
         write_head(&head, text.as_bytes(), &additions, &mut session, &mut out)?;
@@ -229,6 +235,23 @@ mod tests {
         );
         let made = forwarded(text, Some("[::ffff:192.0.2.1]:5"), OutgoingFraming::None).unwrap();
         assert!(made.contains("X-Forwarded-For: 192.0.2.1\r\n"), "{made}");
+    }
+
+    #[test]
+    fn a_request_without_a_host_is_given_the_one_of_the_user_process() {
+        let out = forwarded(
+            "GET / HTTP/1.0\r\nA: b\r\n\r\n",
+            None,
+            OutgoingFraming::None,
+        )
+        .unwrap();
+        assert!(
+            out.starts_with("GET / HTTP/1.1\r\nHost: 127.0.0.1:8008\r\nA: b\r\n"),
+            "{out}"
+        );
+        let text = "GET / HTTP/1.0\r\nHost: h\r\n\r\n";
+        let out = forwarded(text, None, OutgoingFraming::None).unwrap();
+        assert_eq!(out.matches("Host:").count(), 1, "{out}");
     }
 
     #[test]

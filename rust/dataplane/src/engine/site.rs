@@ -45,6 +45,8 @@ pub(super) struct Site {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Pool,
+    /// `Host` of requests that have none.
+    pub(super) host: String,
     /// Connections to a user process that speaks HTTP/2.
     pub(super) multiplexed: Multiplexed,
     pub(super) opening: Opening,
@@ -73,6 +75,7 @@ impl Site {
         Self {
             mask: Mask::new(&worker.config.logs),
             log_constants: log::constants(&worker.config),
+            host: format!("127.0.0.1:{}", worker.config.service.port),
             config: worker.config,
             settings: worker.settings,
             handling: worker.handling,

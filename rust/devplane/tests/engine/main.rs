@@ -17,6 +17,7 @@
 
 mod answers;
 mod attestation;
+mod certificates;
 mod ciphertexts;
 mod client;
 mod flood;

@@ -26,6 +26,7 @@ pub(crate) struct Changes {
     pub(crate) proxy_protocol: bool,
     pub(crate) logs: Option<std::path::PathBuf>,
     pub(crate) bundle_life: Option<Duration>,
+    pub(crate) certificate_life: Option<Duration>,
 }
 
 impl Site {
@@ -78,6 +79,9 @@ pub(crate) fn start(process: SocketAddr, changes: Changes) -> Result<DevPlane, D
     options.proxy_protocol = changes.proxy_protocol;
     if let Some(life) = changes.bundle_life {
         options.bundle_life = life;
+    }
+    if let Some(life) = changes.certificate_life {
+        options.certificate_life = life;
     }
     if let Some(path) = changes.logs {
         options.logs = cloister_devplane::LogOutput::File(path);

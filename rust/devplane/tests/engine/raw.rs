@@ -20,8 +20,10 @@ pub(crate) struct Raw {
 
 impl Raw {
     fn open(limits: Value) -> Self {
+        let mut config = json!({});
+        config["limits"] = limits;
         Self::changed(Changes {
-            config: json!({ "limits": limits }),
+            config,
             ..Changes::default()
         })
     }

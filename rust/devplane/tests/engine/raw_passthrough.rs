@@ -15,14 +15,15 @@ const HAPROXY: &[u8] = include_bytes!("../../../../tests/vectors/proxy/haproxy-t
 const HAPROXY_CHECK: &[u8] = include_bytes!("../../../../tests/vectors/proxy/haproxy-check");
 
 fn passthrough(proxy_protocol: bool, replays: bool, limits: Value) -> Raw {
+    let mut config = json!({
+        "api_key_auth": false,
+        "forward_proxy_protocol": replays,
+        "tls": { "termination": false },
+        "logs": { "trx_logging": false },
+    });
+    config["limits"] = limits;
     Raw::started(Changes {
-        config: json!({
-            "api_key_auth": false,
-            "forward_proxy_protocol": replays,
-            "tls": { "termination": false },
-            "logs": { "trx_logging": false },
-            "limits": limits,
-        }),
+        config,
         proxy_protocol,
         ..Changes::default()
     })

@@ -81,6 +81,7 @@ impl Conversation<'_> {
             framing,
             forward_api_key: site.config.forward_api_key,
             is_websocket: accept.is_some(),
+            host: &site.host,
         };
         let (head, bytes, out) = (&self.head, &self.head_bytes, &mut self.out);
         let written = judge::open_head(site, &mut session, |session| {

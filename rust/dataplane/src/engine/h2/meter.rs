@@ -9,15 +9,19 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::linger::Linger;
+
 /// Bytes read for each byte of heads and bodies, and bytes besides.
 const BYTES_PER_PAYLOAD: u64 = 8;
 const BYTES_BESIDES: u64 = 8 * 1024 * 1024;
+/// What rustls takes while the client takes nothing: its buffer of 64 KiB, and a record more.
+const TLS_BYTES: usize = (64 + 16) * 1024;
 /// How long requests that were taken back are counted together.
 const RESETS_FOR: Duration = Duration::from_secs(10);
 
@@ -31,6 +35,8 @@ pub(super) struct Meter {
     resets_since: Cell<Option<Instant>>,
     /// Since when the client takes nothing of what was written.
     stalled: Cell<Option<Instant>>,
+    /// Bytes that were taken since then and may wait in TLS.
+    waiting: Cell<usize>,
 }
 
 impl Meter {
@@ -42,6 +48,7 @@ impl Meter {
             resets: Cell::new(0),
             resets_since: Cell::new(None),
             stalled: Cell::new(None),
+            waiting: Cell::new(0),
         }
     }
 
@@ -73,28 +80,57 @@ impl Meter {
         self.stalled.get()
     }
 
-    fn wrote<R>(&self, polled: Poll<R>) -> Poll<R> {
-        match polled {
-            Poll::Ready(_) => self.stalled.set(None),
-            Poll::Pending if self.stalled.get().is_none() => {
-                self.stalled.set(Some(Instant::now()));
+    /// Takes note of a write. That TLS has room for it says nothing of the client, until it is more
+    /// than TLS holds.
+    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Ready(Ok(count)) if self.stalled.get().is_some() => {
+                let waiting = self.waiting.get().saturating_add(*count);
+                self.waiting.set(waiting);
+                if waiting > TLS_BYTES {
+                    self.stalled.set(None);
+                }
             }
-            Poll::Pending => {}
+            Poll::Ready(_) => {}
+            Poll::Pending => self.stall(),
         }
         polled
     }
+
+    /// Takes note of a flush: after one nothing waits in TLS.
+    fn flushed<R>(&self, polled: Poll<R>) -> Poll<R> {
+        match polled {
+            Poll::Ready(_) => self.stalled.set(None),
+            Poll::Pending => self.stall(),
+        }
+        polled
+    }
+
+    fn stall(&self) {
+        if self.stalled.get().is_none() {
+            self.stalled.set(Some(Instant::now()));
+            self.waiting.set(0);
+        }
+    }
 }
 
-/// A stream whose reads are counted and whose writes are watched.
+/// A stream whose reads are counted and whose writes are watched. Shut down, it is read a while longer.
 #[derive(Debug)]
 pub(super) struct Metered<T> {
     stream: T,
     meter: Rc<Meter>,
+    is_shut: bool,
+    linger: Linger,
 }
 
 impl<T> Metered<T> {
-    pub(super) fn new(stream: T, meter: Rc<Meter>) -> Self {
-        Self { stream, meter }
+    pub(super) fn new(stream: T, meter: Rc<Meter>, linger: Duration) -> Self {
+        Self {
+            stream,
+            meter,
+            is_shut: false,
+            linger: Linger::new(linger),
+        }
     }
 }
 
@@ -114,7 +150,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -139,12 +175,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(context);
-        self.meter.wrote(polled)
+        self.meter.flushed(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.meter.wrote(polled)
+        let this = &mut *self;
+        if !this.is_shut {
+            let polled = Pin::new(&mut this.stream).poll_shutdown(context);
+            ready!(this.meter.flushed(polled))?;
+            this.is_shut = true;
+        }
+        this.linger.poll(&mut this.stream, context).map(Ok)
     }
 }
 
@@ -161,6 +202,26 @@ mod tests {
         assert!(meter.is_flood());
         meter.payload(1);
         assert!(!meter.is_flood());
+    }
+
+    #[test]
+    fn t03_what_tls_takes_is_not_taken_by_the_client() {
+        let meter = Meter::new(10);
+        let wrote = |count| meter.wrote(Poll::Ready(Ok(count)));
+        let _progress = wrote(1000);
+        assert!(meter.stalled().is_none());
+        let _stall = meter.flushed(Poll::<()>::Pending);
+        let since = meter.stalled();
+        assert!(since.is_some());
+        let _taken = wrote(TLS_BYTES);
+        let _stall = meter.wrote(Poll::Pending);
+        assert_eq!(meter.stalled(), since);
+        let _progress = wrote(1);
+        assert!(meter.stalled().is_none());
+        let _stall = meter.wrote(Poll::Pending);
+        assert!(meter.stalled().is_some());
+        let _progress = meter.flushed(Poll::Ready(()));
+        assert!(meter.stalled().is_none());
     }
 
     #[test]

@@ -1,22 +1,24 @@
 //! One request on an HTTP/2 connection, and its response.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use bytes::Bytes;
 use cloister_http::forward::{connection_options, may_forward};
 use cloister_http::{HeadSearch, Known, RequestFraming, RequestHead, ResponseHead};
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
-use super::{Active, Link, head};
+use super::body::Body;
+use super::{Active, Link, head, length};
 use crate::engine::attest;
-use crate::engine::bridge::{Client, Incoming, Passed, RequestBody, ResponseSink, exchange};
+use crate::engine::bridge::{Client, Incoming, Passed, RequestBody as _, ResponseSink, exchange};
 use crate::engine::counters::{Gauge, add};
 use crate::engine::duplex::StreamDuplex;
 use crate::engine::inbox::Inbox;
@@ -43,16 +45,13 @@ pub(super) async fn serve(
     let mut stream = Stream {
         link,
         context: &context,
-        body: Body {
-            link,
-            stream: body,
-            used: 0,
-        },
+        body: Body::new(link, body),
         respond,
         sending: None,
     };
     let mut bytes = Vec::with_capacity(HEAD_BYTES);
-    let is_whole = stream.body.stream.is_end_stream();
+    let is_whole = stream.body.is_end_stream();
+    let is_websocket = parts.extensions.get::<Protocol>().is_some();
     let mut head = RequestHead::default();
     let parsed = head::write(&parts, is_whole, websocket_key, &mut bytes).and_then(|()| {
         let search = &mut HeadSearch::default();
@@ -68,15 +67,17 @@ pub(super) async fn serve(
         // There is nothing to say of it in a log.
         stream.refuse(&refusal);
         site.counters.answered(refusal.status, Duration::ZERO);
-        return stream.linger(head.framing).await;
+        return Box::pin(stream.linger(head.framing)).await;
     }
     if attest::is_for(&head, &bytes) {
         let begun = Instant::now();
-        let status = stream.attest(&head, &bytes).await;
+        let status = Box::pin(stream.attest(&head, &bytes)).await;
         site.counters.answered(status, begun.elapsed());
-        return stream.linger(head.framing).await;
+        return Box::pin(stream.linger(head.framing)).await;
     }
-    stream.exchange(&head, &bytes).await;
+    stream.body.expect(head.framing);
+    let is_open = !is_whole && !is_websocket;
+    stream.exchange(&head, &bytes, is_open).await;
 }
 
 /// Of how long a body the rest is still taken once the request was answered.
@@ -92,10 +93,6 @@ fn websocket_key() -> [u8; 16] {
     key
 }
 
-fn length(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
 /// A request and the way back.
 struct Stream<'s> {
     link: &'s Link,
@@ -107,8 +104,9 @@ struct Stream<'s> {
 }
 
 impl Stream<'_> {
-    /// Judges and forwards the request, and says in the log what it came to.
-    async fn exchange(mut self, head: &RequestHead, bytes: &[u8]) {
+    /// Judges and forwards the request, and says in the log what it came to. `is_open`: its end is not
+    /// there yet.
+    async fn exchange(mut self, head: &RequestHead, bytes: &[u8], is_open: bool) {
         let site = &*self.link.site;
         let begun = Instant::now();
         let peer = self.link.peer.as_ref();
@@ -124,15 +122,25 @@ impl Stream<'_> {
             context: self.context,
             peer,
         };
-        let exchange = exchange(incoming, &mut self, &mut totals, entry.as_mut());
-        let outcome = exchange.instrument(site::span(incoming.context)).await;
+        let ended = if is_open && head.framing == RequestFraming::None {
+            self.body.end().await
+        } else {
+            Ok(())
+        };
+        let outcome = match ended {
+            Ok(()) => {
+                let exchange = exchange(incoming, &mut self, &mut totals, entry.as_mut());
+                exchange.instrument(site::span(incoming.context)).await
+            }
+            Err(fault) => Err(fault),
+        };
         match outcome {
             Ok(Passed::Whole { .. }) => {}
             Ok(Passed::Switched(mut process)) => {
                 site.counters.answered(totals.status, begun.elapsed());
                 let session = Session::new(site, entry, totals, begun);
                 let Some(sending) = self.sending else { return };
-                let mut client = StreamDuplex::new(self.body.stream, sending, ());
+                let mut client = StreamDuplex::new(self.body.into_stream(), sending, ());
                 // On the heap: a request that is no handshake has no room for it.
                 Box::pin(session.run(Inbox::default(), &mut client, &mut process)).await;
                 return;
@@ -211,7 +219,7 @@ impl Stream<'_> {
             RequestFraming::Length(length) => length <= LINGER_BYTES,
             RequestFraming::Chunked | RequestFraming::None => true,
         };
-        if !is_short || self.body.stream.is_end_stream() {
+        if !is_short || self.body.is_end_stream() {
             return;
         }
         let rest = async {
@@ -269,43 +277,6 @@ impl<'s> Client for Stream<'s> {
         let interim = head_of(100, HeaderMap::new());
         let sent = self.respond.send_informational(interim);
         sent.map_err(|_gone| Fault::Broken)
-    }
-}
-
-/// A request body.
-struct Body<'s> {
-    link: &'s Link,
-    stream: RecvStream,
-    /// Bytes that were given out and are in use yet.
-    used: usize,
-}
-
-impl RequestBody for &mut Body<'_> {
-    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
-        // Who asks for the next piece has done with the last one: the client may send as much again.
-        if self.used > 0 {
-            let used = std::mem::take(&mut self.used);
-            let released = self.stream.flow_control().release_capacity(used);
-            released.map_err(|_closed| Fault::Broken)?;
-        }
-        match ready!(self.stream.poll_data(context)) {
-            None => Poll::Ready(Ok(None)),
-            Some(Ok(data)) => {
-                self.used = data.len();
-                self.link.meter.payload(length(data.len()));
-                Poll::Ready(Ok(Some(data)))
-            }
-            Some(Err(_reset)) => Poll::Ready(Err(Fault::Broken)),
-        }
-    }
-
-    fn poll_trailers(&mut self, context: &mut Context<'_>) -> Poll<Result<Vec<u8>, Fault>> {
-        let trailers = ready!(self.stream.poll_trailers(context));
-        let mut text = Vec::new();
-        if let Some(trailers) = trailers.map_err(|_reset| Fault::Broken)? {
-            lines::write_trailers(&trailers, &mut text);
-        }
-        Poll::Ready(Ok(text))
     }
 }
 

@@ -3,31 +3,31 @@
 //! A worker has few connections and many requests on each. Another one is opened when the process
 //! allows no more requests on those that there are.
 
+mod source;
+
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloister_http::{HeadLimits, HeadSearch, ResponseHead};
+use cloister_http::HeadLimits;
 use cloister_transport::Address;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::ext::Protocol;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Uri};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Opening;
-use crate::engine::bridge::{Opened, Piece, RequestSink, ResponseSource};
+use crate::engine::bridge::RequestSink;
 use crate::engine::duplex::{Duplex, StreamDuplex};
-use crate::engine::handshake::Accept;
 use crate::engine::lines;
-use crate::engine::outcome::Fault;
 use crate::engine::refusal::Refusal;
 use crate::engine::site::Site;
+pub(in crate::engine) use source::Source;
 
 /// Bytes of one response, and of all responses of a connection, that the process may be ahead.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -46,6 +46,8 @@ pub(in crate::engine) struct Multiplexed {
     connect: Duration,
     header_list: u32,
     open: RefCell<Vec<Connection>>,
+    /// Whoever opens a connection has it.
+    turn: Mutex<()>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,28 +69,41 @@ impl Multiplexed {
             connect,
             header_list: u32::try_from(limits.head).unwrap_or(u32::MAX),
             open: RefCell::default(),
+            turn: Mutex::default(),
         }
     }
 
     /// A place on a connection that takes more requests, or on a new one.
     pub(super) async fn place(&self) -> io::Result<Call> {
-        let found = {
+        if let Some(call) = self.free().await {
+            return Ok(call);
+        }
+        // Requests that arrive together would each open a connection, and one is enough.
+        let turn = timeout(self.connect, self.turn.lock()).await;
+        let _turn = turn.map_err(|_elapsed| io::ErrorKind::TimedOut)?;
+        match self.free().await {
+            Some(call) => Ok(call),
+            None => self.connect().await,
+        }
+    }
+
+    /// A place on a connection that there is.
+    async fn free(&self) -> Option<Call> {
+        let connection = {
             let mut open = self.open.borrow_mut();
             open.retain(|connection| !connection.state.is_closed.get());
             let mut open = open.iter();
             open.find(|connection| {
                 connection.state.active.get() < connection.sender.current_max_send_streams()
             })
-            .cloned()
+            .cloned()?
         };
-        if let Some(connection) = found {
-            let place = Place::take(&connection.state);
-            if let Ok(sender) = connection.sender.ready().await {
-                return Ok(Call::new(sender, place, true));
-            }
-            place.0.is_closed.set(true);
+        let place = Place::take(&connection.state);
+        if let Ok(sender) = connection.sender.ready().await {
+            return Some(Call::new(sender, place, true));
         }
-        self.connect().await
+        place.0.is_closed.set(true);
+        None
     }
 
     /// A place on a new connection.
@@ -310,157 +325,4 @@ pub(in crate::engine) async fn room(
             .await?
             .ok()?;
     }
-}
-
-/// A response on its way out.
-pub(in crate::engine) struct Source<'c> {
-    limits: HeadLimits,
-    accept: Option<Accept>,
-    /// Where the stream is put when it becomes a tunnel.
-    receiving: &'c mut Option<RecvStream>,
-    is_head: bool,
-    state: Stage,
-    trailers: Vec<u8>,
-}
-
-enum Stage {
-    Head(ResponseFuture),
-    Body { stream: RecvStream, used: usize },
-    Trailers(RecvStream),
-    Over,
-}
-
-impl<'c> Source<'c> {
-    fn new(
-        opening: &Opening<'_>,
-        response: ResponseFuture,
-        receiving: &'c mut Option<RecvStream>,
-    ) -> Self {
-        Self {
-            accept: opening.accept.copied(),
-            receiving,
-            limits: opening.site.settings.head,
-            is_head: opening.is_head,
-            state: Stage::Head(response),
-            trailers: Vec::new(),
-        }
-    }
-
-    /// Judges a head in the form of HTTP/1, as every other one is.
-    fn judged(
-        &self,
-        response: &Response<()>,
-        is_whole: bool,
-        head: &mut ResponseHead,
-    ) -> Result<Opened, Fault> {
-        let mut text = Vec::with_capacity(256);
-        lines::write_response(response, is_whole, &mut text);
-        let search = &mut HeadSearch::default();
-        match head.parse(&text, &self.limits, search, self.is_head) {
-            Ok(true) => Ok(Opened::Head {
-                bytes: text.into(),
-                is_whole,
-            }),
-            Ok(false) => Err(Refusal::new(502, "the user process sent half a head").into()),
-            Err(error) => {
-                let message = format!("the user process broke the protocol: {error}");
-                Err(Refusal::new(502, message).into())
-            }
-        }
-    }
-}
-
-impl ResponseSource for Source<'_> {
-    fn poll_head(
-        &mut self,
-        head: &mut ResponseHead,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<Opened, Fault>> {
-        let Stage::Head(response) = &mut self.state else {
-            return Poll::Ready(Err(Fault::Broken));
-        };
-        if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(context) {
-            return Poll::Ready(self.judged(&interim, true, head));
-        }
-        let response = match ready!(Pin::new(response).poll(context)) {
-            Ok(response) => response,
-            Err(error) => return Poll::Ready(failed(&error)),
-        };
-        let (mut parts, stream) = response.into_parts();
-        if let (Some(accept), StatusCode::OK) = (&self.accept, parts.status) {
-            // RFC 8441 §5.1: a 200 is what HTTP/1 says with 101, and is written so.
-            accept.switch(&mut parts);
-            *self.receiving = Some(stream);
-            self.state = Stage::Over;
-            return Poll::Ready(self.judged(&Response::from_parts(parts, ()), true, head));
-        }
-        let is_whole = stream.is_end_stream();
-        let opened = self.judged(&Response::from_parts(parts, ()), is_whole, head);
-        self.state = if is_whole {
-            Stage::Over
-        } else {
-            Stage::Body { stream, used: 0 }
-        };
-        Poll::Ready(opened)
-    }
-
-    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
-        loop {
-            match &mut self.state {
-                Stage::Head(_) => return Poll::Ready(Err(Fault::Broken)),
-                Stage::Over => return Poll::Ready(Ok(Piece::End)),
-                Stage::Body { stream, used } => {
-                    // Only who took the last piece has room for another one.
-                    let released = stream.flow_control().release_capacity(std::mem::take(used));
-                    released.map_err(|_closed| Fault::Broken)?;
-                    match ready!(stream.poll_data(context)) {
-                        Some(Ok(data)) => {
-                            *used = data.len();
-                            return Poll::Ready(Ok(Piece::Data(data)));
-                        }
-                        Some(Err(_broken)) => return Poll::Ready(Err(Fault::Broken)),
-                        None => {
-                            let ended = std::mem::replace(&mut self.state, Stage::Over);
-                            if let Stage::Body { stream, .. } = ended {
-                                self.state = Stage::Trailers(stream);
-                            }
-                        }
-                    }
-                }
-                Stage::Trailers(stream) => {
-                    let trailers = ready!(stream.poll_trailers(context));
-                    let trailers = trailers.map_err(|_broken| Fault::Broken)?;
-                    self.trailers = trailers.as_ref().map(write_trailers).unwrap_or_default();
-                    self.state = Stage::Over;
-                }
-            }
-        }
-    }
-
-    fn trailers(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.trailers)
-    }
-
-    fn is_reusable(&self) -> bool {
-        true
-    }
-}
-
-fn write_trailers(trailers: &HeaderMap) -> Vec<u8> {
-    let mut text = Vec::new();
-    lines::write_trailers(trailers, &mut text);
-    text
-}
-
-/// What a request without a response came to.
-fn failed(error: &h2::Error) -> Result<Opened, Fault> {
-    // RFC 9113 §8.7: the request was not begun with, so it can be sent again.
-    if error.reason() == Some(Reason::REFUSED_STREAM) || error.is_go_away() && error.is_remote() {
-        return Ok(Opened::Unprocessed);
-    }
-    if error.is_io() {
-        return Ok(Opened::Stale);
-    }
-    let message = format!("the user process ended the stream: {error}");
-    Err(Refusal::new(502, message).into())
 }

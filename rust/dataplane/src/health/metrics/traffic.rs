@@ -71,7 +71,7 @@ pub(super) fn write(out: &mut String, stats: &TrafficStats) {
         ),
         (
             "connections_waiting",
-            "Connections that have not sent a whole ClientHello.",
+            "Connections without a whole ClientHello, or whose handshake stands still.",
             stats.waiting,
         ),
         (
