@@ -118,7 +118,7 @@ def test_the_relay_holds_thousands_of_idle_connections(server: str) -> None:
     with process("-m", "cloister.cli.main", *command, "--metrics-listen", "127.0.0.1:0") as relay:
         shown = json.loads(said(relay))
         address = shown["address"].removeprefix("tcp:")
-        opened = (shown["metrics"], "cloister_relay_connections")
+        opened = (shown["metrics"], "cloister_relay_connections_open")
         each = cost_of_each(relay.pid, address, opened)
         print(f"RSS of an idle relayed connection, {CONNECTIONS} open: {each:.2f} KiB")  # noqa: T201
         assert metric(shown["metrics"], "cloister_relay_refused_total") == 0
