@@ -121,3 +121,8 @@ def test_t20_a_line_holds_nothing_that_a_terminal_obeys() -> None:
     assert fields[1] == "-"
     for odd in ({"ts": 10**30}, {"ts": "x"}, {"ts": None}):
         assert _log_line.line(record(1) | odd).startswith("- ")
+
+
+def test_the_line_of_a_session_says_what_it_is() -> None:
+    session = {"ts": 1, "requestType": "TCP", "requestMethod": None, "uri": None, "elapsed": 2.5}
+    assert _log_line.line(session) == "1970-01-01T00:00:00.001Z - TCP - 2.5ms - -"

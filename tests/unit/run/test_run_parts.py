@@ -15,7 +15,7 @@ from cloister.build import eif
 from cloister.cli import _local_key, _run_dir
 from cloister.cli._run_plan import attested_of, check_image
 from cloister.cli.params import listen_address
-from cloister.cli.run import Stop, _line
+from cloister.cli.run import Stop
 from cloister.errors import ConfigError, MalformedImage, OutputError, UsageError
 
 REGISTERS = {index: PCRS[index] for index in (0, 1, 2, 8)}
@@ -97,16 +97,6 @@ def test_a_listen_address_that_is_none_is_a_usage_error(text: str) -> None:
         listen_address(text)
     assert listen_address("[::1]:0") == "[::1]:0"
     assert listen_address("tcp:127.0.0.1:8443") == "127.0.0.1:8443"
-
-
-def test_a_log_line_is_one_line_without_control_characters() -> None:
-    record = {"ts": 1, "uri": "/\x1b[31m\r\nfaked", "requestMethod": "GET", "responseCode": 200}
-    assert _line(record) == "1 - GET /\ufffd[31m\ufffd\ufffdfaked 200 - -"
-
-
-def test_the_line_of_a_session_says_what_it_is() -> None:
-    record = {"ts": 1, "requestType": "TCP", "requestMethod": None, "uri": None, "elapsed": 2.5}
-    assert _line(record) == "1 - TCP - - 2.5 -"
 
 
 def test_the_first_signal_drains_the_second_ends_and_more_do_nothing() -> None:
