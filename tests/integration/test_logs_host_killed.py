@@ -141,6 +141,8 @@ def is_serving(enclave: Enclave) -> bool:
     with contextlib.closing(client):
         try:
             client.request("GET", "/probe", headers={"api-key": enclave.api_key})
-            return client.getresponse().status == 404  # it knows no such path
+            with client.getresponse() as answer:
+                answer.read()
+                return answer.status == 404  # it knows no such path
         except (OSError, http.client.HTTPException):
             return False

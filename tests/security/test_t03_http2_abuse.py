@@ -255,7 +255,8 @@ def test_continuation_without_an_end_costs_its_limit_and_no_more(
         sent = client.flood(itertools.repeat(more * (100 if size < 10 else 1), 10_000))
         client.wait(lambda: client.is_closed)
         assert client.goaway in {raw_http2.ENHANCE_YOUR_CALM, raw_http2.PROTOCOL_ERROR}
-    assert sent < MIB
+    # Its limit, and what is read on and forgotten so that the GOAWAY arrives (h2/linger.rs: 4 MiB).
+    assert sent < 5 * MIB
     assert plane.memory("VmHWM") - before < 8 * MIB
     # The twin: a head in five frames.
     with client_of(plane) as client:
