@@ -144,6 +144,19 @@ def test_http2_carries_a_hundred_tasks_over_few_connections(
     assert (plane.stats()["connections"], clock.looks) == (2, 3)
 
 
+def test_a_session_that_is_closed_has_no_connection_left(plane: DataPlane) -> None:
+    """Not even one that a traceback still leads to: a drain would wait for it."""
+    with client.Session(
+        plane.url,
+        policy(plane),
+        ca_file=plane.ca_file,
+        api_key=plane.api_key,
+    ) as session:
+        assert session.get(f"{plane.url}/").status_code == 200
+        assert plane.stats()["active_connections"] == 1
+    wait_until(lambda: plane.stats()["active_connections"] == 0, 3)
+
+
 def test_thirty_two_threads_share_an_enclave(app: Application, plane: DataPlane) -> None:
     together = threading.Barrier(THREADS)
     failures: list[BaseException] = []

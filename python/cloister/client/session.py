@@ -243,5 +243,11 @@ class AttestedAdapter(HTTPAdapter):
 
     def close(self) -> None:
         """Closes the connections and ends the background thread."""
+        # urllib3 closes what is in a pool when nobody holds the pool any more; a traceback may.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - urllib3's container has no other iterator
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
         super().close()
         self.attestor.close()
