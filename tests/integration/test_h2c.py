@@ -163,6 +163,19 @@ def test_hypercorn_gets_what_was_asked(version: str, hypercorn: DataPlane) -> No
     assert not names & {"api-key", "connection", "transfer-encoding", "upgrade", "keep-alive"}
 
 
+def test_a_target_that_no_uri_has_is_refused_and_not_another_one(hypercorn: DataPlane) -> None:
+    for target in ("/a<b", "/a`b?c"):
+        head, body = curl(hypercorn, "/", "--http1.1", "--request-target", target)
+        assert head.startswith("HTTP/1.1 400 "), target
+        assert "the target" in json.loads(body)["message"]
+    _, body = curl(hypercorn, "/", "--http1.1", "--request-target", '/a%3Cb"{}')
+    assert json.loads(body)["path"] == '/a<b"{}'
+    # A host that names nobody: the request goes on for the user process itself.
+    head, body = curl(hypercorn, "/nobody", "--http1.1", "-H", "Host;")
+    assert head.startswith("HTTP/1.1 200 ")
+    assert json.loads(body)["path"] == "/nobody"
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_body_arrives_in_clear(version: str, hypercorn: DataPlane) -> None:
     token = crypto.encrypt("Ä 1", hypercorn.app_public_key)

@@ -386,6 +386,25 @@ def test_a_response_that_is_not_taken_is_given_up(
         assert len(taken.answers[-1].body) == 2 * MIB
 
 
+def test_frames_that_go_with_a_long_response_are_no_flood(
+    plane: DevProcess, process: RecordingProcess
+) -> None:
+    """The twin of a flood of updates: what is being carried counts while it is, not at its end."""
+    body = b"z" * (4 * MIB)
+    process.script = lambda _request: ok(body)
+    with client_of(plane, is_reading=False) as client:
+        number = client.ask(get(plane.key))
+        client.send(update(number, 8 * MIB), update(0, 3 * MIB))
+        assert client.wait(lambda: len(client.streams[number].body) >= 3 * MIB)
+        updates = update(0, 1).serialize() * 100
+        sent = client.flood(itertools.repeat(updates, 7_000))
+        assert sent == 7_000 * len(updates) > 8 * MIB
+        assert not client.streams[number].is_done
+        client.send(update(0, 2 * MIB))
+        assert bytes(client.answer(number).body) == body
+        assert client.goaway is None
+
+
 def test_a_window_of_nothing_from_the_start_is_given_up_too(plane: DevProcess) -> None:
     with client_of(plane, is_reading=False, initial_window_size=0) as client:
         begun = time.monotonic()

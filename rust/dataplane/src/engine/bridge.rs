@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use cloister_ciphertext::{OpenSession, Scanner};
 use cloister_http::{RequestFraming, RequestHead, ResponseHead, websocket};
+use cloister_wire::config::Protocol;
 
 use super::deadline::Deadline;
 use super::duplex::Duplex;
@@ -28,7 +29,7 @@ use super::log::Entry;
 use super::outcome::{Fault, Totals};
 use super::outgoing::{Additions, OutgoingFraming, write_head};
 use super::peer::Peer;
-use super::process::{Call, Opening};
+use super::process::{Call, Opening, http2_request};
 use super::refusal::{Refusal, no_room};
 use super::site::{Held, Site};
 use crate::server::traffic::{UpstreamError, UpstreamUse};
@@ -169,13 +170,21 @@ pub(super) async fn exchange<C: Client>(
     let written = written.await;
     totals.opening = session.counts();
     written?;
+    let http2 = if site.config.service.protocol == Protocol::H2c {
+        let takes_trailers = takes_trailers(head, bytes);
+        let is_tunnel = accept.is_some();
+        let request = http2_request(&scratch.out, is_tunnel, takes_trailers, &site.host)?;
+        Some(Box::new(request))
+    } else {
+        None
+    };
     let opening = Opening {
         site,
+        http2,
         head: &scratch.out,
         accept: accept.as_ref(),
         is_head: head.method.of(bytes) == b"HEAD",
         framing,
-        takes_trailers: takes_trailers(head, bytes),
     };
     let (has_begun, is_request_over) = (Cell::new(false), Cell::new(true));
     let mut down = Down {
@@ -252,13 +261,21 @@ async fn plan<C: Client>(
         return Ok(Plan::Streamed(Some(scanner)));
     };
     let room = request.site.hold(length).ok_or_else(no_room)?;
-    if request.head.expects_continue {
-        client.go_ahead().await?;
-    }
+    go_ahead(request, client).await?;
     let body = gather(request.site, length, client).await?;
     totals.bytes_in = length;
     let bytes = judge::open_whole(request.site, place, &body, session).await?;
     Ok(Plan::Held { bytes, _room: room })
+}
+
+/// Answers `Expect: 100-continue`; a client that does not read for too long is given up.
+async fn go_ahead<C: Client>(request: Incoming<'_>, client: &mut C) -> Result<(), Fault> {
+    if !request.head.expects_continue {
+        return Ok(());
+    }
+    let limit = request.site.settings.body_idle;
+    let written = Deadline::default().within(limit, client.go_ahead()).await;
+    written.map_err(|_elapsed| Fault::Broken)?
 }
 
 /// Reads a body of known length.
@@ -338,9 +355,7 @@ async fn stream<C: Client>(
     entry: Option<&mut Entry>,
 ) -> Result<Passed, Fault> {
     let mut call = opening.pooled().await?;
-    if down.request.head.expects_continue {
-        client.go_ahead().await?;
-    }
+    go_ahead(down.request, client).await?;
     down.is_request_over.set(false);
     let received = Cell::new(0);
     let outcome = {

@@ -13,28 +13,33 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
+/// What the connection of a stream is told of it while it lasts; dropped when it is over.
+pub(super) trait Host {
+    /// So many bytes came or went.
+    fn moved(&self, bytes: usize);
+}
+
 /// A stream of HTTP/2. Dropping it before both ends were said resets it: `h2` sees to that.
 pub(super) struct StreamDuplex<P> {
     receiving: RecvStream,
     sending: SendStream<Bytes>,
     /// What was received and not read yet.
     rest: Bytes,
-    /// What its connection is told by when it is over.
-    _place: P,
+    host: P,
 }
 
 impl<P> StreamDuplex<P> {
-    pub(super) fn new(receiving: RecvStream, sending: SendStream<Bytes>, place: P) -> Self {
+    pub(super) fn new(receiving: RecvStream, sending: SendStream<Bytes>, host: P) -> Self {
         Self {
             receiving,
             sending,
             rest: Bytes::new(),
-            _place: place,
+            host,
         }
     }
 }
 
-impl<P: Unpin> AsyncRead for StreamDuplex<P> {
+impl<P: Host + Unpin> AsyncRead for StreamDuplex<P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -43,7 +48,10 @@ impl<P: Unpin> AsyncRead for StreamDuplex<P> {
         while self.rest.is_empty() {
             match ready!(self.receiving.poll_data(context)) {
                 None => return Poll::Ready(Ok(())),
-                Some(Ok(data)) => self.rest = data,
+                Some(Ok(data)) => {
+                    self.host.moved(data.len());
+                    self.rest = data;
+                }
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
             }
         }
@@ -56,7 +64,7 @@ impl<P: Unpin> AsyncRead for StreamDuplex<P> {
     }
 }
 
-impl<P: Unpin> AsyncWrite for StreamDuplex<P> {
+impl<P: Host + Unpin> AsyncWrite for StreamDuplex<P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -78,6 +86,7 @@ impl<P: Unpin> AsyncWrite for StreamDuplex<P> {
             }
         };
         let part = bytes.get(..room.min(bytes.len())).unwrap_or_default();
+        self.host.moved(part.len());
         let sent = self.sending.send_data(Bytes::copy_from_slice(part), false);
         Poll::Ready(sent.map(|()| part.len()).map_err(io::Error::other))
     }

@@ -61,6 +61,12 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Whether no request is taken for now: what was taken back still costs until its task has ended.
+    fn is_full(&self) -> bool {
+        let allowed = self.site.settings.h2_streams.saturating_mul(2);
+        self.active.get() >= usize::try_from(allowed).unwrap_or(usize::MAX)
+    }
+
     /// Has the connection looked after: something that it waits for has changed.
     fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
@@ -82,9 +88,10 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         let link = &self.0;
+        let was_full = link.is_full();
         link.active.set(link.active.get().saturating_sub(1));
         link.last.set(Instant::now());
-        if link.active.get() == 0 {
+        if was_full || link.active.get() == 0 {
             link.wake();
         }
     }
@@ -183,10 +190,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Serving<'_, T> {
                 self.ending = Some(Instant::now());
                 self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
-            // What was taken back still costs until its task has ended: then others may begin.
-            let allowed = self.link.site.settings.h2_streams.saturating_mul(2);
-            let is_full = self.link.active.get() >= usize::try_from(allowed).unwrap_or(usize::MAX);
-            let polled = if is_full {
+            let polled = if self.link.is_full() {
                 self.connection.poll_closed(context).map(|_closed| None)
             } else {
                 self.connection.poll_accept(context)

@@ -3,14 +3,14 @@
 mod http1;
 mod http2;
 
-use cloister_wire::config::Protocol;
+use http::Request;
 
 use super::duplex::Duplex;
 use super::handshake::Accept;
 use super::outgoing::OutgoingFraming;
 use super::refusal::Refusal;
 use super::site::Site;
-pub(super) use http2::{Multiplexed, room};
+pub(super) use http2::{Multiplexed, request as http2_request, room};
 
 /// A request that is ready to be sent.
 pub(super) struct Opening<'o> {
@@ -22,41 +22,39 @@ pub(super) struct Opening<'o> {
     /// Whether its method is HEAD: the response has no body.
     pub(super) is_head: bool,
     pub(super) framing: OutgoingFraming,
-    /// Whether the client reads trailers.
-    pub(super) takes_trailers: bool,
+    /// The head again for a user process that speaks HTTP/2; none for one that does not.
+    pub(super) http2: Option<Box<Request<()>>>,
 }
 
 /// A connection to the user process, or a place on one, for one request.
 pub(super) enum Call {
     Http1(http1::Call),
-    Http2(http2::Call),
+    Http2(Box<http2::Call>),
 }
 
 impl Opening<'_> {
     /// On a connection that is there already, or else on a new one.
     pub(super) async fn pooled(&self) -> Result<Call, Refusal> {
-        let opened = match self.site.config.service.protocol {
-            Protocol::H2c => self.site.multiplexed.place().await.map(Call::Http2),
-            Protocol::Http1 | Protocol::Tcp => {
-                let upstream = self.site.pool.take().await;
-                upstream.map(|upstream| {
-                    Call::Http1(http1::Call::new(upstream, self.site.bridges.buffer()))
-                })
-            }
+        let opened = if let Some(request) = &self.http2 {
+            let call = self.site.multiplexed.place(request).await;
+            call.map(|call| Call::Http2(Box::new(call)))
+        } else {
+            let upstream = self.site.pool.take().await;
+            upstream
+                .map(|upstream| Call::Http1(http1::Call::new(upstream, self.site.bridges.buffer())))
         };
         opened.map_err(|error| Refusal::unreachable(&error))
     }
 
     /// On a new connection.
     pub(super) async fn fresh(&self) -> Result<Call, Refusal> {
-        let opened = match self.site.config.service.protocol {
-            Protocol::H2c => self.site.multiplexed.connect().await.map(Call::Http2),
-            Protocol::Http1 | Protocol::Tcp => {
-                let upstream = self.site.pool.connect().await;
-                upstream.map(|upstream| {
-                    Call::Http1(http1::Call::new(upstream, self.site.bridges.buffer()))
-                })
-            }
+        let opened = if let Some(request) = &self.http2 {
+            let call = self.site.multiplexed.connect(request).await;
+            call.map(|call| Call::Http2(Box::new(call)))
+        } else {
+            let upstream = self.site.pool.connect().await;
+            upstream
+                .map(|upstream| Call::Http1(http1::Call::new(upstream, self.site.bridges.buffer())))
         };
         opened.map_err(|error| Refusal::unreachable(&error))
     }

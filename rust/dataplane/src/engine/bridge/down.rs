@@ -120,7 +120,7 @@ impl Down<'_> {
                 // Our own 100 was sent already.
                 if head.status != 100 {
                     has_begun.set(true);
-                    to.interim(head, &bytes).await?;
+                    pass.timely(deadline, to.interim(head, &bytes)).await?;
                 }
                 continue;
             }

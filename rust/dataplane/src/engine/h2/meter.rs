@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::linger::Linger;
+use crate::engine::duplex::Host;
 
 /// Bytes read for each byte of heads and bodies, and bytes besides.
 const BYTES_PER_PAYLOAD: u64 = 8;
@@ -111,6 +112,13 @@ impl Meter {
             self.stalled.set(Some(Instant::now()));
             self.waiting.set(0);
         }
+    }
+}
+
+impl Host for Rc<Meter> {
+    /// What a tunnel carries is payload as bodies are.
+    fn moved(&self, bytes: usize) {
+        self.payload(super::length(bytes));
     }
 }
 

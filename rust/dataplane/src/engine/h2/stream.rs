@@ -1,6 +1,7 @@
 //! One request on an HTTP/2 connection, and its response.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -140,7 +141,11 @@ impl Stream<'_> {
                 site.counters.answered(totals.status, begun.elapsed());
                 let session = Session::new(site, entry, totals, begun);
                 let Some(sending) = self.sending else { return };
-                let mut client = StreamDuplex::new(self.body.into_stream(), sending, ());
+                let mut client = StreamDuplex::new(
+                    self.body.into_stream(),
+                    sending,
+                    Rc::clone(&self.link.meter),
+                );
                 // On the heap: a request that is no handshake has no room for it.
                 Box::pin(session.run(Inbox::default(), &mut client, &mut process)).await;
                 return;
@@ -157,9 +162,6 @@ impl Stream<'_> {
         totals.count(&site.counters);
         let elapsed = begun.elapsed();
         site.counters.answered(totals.status, elapsed);
-        self.link
-            .meter
-            .payload(totals.bytes_in.saturating_add(totals.bytes_out));
         if let (Some(sink), Some(entry)) = (&site.sink, entry) {
             entry.end(&totals, elapsed, sink);
         }
@@ -266,6 +268,7 @@ impl<'s> Client for Stream<'s> {
 
     fn parts(&mut self) -> (Self::Body<'_>, Self::Sink<'_>) {
         let sink = Sink {
+            link: self.link,
             context: self.context,
             respond: &mut self.respond,
             sending: &mut self.sending,
@@ -282,6 +285,7 @@ impl<'s> Client for Stream<'s> {
 
 /// The response.
 struct Sink<'c> {
+    link: &'c Link,
     context: &'c [u8; 32],
     respond: &'c mut SendResponse<Bytes>,
     sending: &'c mut Option<SendStream<Bytes>>,
@@ -301,6 +305,7 @@ impl ResponseSink for Sink<'_> {
         is_whole: bool,
         _is_request_over: bool,
     ) -> Result<(), Fault> {
+        self.link.meter.payload(length(bytes.len()));
         let mut headers = headers(head, bytes);
         context(self.context, &mut headers);
         // RFC 8441 §5.1: what HTTP/1 answers with 101 is a 200 here, and the rest of the handshake is
@@ -327,6 +332,7 @@ impl ResponseSink for Sink<'_> {
         while !data.is_empty() {
             let room = room(sending, data.len()).await.ok_or(Fault::Broken)?;
             let part = data.split_to(room.min(data.len()));
+            self.link.meter.payload(length(part.len()));
             let is_end = is_last && data.is_empty();
             let sent = sending.send_data(part, is_end);
             sent.map_err(|_gone| Fault::Broken)?;

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Opening;
 use crate::engine::bridge::RequestSink;
-use crate::engine::duplex::{Duplex, StreamDuplex};
+use crate::engine::duplex::{Duplex, Host, StreamDuplex};
 use crate::engine::lines;
 use crate::engine::refusal::Refusal;
 use crate::engine::site::Site;
@@ -74,21 +74,21 @@ impl Multiplexed {
     }
 
     /// A place on a connection that takes more requests, or on a new one.
-    pub(super) async fn place(&self) -> io::Result<Call> {
-        if let Some(call) = self.free().await {
+    pub(super) async fn place(&self, request: &Request<()>) -> io::Result<Call> {
+        if let Some(call) = self.free(request).await {
             return Ok(call);
         }
         // Requests that arrive together would each open a connection, and one is enough.
         let turn = timeout(self.connect, self.turn.lock()).await;
         let _turn = turn.map_err(|_elapsed| io::ErrorKind::TimedOut)?;
-        match self.free().await {
+        match self.free(request).await {
             Some(call) => Ok(call),
-            None => self.connect().await,
+            None => self.connect(request).await,
         }
     }
 
     /// A place on a connection that there is.
-    async fn free(&self) -> Option<Call> {
+    async fn free(&self, request: &Request<()>) -> Option<Call> {
         let connection = {
             let mut open = self.open.borrow_mut();
             open.retain(|connection| !connection.state.is_closed.get());
@@ -100,14 +100,14 @@ impl Multiplexed {
         };
         let place = Place::take(&connection.state);
         if let Ok(sender) = connection.sender.ready().await {
-            return Some(Call::new(sender, place, true));
+            return Some(Call::new(sender, place, true, request.clone()));
         }
         place.0.is_closed.set(true);
         None
     }
 
     /// A place on a new connection.
-    pub(super) async fn connect(&self) -> io::Result<Call> {
+    pub(super) async fn connect(&self, request: &Request<()>) -> io::Result<Call> {
         let opened = async {
             let stream = cloister_transport::connect(&self.address, self.connect).await?;
             let handshake = h2::client::Builder::new()
@@ -130,7 +130,7 @@ impl Multiplexed {
             let ready = sender.clone().ready().await.map_err(io::Error::other)?;
             let connection = Connection { sender, state };
             self.open.borrow_mut().push(connection);
-            Ok(Call::new(ready, place, false))
+            Ok(Call::new(ready, place, false, request.clone()))
         };
         match timeout(self.connect, opened).await {
             Ok(opened) => opened,
@@ -150,6 +150,11 @@ impl Place {
     }
 }
 
+impl Host for Place {
+    /// The user process is not asked what a connection is worth.
+    fn moved(&self, _bytes: usize) {}
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get().saturating_sub(1));
@@ -160,6 +165,8 @@ impl Drop for Place {
 pub(in crate::engine) struct Call {
     sender: SendRequest<Bytes>,
     is_reused: bool,
+    /// What is asked for.
+    request: Request<()>,
     place: Place,
     /// Both ends of the stream when it may become a tunnel.
     sending: Option<SendStream<Bytes>>,
@@ -167,10 +174,16 @@ pub(in crate::engine) struct Call {
 }
 
 impl Call {
-    fn new(sender: SendRequest<Bytes>, place: Place, is_reused: bool) -> Self {
+    fn new(
+        sender: SendRequest<Bytes>,
+        place: Place,
+        is_reused: bool,
+        request: Request<()>,
+    ) -> Self {
         Self {
             sender,
             is_reused,
+            request,
             place,
             sending: None,
             receiving: None,
@@ -216,7 +229,7 @@ impl Call {
         body: Bytes,
     ) -> Result<Source<'_>, h2::Error> {
         let is_tunnel = opening.accept.is_some();
-        let (response, mut stream) = self.begin(opening, body.is_empty() && !is_tunnel)?;
+        let (response, mut stream) = self.begin(body.is_empty() && !is_tunnel)?;
         if !body.is_empty() {
             // It is in memory already, so it may wait there.
             stream.send_data(body, true)?;
@@ -234,27 +247,34 @@ impl Call {
         &mut self,
         opening: &Opening<'_>,
     ) -> Result<(Sink, Source<'_>), h2::Error> {
-        let (response, stream) = self.begin(opening, false)?;
+        let (response, stream) = self.begin(false)?;
         let source = Source::new(opening, response, &mut self.receiving);
         Ok((Sink { stream }, source))
     }
 
-    fn begin(
-        &mut self,
-        opening: &Opening<'_>,
-        is_whole: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        self.sender.send_request(request(opening), is_whole)
+    fn begin(&mut self, is_whole: bool) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        let request = std::mem::take(&mut self.request);
+        self.sender.send_request(request, is_whole)
     }
 }
 
-/// The head, out of the form that it was written in. What we wrote has no part that is not a token, a
-/// target or a value; one that were would be left out.
-fn request(opening: &Opening<'_>) -> Request<()> {
-    let (method, target, mut headers) = lines::request(opening.head);
+/// The head, out of the form that it was written in.
+///
+/// # Errors
+///
+/// 400 for a target or a host that HTTP/1 lets pass and a URI cannot have, such as `/a<b`.
+pub(in crate::engine) fn request(
+    head: &[u8],
+    is_tunnel: bool,
+    takes_trailers: bool,
+    own_host: &str,
+) -> Result<Request<()>, Refusal> {
+    let bad = |message| Refusal::new(400, message).kept();
+    let (method, target, mut headers) = lines::request(head);
     let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(method).unwrap_or_default();
-    if opening.accept.is_some() {
+    let method = Method::from_bytes(method);
+    *request.method_mut() = method.map_err(|_error| bad("the method cannot go on over HTTP/2"))?;
+    if is_tunnel {
         // RFC 8441 §5: what one connection was asked to become, a stream is asked to be.
         *request.method_mut() = Method::CONNECT;
         let protocol = Protocol::from_static("websocket");
@@ -265,18 +285,21 @@ fn request(opening: &Opening<'_>) -> Request<()> {
     }
     let authority = headers.remove(HOST);
     let uri = Uri::builder().scheme("http").path_and_query(target);
+    // An empty host names nobody (RFC 9112 §3.2), and a URI with a scheme names somebody.
     let uri = match &authority {
-        Some(authority) => uri.authority(authority.as_bytes()),
-        None => uri.authority("localhost"),
+        Some(authority) if !authority.is_empty() => uri.authority(authority.as_bytes()),
+        _ => uri.authority(own_host),
     };
-    *request.uri_mut() = uri.build().unwrap_or_default();
+    let uri = uri.build();
+    *request.uri_mut() =
+        uri.map_err(|_error| bad("the target or the host cannot go on over HTTP/2"))?;
     headers.remove(TRANSFER_ENCODING);
-    if opening.takes_trailers {
+    if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     *request.headers_mut() = headers;
     *request.version_mut() = http::Version::HTTP_2;
-    request
+    Ok(request)
 }
 
 /// A request body on its way in.
