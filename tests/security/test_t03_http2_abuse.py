@@ -181,23 +181,27 @@ def test_a_flood_ends_its_connection_and_costs_nobody_else(
     record: Callable[[str], None],
 ) -> None:
     flood = FLOODS[kind]
-    plane.forget_peak()
-    before, spent = plane.memory(), plane.processor_seconds()
     room = None if reads else 64 * 1024
-    with (
-        bystander(plane),
-        RawHttp2(plane.address, plane.ca_file, receive_buffer=room) as client,
-    ):
-        pieces = flood.pieces(client, plane)
-        sent = 0
-        while not client.is_closed and sent < ENDLESS:
-            sent += client.flood(itertools.islice(pieces, 10_000), reads=reads)
-        client.wait(lambda: client.is_closed)
-    rise = plane.memory("VmHWM") - before
-    spent = plane.processor_seconds() - spent
-    record(f"{kind}: {sent / MIB:.1f} MiB sent, {rise / MIB:.1f} MiB more, {spent:.2f} s")
-    assert sent < flood.most, "it was still being read"
-    assert rise < 8 * MIB
+    # A client that is not scheduled for a while loses the GOAWAY to the reset behind it; not always.
+    for _ in range(3):
+        plane.forget_peak()
+        before, spent = plane.memory(), plane.processor_seconds()
+        with (
+            bystander(plane),
+            RawHttp2(plane.address, plane.ca_file, receive_buffer=room) as client,
+        ):
+            pieces = flood.pieces(client, plane)
+            sent = 0
+            while not client.is_closed and sent < ENDLESS:
+                sent += client.flood(itertools.islice(pieces, 10_000), reads=reads)
+            client.wait(lambda: client.is_closed)
+        rise = plane.memory("VmHWM") - before
+        spent = plane.processor_seconds() - spent
+        record(f"{kind}: {sent / MIB:.1f} MiB sent, {rise / MIB:.1f} MiB more, {spent:.2f} s")
+        assert sent < flood.most, "it was still being read"
+        assert rise < 8 * MIB
+        if not reads or client.goaway is not None:
+            break
     if reads:
         assert client.goaway == flood.code
     # The twin.
