@@ -182,7 +182,7 @@ def test_a_flood_ends_its_connection_and_costs_nobody_else(
 ) -> None:
     flood = FLOODS[kind]
     room = None if reads else 64 * 1024
-    # A client that is not scheduled for a while loses the GOAWAY to the reset behind it; not always.
+    # A client that is not scheduled for a while loses the GOAWAY to the reset behind it.
     for _ in range(3):
         plane.forget_peak()
         before, spent = plane.memory(), plane.processor_seconds()
