@@ -1,6 +1,6 @@
 //! What every request of one worker needs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,6 +45,8 @@ pub(super) struct Site {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
     pub(super) pool: Pool,
+    /// Connections that this worker took over.
+    pub(super) arrivals: Cell<u64>,
     /// `Host` of requests that have none.
     pub(super) host: String,
     /// Connections to a user process that speaks HTTP/2.
@@ -75,6 +77,7 @@ impl Site {
         Self {
             mask: Mask::new(&worker.config.logs),
             log_constants: log::constants(&worker.config),
+            arrivals: Cell::new(0),
             host: format!("127.0.0.1:{}", worker.config.service.port),
             config: worker.config,
             settings: worker.settings,

@@ -200,6 +200,7 @@ impl Worker {
                 return;
             };
             let end = End(Arc::clone(&load));
+            site.arrivals.set(site.arrivals.get().wrapping_add(1));
             let place = waiting.enter();
             let number = place.number();
             let (site, handshakes) = (Rc::clone(&site), Rc::clone(&handshakes));
@@ -229,13 +230,13 @@ impl Worker {
 async fn let_go_of_ended_keys(site: Rc<Site>) {
     let mut before = 0;
     loop {
-        let connections = site.counters.connections.load(Ordering::Relaxed);
-        let pause = if connections == before {
+        let arrivals = site.arrivals.get();
+        let pause = if arrivals == before {
             LOOK_AGAIN
         } else {
             LOOK_SOON
         };
-        before = connections;
+        before = arrivals;
         tokio::time::sleep(pause).await;
         site.forget_old_keys();
     }
