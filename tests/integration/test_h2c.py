@@ -101,10 +101,10 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="module")
-def hypercorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
-    folder = tmp_path_factory.mktemp("hypercorn")
-    (folder / "application.py").write_text(APPLICATION, encoding="utf-8")
+@contextlib.contextmanager
+def behind_hypercorn(folder: pathlib.Path, application: str) -> Iterator[DataPlane]:
+    """A data plane in front of hypercorn with this application, for the length of a block."""
+    (folder / "application.py").write_text(application, encoding="utf-8")
     port = free_port()
     command = [sys.executable, "-m", "hypercorn", "--workers", "0"]
     command += ["--bind", f"127.0.0.1:{port}", "application:app"]
@@ -112,6 +112,12 @@ def hypercorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
         running(*command, port=port, cwd=folder),
         DataPlane(f"127.0.0.1:{port}", config=PLANE) as plane,
     ):
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def hypercorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
+    with behind_hypercorn(tmp_path_factory.mktemp("hypercorn"), APPLICATION) as plane:
         yield plane
 
 

@@ -7,11 +7,10 @@ frames of `wsproto`: what one side opens with a switch of protocols the other op
 import asyncio
 import pathlib
 import ssl
-import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.integration.test_h2c import PLANE, free_port, running
+from tests.integration.test_h2c import behind_hypercorn
 from tests.integration.test_websocket_http2 import Session, client_of
 from tests.support.application import wait_until
 from websockets.asyncio.client import connect
@@ -52,15 +51,7 @@ async def app(scope, receive, send):
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
-    folder = tmp_path_factory.mktemp("hypercorn")
-    (folder / "application.py").write_text(APPLICATION, encoding="utf-8")
-    port = free_port()
-    command = [sys.executable, "-m", "hypercorn", "--workers", "0"]
-    command += ["--bind", f"127.0.0.1:{port}", "application:app"]
-    with (
-        running(*command, port=port, cwd=folder),
-        DataPlane(f"127.0.0.1:{port}", config=PLANE) as plane,
-    ):
+    with behind_hypercorn(tmp_path_factory.mktemp("hypercorn"), APPLICATION) as plane:
         yield plane
 
 
