@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 import tomllib
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from tests.support.local_run import (
     LocalRun,
     Somebody,
@@ -277,6 +279,22 @@ def test_log_lines_are_printed_when_asked_for(project: pathlib.Path, who: Somebo
     assert status == 0
     (record,) = [json.loads(line) for line in out.splitlines()]
     assert (record["uri"], record["requestMethod"]) == ("/", "GET")
+
+
+def test_a_client_that_keeps_an_idle_connection_does_not_hold_up_the_end(
+    project: pathlib.Path, who: Somebody
+) -> None:
+    with running(who, project) as run, requests.Session() as client:
+        headers = {"api-key": run.said["api_key"]}
+        answer = client.get(
+            run.said["url"], headers=headers, verify=run.said["ca_file"], timeout=20
+        )
+        assert answer.status_code == 200
+        begun = time.monotonic()
+        status, _, _ = run.interrupt()
+        # The default grace is 30 s.
+        assert time.monotonic() - begun < 15
+    assert status == 0
 
 
 def test_what_it_prints_can_be_pasted(project: pathlib.Path, who: Somebody) -> None:

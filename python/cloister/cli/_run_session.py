@@ -14,6 +14,7 @@ import pathlib
 import secrets
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -159,8 +160,15 @@ class RunSession:
         """Stops accepting, lets the enclave finish within its own limit, and waits for its end."""
         if self._host is None or self._enclave is None:
             return None
-        self._host.drain(dt.timedelta(milliseconds=self._plan.drain_ms))
-        ended = self._enclave.wait(DRAIN_SLACK_MS / 1000)
+        grace = dt.timedelta(milliseconds=self._plan.drain_ms)
+        draining = threading.Thread(target=self._host.drain, args=(grace,), name="drain")
+        draining.start()
+        ended = self._enclave.wait((self._plan.drain_ms + DRAIN_SLACK_MS) / 1000)
+        # What it said last may be on its way yet. Who keeps a connection open after that, as pools
+        # of idle connections do, is not waited for: nobody is left to answer.
+        draining.join(LAST_BYTES_SECONDS)
+        self._host.cut()
+        draining.join()
         return self._enclave.stop() if ended is None else ended
 
     def failure(self, what: str) -> RunnerError:
@@ -269,3 +277,5 @@ CONSOLE_LINES = 20
 MAX_CONSOLE_LINE = 500
 LOOK_SECONDS = 0.05
 DRAIN_SLACK_MS = 5_000  # from the end of a drain to the end of init: last logs, processes, mounts
+# How long the last bytes of an enclave that has ended may take to reach their clients.
+LAST_BYTES_SECONDS = 1.0

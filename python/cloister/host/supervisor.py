@@ -185,6 +185,10 @@ class Host:
         told.join()
         return left
 
+    def cut(self) -> None:
+        """Closes the connections of clients that are left, and ends a :meth:`drain` with them."""
+        self._relay.stop()
+
     def stop(self) -> None:
         """Ends everything, in order; harmless when called again."""
         self._relay.stop()
