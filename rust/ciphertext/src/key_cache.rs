@@ -119,7 +119,8 @@ impl DerivedKeys {
 
     /// Takes an ephemeral key up; false when it is not on the curve.
     pub(crate) fn admit(&mut self, compressed: &[u8; 33]) -> bool {
-        while self.count >= MAX_CACHED_KEYS && self.forget_oldest() {}
+        // An ephemeral key takes room before anything is derived with it, and nothing may be.
+        while self.count.max(self.by_ephemeral.len()) >= MAX_CACHED_KEYS && self.forget_oldest() {}
         let Some(point) = decompress(compressed) else {
             return false;
         };

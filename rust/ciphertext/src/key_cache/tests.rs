@@ -115,3 +115,21 @@ fn another_keyring_has_a_cache_of_its_own() {
         assert_eq!(open(&mut session, &text), expected);
     }
 }
+
+/// Without app keys nothing is derived; what clients send takes room all the same.
+#[test]
+fn t05_ephemeral_keys_with_which_nothing_is_derived_are_bounded_too() {
+    let mut keys = DerivedKeys::default();
+    let mut first = None;
+    for number in 1..=MAX_CACHED_KEYS + 10 {
+        let mut scalar = [0; 32];
+        scalar[24..].copy_from_slice(&u64::try_from(number).unwrap().to_be_bytes());
+        let key = AppPrivateKey::from_bytes(&scalar).unwrap();
+        let compressed = *key.public().compressed();
+        assert!(keys.admit(&compressed));
+        assert!(keys.knows(&compressed));
+        first.get_or_insert(compressed);
+        assert!(keys.by_ephemeral.len() <= MAX_CACHED_KEYS);
+    }
+    assert!(!keys.knows(&first.unwrap()), "the oldest goes first");
+}
