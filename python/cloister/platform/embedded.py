@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from cloister import attest
 from cloister.errors import ReleaseRefused
-from cloister.platform import bundle, release
+from cloister.platform import bundle, events, release
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import EnclaveRecord, read_deployments, read_enclave
@@ -163,6 +163,17 @@ class EmbeddedPlatform:
 
         return self._database.changes.wait_until(is_newer, timeout_s)
 
+    def record_event(self, enclave_uuid: UUID | str, kind: str, message: str) -> None:
+        """Keeps what a host reports of an enclave.
+
+        Raises:
+            ReleaseRefused: There is no such enclave.
+        """
+        uuid = _uuid(enclave_uuid)
+        with self._database.writing() as session:
+            _known(session, uuid)
+            events.record(session, uuid, kind, message, now_ms=to_ms(self._clock()))
+
     def close(self) -> None:
         """Ends every :meth:`wait_for_change`."""
         self._database.changes.close()
@@ -183,11 +194,15 @@ class EmbeddedPlatform:
             enclave = _known(session, uuid)
             challenge = session.get(ChallengeRow, nonce) if nonce else None
             release.check_challenge(challenge, enclave, now_ms=now_ms)
-            session.execute(
-                update(ChallengeRow).where(ChallengeRow.value == nonce).values(used_ms=now_ms)
-            )
-        if nonce is None:
-            raise ReleaseRefused("the document's nonce is not a challenge of this platform")
+            taken = session.scalars(
+                update(ChallengeRow)
+                .where(ChallengeRow.value == nonce, ChallengeRow.used_ms.is_(None))
+                .values(used_ms=now_ms)
+                .returning(ChallengeRow.value)
+            ).all()
+        # The write lock keeps others out between check and mark; if it ever did not, the mark does.
+        if nonce is None or len(taken) != 1:
+            raise ReleaseRefused("the challenge was used before")
         return nonce
 
     def _release(

@@ -9,12 +9,12 @@ import secrets
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from sqlalchemy import func, select
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError, MissingInput
+from cloister.platform import app_keys
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import (
@@ -30,7 +30,6 @@ from cloister.platform.records import (
 )
 from cloister.platform.tables import (
     App,
-    AppKey,
     Deployment,
     Enclave,
     EnclaveSigner,
@@ -53,7 +52,11 @@ class Registry:
         self._clock = clock
 
     def add_team(self, name: str) -> UUID:
-        """Adds a team and returns its uuid."""
+        """Adds a team and returns its uuid.
+
+        Raises:
+            ConfigError: The name is not a DNS label.
+        """
         team = Team(uuid=fresh_uuid(), name=checked_name(name), created_ms=self._now_ms())
         with self._database.writing() as session:
             session.add(team)
@@ -61,7 +64,12 @@ class Registry:
         return team.uuid
 
     def add_app(self, team_uuid: UUID, name: str) -> UUID:
-        """Adds an app with its first key pair and returns its uuid."""
+        """Adds an app with its first key pair and returns its uuid.
+
+        Raises:
+            ConfigError: The name is not a DNS label, or the team has an app of this name.
+            MissingInput: There is no such team.
+        """
         app = App(
             uuid=fresh_uuid(),
             team_uuid=team_uuid,
@@ -69,39 +77,55 @@ class Registry:
             created_ms=self._now_ms(),
         )
         with self._database.writing() as session:
+            if session.get(Team, team_uuid) is None:
+                raise MissingInput(f"there is no team `{team_uuid}` in this store")
+            _check_free(session, team_uuid, app.name)
             session.add(app)
             session.flush()
             self._record(session, "app.add", str(app.uuid), f"app `{app.name}` added")
-            self._add_app_key(session, app.uuid)
+            app_keys.add(session, self._database.vault, app.uuid, now_ms=self._now_ms())
         return app.uuid
 
-    def add_app_key(self, app_uuid: UUID) -> bytes:
-        """Adds a key pair to an app: data is encrypted to the newest, older ones still open.
+    def add_app_key(
+        self, app_uuid: UUID, *, curve: app_keys.Curve = "P-256", private: bytes | None = None
+    ) -> bytes:
+        """Adds a key pair to an app: data is encrypted to the newest of P-256, all of them open.
+
+        Args:
+            app_uuid: The app.
+            curve: ``P-256``, or ``secp256k1`` for data that was encrypted to such a key.
+            private: The private half of a pair that exists, 32 bytes; a new pair when absent.
 
         Returns:
             The public half, compressed (SEC 1, 33 bytes).
 
         Raises:
-            ConfigError: The app has as many pairs as an enclave takes, :data:`MAX_APP_KEYS`.
+            ConfigError: ``private`` is not a private half of this curve, or the app has as many
+                pairs of it as an enclave takes, :data:`~cloister.platform.app_keys.MAX_PAIRS`.
+            MissingInput: There is no such app.
         """
         with self._database.writing() as session:
-            public = self._add_app_key(session, app_uuid)
+            if session.get(App, app_uuid) is None:
+                raise MissingInput(f"there is no app `{app_uuid}` in this store")
+            row = app_keys.add(
+                session,
+                self._database.vault,
+                app_uuid,
+                now_ms=self._now_ms(),
+                curve=curve,
+                private=private,
+            )
             bump_versions(session, app_uuid=app_uuid)
-        return public
+        return row.public
 
     def app_public_key(self, app_uuid: UUID) -> bytes:
-        """The newest public key of an app, compressed (SEC 1, 33 bytes).
+        """The public key to encrypt to: the newest of P-256, compressed (SEC 1, 33 bytes).
 
         Raises:
             MissingInput: There is no such app.
         """
         with self._database.reading() as session:
-            newest = session.scalars(
-                select(AppKey)
-                .where(AppKey.app_uuid == app_uuid)
-                .order_by(AppKey.position.desc())
-                .limit(1)
-            ).one_or_none()
+            newest = app_keys.newest(session, app_uuid)
         if newest is None:
             raise MissingInput(f"there is no app `{app_uuid}` in this store")
         return newest.public
@@ -145,10 +169,16 @@ class Registry:
             signers: PCR8 values, 48 bytes each: images must carry one of them. None: any.
 
         Raises:
-            ConfigError: Another class than the store holds, or ``accepts_debug`` contradicts it.
+            ConfigError: Another class than the store holds, or ``accepts_debug`` contradicts it; or
+                the uuid is registered.
+            MissingInput: There is no such app.
         """
         _check_class(self._database.trust_class, trust_class, accepts_debug=accepts_debug)
         with self._database.writing() as session:
+            if session.get(App, app_uuid) is None:
+                raise MissingInput(f"there is no app `{app_uuid}` in this store")
+            if session.get(Enclave, uuid) is not None:
+                raise ConfigError(f"the enclave `{uuid}` is registered already")
             session.add(
                 Enclave(
                     uuid=uuid,
@@ -254,6 +284,22 @@ class Registry:
             apps = session.scalars(select(App).limit(2)).all()
         return (apps[0].uuid, apps[0].team_uuid) if len(apps) == 1 else None
 
+    def sole_team(self) -> UUID | None:
+        """The team of a store that has exactly one; else ``None``."""
+        with self._database.reading() as session:
+            teams = session.scalars(select(Team.uuid).limit(2)).all()
+        return teams[0] if len(teams) == 1 else None
+
+    def first_app(self, team_uuid: UUID) -> UUID | None:
+        """The oldest app of a team, or ``None``."""
+        with self._database.reading() as session:
+            return session.scalars(
+                select(App.uuid)
+                .where(App.team_uuid == team_uuid)
+                .order_by(App.created_ms, App.uuid)
+                .limit(1)
+            ).one_or_none()
+
     def service_public_keys(self, team_uuid: UUID) -> list[bytes]:
         """Public halves of a team's service keys in use, oldest first."""
         with self._database.reading() as session:
@@ -264,37 +310,17 @@ class Registry:
             )
             return list(rows)
 
-    def _add_app_key(self, session: Session, app_uuid: UUID) -> bytes:
-        position = session.scalars(
-            select(func.count()).where(AppKey.app_uuid == app_uuid).select_from(AppKey)
-        ).one()
-        if position >= MAX_APP_KEYS:
-            raise ConfigError(f"the app has {position} key pairs, expected at most {MAX_APP_KEYS}")
-        private = ec.generate_private_key(ec.SECP256R1())
-        key_id = f"key_{secrets.token_hex(8)}"
-        row = AppKey(
-            id=key_id,
-            app_uuid=app_uuid,
-            position=position,
-            curve=CURVE,
-            public=private.public_key().public_bytes(
-                serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint
-            ),
-            private_sealed=self._database.vault.seal(
-                private.private_numbers().private_value.to_bytes(32, "big"),
-                place=f"app_keys/{key_id}/private",
-            ),
-            created_ms=self._now_ms(),
-        )
-        session.add(row)
-        self._record(session, "app-key.add", key_id, "app key pair added")
-        return row.public
-
     def _record(self, session: Session, kind: str, subject: str, message: str) -> None:
         record_activity(session, self._now_ms(), kind, subject, message)
 
     def _now_ms(self) -> int:
         return to_ms(self._clock())
+
+
+def _check_free(session: Session, team_uuid: UUID, name: str) -> None:
+    same = select(App.uuid).where(App.team_uuid == team_uuid, App.name == name)
+    if session.scalars(same).first() is not None:
+        raise ConfigError(f"there is an app `{name}` already")
 
 
 def _check_class(store: TrustClass, enclave: TrustClass, *, accepts_debug: bool) -> None:
@@ -327,7 +353,3 @@ def _checked_registers(record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> dict
     if record.signers and checked.get(8) not in record.signers:
         raise ConfigError(f"the image is not signed by a signer of the enclave `{record.name}`")
     return {str(index): value.hex() for index, value in checked.items()}
-
-
-CURVE = "P-256"
-MAX_APP_KEYS = 4  # an enclave tries each of them for a ciphertext (data-plane.md §4)

@@ -1,0 +1,123 @@
+"""How much the server takes, and what it writes down of each request.
+
+Both are ASGI wrappers around the application: they see a request before anything of it is parsed.
+"""
+
+import json
+import logging
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cloister.platform.clock import Clock
+from cloister.platform.server.refusals import body
+
+log = logging.getLogger("cloister.platform.access")
+
+
+class BodyBound:
+    """Refuses a request whose body is longer than a bound, before it is held in memory.
+
+    Args:
+        app: What is behind it.
+        max_bytes: The bound.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        taken = 0
+        is_refused = False
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._max_bytes:
+                raise _TooLong
+            return message
+
+        async def unless_too_long(message: Message) -> None:
+            # The framework makes an answer of its own of whatever ends the reading of a body.
+            nonlocal is_refused
+            if taken <= self._max_bytes:
+                await send(message)
+            elif not is_refused:
+                is_refused = True
+                await self._refuse(send)
+
+        if not announced.isdigit() or int(announced) > self._max_bytes:
+            await self._refuse(send)
+            return
+        await self._app(scope, bounded, unless_too_long)
+
+    async def _refuse(self, send: Send) -> None:
+        text = json.dumps(body("InputError", f"a body is at most {self._max_bytes} bytes long"))
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(text)).encode()),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": text.encode()})
+
+
+class _TooLong(Exception):
+    """The body is longer than the bound."""
+
+
+class AccessLog:
+    """Writes a line of JSON for each request: the call by its pattern, and the token by its id.
+
+    Neither the address as it was sent nor a header is in it, so a secret that somebody puts there
+    by mistake is not either.
+
+    Args:
+        app: What is behind it.
+        clock: The time of a line.
+    """
+
+    def __init__(self, app: ASGIApp, *, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.monotonic()
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            route = scope.get("route")
+            client = scope.get("client")
+            line = {
+                "at": self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "method": scope["method"] if scope["method"] in METHODS else "other",
+                "call": getattr(route, "path", None),
+                "status": status,
+                "ms": round((time.monotonic() - begun) * 1000),
+                "token": scope.get("state", {}).get("token_id"),
+                "client": client[0] if client else None,
+            }
+            log.info("%s", json.dumps(line))
+
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+MAX_BODY_BYTES = 1 << 20  # wire.md §2; a full set of variables is 768 KiB in base64

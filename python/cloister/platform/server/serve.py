@@ -1,0 +1,144 @@
+"""Runs the server: TLS 1.2 and newer, bounded, and a stop that answers what is in flight."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from cloister.errors import KeyFileError, PermissionRefused, TransportError
+from cloister.platform.clock import Clock, system
+from cloister.platform.embedded import EmbeddedPlatform
+from cloister.platform.server import setup, tls
+from cloister.platform.server.app import make_app, make_parts
+from cloister.platform.server.configuration import PlatformConfig
+
+
+def serve(
+    config: PlatformConfig,
+    *,
+    is_ready: Callable[[str], None],
+    clock: Clock = system,
+) -> None:
+    """Serves until SIGINT or SIGTERM, then answers what is in flight and returns.
+
+    Args:
+        config: What to serve.
+        is_ready: Told the URL when clients are accepted.
+        clock: The time.
+
+    Raises:
+        StoreError: The store cannot be opened.
+        KeyFileError: Certificate or key cannot be used.
+        TransportError: The address cannot be listened on.
+        PermissionRefused: It may not be.
+    """
+    database = setup.open_store(config)
+    with contextlib.ExitStack() as ends:
+        ends.callback(database.close)
+        context = tls_context(config, now=clock())
+        listening = ends.enter_context(_listen(*config.listen))
+        platform = EmbeddedPlatform(database, development_root=config.development_root, clock=clock)
+        parts = make_parts(database, platform, clock=clock)
+        _log_to_stderr()
+        settings = uvicorn.Config(
+            make_app(parts),
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            lifespan="on",
+            limit_concurrency=MAX_CONCURRENT,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            http="h11",
+            ssl_context_factory=lambda _config, _default: context,
+            # Only a look at it decides that this is TLS; the context above is what is used.
+            ssl_certfile=str(config.certificate or config.tls_folder / tls.CERTIFICATE_FILE),
+            ssl_keyfile=str(config.key or config.tls_folder / tls.KEY_FILE),
+        )
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        server = _Server(
+            settings, parts.versions.close, lambda: is_ready(f"https://{shown}:{port}")
+        )
+        asyncio.run(server.serve(sockets=[listening]))
+
+
+def tls_context(config: PlatformConfig, *, now: dt.datetime) -> ssl.SSLContext:
+    """The context of the server; its own certificate is renewed when it has a month left.
+
+    Raises:
+        KeyFileError: Certificate or key cannot be used.
+    """
+    if config.certificate is None:
+        tls.ensure_certificate(config.tls_folder, config.names, now=now)
+    certificate = config.certificate or config.tls_folder / tls.CERTIFICATE_FILE
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, config.key or config.tls_folder / tls.KEY_FILE)
+    except (OSError, ssl.SSLError) as problem:
+        raise KeyFileError(
+            f"the certificate `{certificate}` and its key cannot be used:"
+            f" {problem.strerror or type(problem).__name__}"
+        ) from None
+    return context
+
+
+class _Server(uvicorn.Server):
+    """Ends long polls first when it stops, and says when it accepts."""
+
+    def __init__(
+        self, config: uvicorn.Config, stopping: Callable[[], None], started: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets=sockets)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except PermissionError:
+        raise PermissionRefused(
+            f"cannot listen on {host}:{port}: not permitted",
+            hint="a port below 1024 needs CAP_NET_BIND_SERVICE; the systemd unit has a line for it",
+        ) from None
+    except OSError as problem:
+        raise TransportError(
+            f"cannot listen on {host}:{port}: {problem.strerror or problem}"
+        ) from None
+
+
+def _log_to_stderr() -> None:
+    """Requests and failures go to standard error, a line each: the journal, under systemd."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("cloister.platform", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.INFO if name.startswith("cloister") else logging.WARNING)
+
+
+MAX_CONCURRENT = 2048  # connections and requests; more are answered with 503
+MAX_HEAD_BYTES = 16 * 1024
+KEEP_ALIVE_SECONDS = 75
+GRACE_SECONDS = 10
+BACKLOG = 512
