@@ -105,7 +105,7 @@ def _invalid(_: Request, problem: Exception) -> JSONResponse:
 
 
 def _field(place: tuple[int | str, ...]) -> str:
-    """The place of a field, without names of keys that the caller made up."""
+    """The place of a field; a name that is no identifier is left out."""
     return ".".join(
         str(part) for part in place if str(part).isidentifier() or isinstance(part, int)
     )

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -102,6 +103,16 @@ class _Server(uvicorn.Server):
         self._stopping = stopping
         self._started = started
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ends in order, and that is all: uvicorn would end the process by the signal after it."""
+        before = {number: signal.signal(number, self.handle_exit) for number in STOPS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         self._started()
@@ -137,6 +148,7 @@ def _log_to_stderr() -> None:
         logger.setLevel(logging.INFO if name.startswith("cloister") else logging.WARNING)
 
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 MAX_CONCURRENT = 2048  # connections and requests; more are answered with 503
 MAX_HEAD_BYTES = 16 * 1024
 KEEP_ALIVE_SECONDS = 75
