@@ -68,6 +68,8 @@ def test_everything_comes_back(
         made = backup.write(database, file, now_ms=7)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert made == backup.check(file)
+        if database is not world.database:
+            database.close()
         folder = tmp_path / f"restored-{number}"
         url = server.database() if kind == "postgresql" else None
         database = new_store(folder, world.database, url)

@@ -155,7 +155,9 @@ class RemoteBacking:
             scopes=[f"relay:{plan.enclave}"],
             not_after=dt.datetime.now(dt.UTC) + TOKEN_LIFE,
         )
-        self._end_token = lambda: owner.revoke_token(made["id"])
+        self._end_token = lambda: self._client.send(
+            "DELETE", f"/v1/tokens/{made['id']}", deadline_s=REVOKE_SECONDS
+        )
         return str(made["token"])
 
 
@@ -187,4 +189,5 @@ def _deploy(owner: Owner | RemoteOwner, plan: RunPlan) -> bytes:
 
 
 NSM_ROOT_FILE = "nsm-root.pem"
+REVOKE_SECONDS = 3.0
 TOKEN_LIFE = dt.timedelta(days=7)

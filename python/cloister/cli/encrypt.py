@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cloister import crypto
-from cloister.cli import output
+from cloister.cli import output, settings
 from cloister.errors import KeyFileError, MissingInput
 
 _MAX_KEY_FILE_BYTES = 4096
@@ -28,7 +28,8 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
     public_key: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|BASE64", help="The app's public key; else that of the local store."
+            metavar="FILE|BASE64",
+            help="The app's public key; else that of the platform or local store.",
         ),
     ] = None,
     role: Annotated[str | None, typer.Option(help="Data role: 1 to 20 of a-z, 0-9, -.")] = None,
@@ -64,7 +65,12 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
 
 
 def _public_key(given: str | None, config: pathlib.Path) -> bytes:
-    """From a file, from the command line, or from the local store beside enclave.toml."""
+    """From a file, from the command line, from the platform, or from the local store."""
+    if given is None and settings.load().platform_url is not None:
+        from cloister.cli import _owner  # noqa: PLC0415 - and so does this
+
+        with _owner.opened(config.parent) as owner:
+            return bytes.fromhex(owner.app(_owner.app_of(owner, config))["public_key"])
     if given is None:
         from cloister.platform import local  # noqa: PLC0415 - the store costs 200 ms to import
 

@@ -125,6 +125,15 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
                 },
                 "cloister platform token create --scope relay:UUID --name host-1",
             ),
+            "service-key": Group(
+                "List, add and retire the keys that sign bundles.",
+                {
+                    "list": Entry("cloister.cli.platform_service_keys", "list_keys", "List them."),
+                    "add": Entry("cloister.cli.platform_service_keys", "add", "Add the next one."),
+                    "retire": Entry("cloister.cli.platform_service_keys", "retire", "Retire one."),
+                },
+                "cloister platform service-key add",
+            ),
             "deployment": Group(
                 "Register images, and end them.",
                 {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloister.cli import output, settings
-from cloister.errors import ConfigError
+from cloister.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from cloister.platform.server.configuration import PlatformConfig
@@ -47,7 +47,10 @@ def init(  # noqa: PLR0913 - an option is an argument
     app: Annotated[str, typer.Option(metavar="NAME", help="Its first app.")] = "default",
     database_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="postgresql://…; default: an SQLite file in its folder."),
+        typer.Option(
+            metavar="URL",
+            help="postgresql://…, `-`: from standard input; default: an SQLite file in its folder.",
+        ),
     ] = None,
     master_key: Annotated[
         str,
@@ -90,7 +93,7 @@ def init(  # noqa: PLR0913 - an option is an argument
             "master_key": master_key,
         }
         if database_url is not None:
-            found["database_url"] = database_url
+            found["database_url"] = _database(database_url)
         for option, path in (("certificate", certificate), ("key", key)):
             if path is not None:
                 found[option] = str(path.absolute())
@@ -131,7 +134,8 @@ def serve(*, directory: _Dir = None, as_json: _Json = False) -> None:
         is_ready=lambda url: output.show(
             {"url": url, "class": config.trust_class.value, "dir": str(folder)},
             as_json=as_json,
-            text=f"the platform serves {url}, class {config.trust_class.value}; Ctrl-C stops it",
+            text=f"The platform serves {url}, class {config.trust_class.value}.\n"
+            "Ctrl-C drains and stops it.",
         ),
     )
     output.note("stopped")
@@ -156,6 +160,20 @@ def unit(
         user=user,
     )
     output.show({"unit": text}, as_json=as_json, text=text.rstrip())
+
+
+def _database(text: str) -> str:
+    """The address of a database; one with a password must not be on the command line."""
+    from cloister.platform.engines import database_url  # noqa: PLC0415 - 200 ms
+
+    if text == "-":
+        return sys.stdin.readline().strip()
+    if database_url(text).password:
+        raise UsageError(
+            "a password on the command line is seen by other users and stays in the history",
+            hint="`--database-url -` takes the address from standard input; libpq's passfile works",
+        )
+    return text
 
 
 def _server() -> Any:  # noqa: ANN401 - a package with its parts
@@ -234,7 +252,6 @@ RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
-MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources

@@ -207,7 +207,8 @@ class _Calls:
         enclave = _enclave(request)
         told = await _body_json(request)
         kind = _printable(_field(told, "kind", str))
-        self._events(enclave, kind, _printable(_field(told, "message", str)))
+        message = _printable(_field(told, "message", str))
+        await run_in_threadpool(self._events, enclave, kind, message)
         return _empty(http.HTTPStatus.NO_CONTENT)
 
 

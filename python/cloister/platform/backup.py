@@ -60,7 +60,8 @@ def write(database: Database, path: pathlib.Path, *, now_ms: int) -> Backup:
         raise OutputError(f"`{path}` exists, and a backup is not written over another")
     temporary = path.with_name(f".{path.name}.part")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        temporary.unlink(missing_ok=True)  # of a backup that was stopped
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             rows = _write(database, file, now_ms)
             file.flush()

@@ -78,9 +78,7 @@ class Owner:
         Raises:
             ConfigError: Not a DNS label, or there is an app of this name.
         """
-        with self._database.reading() as session:
-            team = session.scalars(select(Team.uuid).order_by(Team.created_ms).limit(1)).one()
-        return self.app(self._registry.add_app(team, name))
+        return self.app(self._registry.add_app(self._team(), name))
 
     def app_keys(self, app_uuid: UUID) -> list[Json]:
         """Public halves of an app's key pairs, oldest first."""
@@ -300,6 +298,29 @@ class Owner:
         self._record(enclave_uuid)
         self._variables(enclave_uuid).delete(name)
 
+    def service_keys(self) -> list[str]:
+        """Public halves of the service keys in use, oldest first: the first of them signs."""
+        return [key.hex() for key in self._registry.service_public_keys(self._team())]
+
+    def add_service_key(self) -> list[str]:
+        """Adds a service key, for images that are built from here on; the oldest goes on signing.
+
+        Raises:
+            ConfigError: There are as many as an image can trust.
+        """
+        self._registry.add_service_key(self._team())
+        return self.service_keys()
+
+    def retire_service_key(self, public: str) -> list[str]:
+        """Ends a service key; the next one signs.
+
+        Raises:
+            ConfigError: Not hexadecimal, or it is the only one.
+            MissingInput: There is no such key in use.
+        """
+        self._registry.retire_service_key(_unhex(public, "public"))
+        return self.service_keys()
+
     def tokens(self) -> list[Json]:
         """Tokens of the platform, oldest first, without the tokens."""
         return [self._shown(record) for record in self._tokens.all()]
@@ -378,6 +399,10 @@ class Owner:
                 }
                 for row in session.scalars(query)
             ]
+
+    def _team(self) -> UUID:
+        with self._database.reading() as session:
+            return session.scalars(select(Team.uuid).order_by(Team.created_ms).limit(1)).one()
 
     def _record(self, uuid: UUID) -> EnclaveRecord:
         record = self._registry.enclave(uuid)

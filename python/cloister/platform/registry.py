@@ -7,10 +7,11 @@ never carries new content under an old number.
 
 import secrets
 from collections.abc import Iterable, Mapping
+from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError, MissingInput
@@ -80,6 +81,7 @@ class Registry:
             if session.get(Team, team_uuid) is None:
                 raise MissingInput(f"there is no team `{team_uuid}` in this store")
             _check_free(session, team_uuid, app.name)
+            _check_room(session, select(App.uuid), MAX_APPS, "apps")
             session.add(app)
             session.flush()
             self._record(session, "app.add", str(app.uuid), f"app `{app.name}` added")
@@ -131,7 +133,11 @@ class Registry:
         return newest.public
 
     def add_service_key(self, team_uuid: UUID) -> bytes:
-        """Adds a service key (Ed25519), which signs bundles, and returns its public half."""
+        """Adds a service key (Ed25519), which signs bundles, and returns its public half.
+
+        Raises:
+            ConfigError: There are :data:`MAX_SERVICE_KEYS` in use.
+        """
         private = ed25519.Ed25519PrivateKey.generate()
         key_id = f"svc_{secrets.token_hex(8)}"
         row = ServiceKeyRow(
@@ -144,9 +150,42 @@ class Registry:
             created_ms=self._now_ms(),
         )
         with self._database.writing() as session:
+            in_use = select(ServiceKeyRow.id).where(
+                ServiceKeyRow.team_uuid == team_uuid, ServiceKeyRow.retired_ms.is_(None)
+            )
+            _check_room(session, in_use, MAX_SERVICE_KEYS, "service keys in use")
             session.add(row)
             self._record(session, "service-key.add", key_id, "service key added")
         return row.public
+
+    def retire_service_key(self, public: bytes) -> None:
+        """Ends a service key: bundles are signed by the next one, which images must know by then.
+
+        Raises:
+            ConfigError: It is the only one in use.
+            MissingInput: There is no such key in use.
+        """
+        with self._database.writing() as session:
+            row = session.scalars(
+                select(ServiceKeyRow).where(
+                    ServiceKeyRow.public == public, ServiceKeyRow.retired_ms.is_(None)
+                )
+            ).one_or_none()
+            if row is None:
+                raise MissingInput("there is no service key in use with this public half")
+            others = select(func.count()).where(
+                ServiceKeyRow.team_uuid == row.team_uuid, ServiceKeyRow.retired_ms.is_(None)
+            )
+            if session.scalar(others) == 1:
+                raise ConfigError(
+                    "it is the only service key in use",
+                    hint="add the next one, and build and deploy images that know it, first",
+                )
+            row.retired_ms = self._now_ms()
+            # Bundles are signed anew: every enclave is told.
+            for app_uuid in session.scalars(select(App.uuid).where(App.team_uuid == row.team_uuid)):
+                bump_versions(session, app_uuid=app_uuid)
+            self._record(session, "service-key.retire", row.id, "service key retired")
 
     def add_enclave(  # noqa: PLR0913 - the columns of a record, named at the call
         self,
@@ -170,7 +209,7 @@ class Registry:
 
         Raises:
             ConfigError: Another class than the store holds, or ``accepts_debug`` contradicts it; or
-                the uuid is registered.
+                the uuid is registered, or the app has :data:`MAX_ENCLAVES`.
             MissingInput: There is no such app.
         """
         _check_class(self._database.trust_class, trust_class, accepts_debug=accepts_debug)
@@ -179,6 +218,8 @@ class Registry:
                 raise MissingInput(f"there is no app `{app_uuid}` in this store")
             if session.get(Enclave, uuid) is not None:
                 raise ConfigError(f"the enclave `{uuid}` is registered already")
+            same_app = select(Enclave.uuid).where(Enclave.app_uuid == app_uuid)
+            _check_room(session, same_app, MAX_ENCLAVES, "enclaves of this app")
             session.add(
                 Enclave(
                     uuid=uuid,
@@ -243,6 +284,8 @@ class Registry:
             ).all()
             found = next((row for row in same if row.pcrs == registers), None)
             if found is None:
+                mine = select(Deployment.id).where(Deployment.enclave_uuid == enclave_uuid)
+                _check_room(session, mine, MAX_DEPLOYMENTS, "deployments of this enclave")
                 found = Deployment(
                     id=f"dep_{secrets.token_hex(8)}",
                     enclave_uuid=enclave_uuid,
@@ -323,6 +366,12 @@ def _check_free(session: Session, team_uuid: UUID, name: str) -> None:
         raise ConfigError(f"there is an app `{name}` already")
 
 
+def _check_room(session: Session, query: Select[Any], limit: int, what: str) -> None:
+    count = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    if count >= limit:
+        raise ConfigError(f"there are {count} {what}, the most that a platform has")
+
+
 def _check_class(store: TrustClass, enclave: TrustClass, *, accepts_debug: bool) -> None:
     development = TrustClass.DEVELOPMENT
     if (store is development) != (enclave is development):
@@ -353,3 +402,9 @@ def _checked_registers(record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> dict
     if record.signers and checked.get(8) not in record.signers:
         raise ConfigError(f"the image is not signed by a signer of the enclave `{record.name}`")
     return {str(index): value.hex() for index, value in checked.items()}
+
+
+MAX_APPS = 1024
+MAX_ENCLAVES = 1024  # of an app
+MAX_DEPLOYMENTS = 4096  # of an enclave
+MAX_SERVICE_KEYS = 3  # what an image can trust (wire.md §3)

@@ -128,6 +128,18 @@ class RemoteOwner:
         """Removes a variable."""
         self._client.send("DELETE", f"/v1/enclaves/{enclave_uuid}/variables/{part(name)}")
 
+    def service_keys(self) -> list[str]:
+        """Public halves of the service keys in use."""
+        return _texts(self._client.get("/v1/service-keys"))
+
+    def add_service_key(self) -> list[str]:
+        """Adds a service key."""
+        return _texts(self._client.send("POST", "/v1/service-keys"))
+
+    def retire_service_key(self, public: str) -> list[str]:
+        """Ends a service key."""
+        return _texts(self._client.send("DELETE", f"/v1/service-keys/{part(public)}"))
+
     def tokens(self) -> list[Json]:
         """Tokens of the platform."""
         return _many(self._client.get("/v1/tokens"))
@@ -150,6 +162,12 @@ class RemoteOwner:
 def _new_key(name: str, scopes: Sequence[str], not_after: dt.datetime | None) -> Json:
     expires = None if not_after is None else not_after.astimezone(dt.UTC).isoformat()
     return {"name": name, "scopes": list(scopes), "expires": expires}
+
+
+def _texts(found: Any) -> list[str]:  # noqa: ANN401 - any JSON
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise TransportError("the platform's answer is not a list of texts")
+    return found
 
 
 def _one(found: Any) -> Json:  # noqa: ANN401 - any JSON

@@ -216,6 +216,24 @@ def activity(owner: Everything, limit: Limit = 100, before: Before = None) -> li
     return owner.activity(limit=limit, before=before)
 
 
+@router.get("/v1/service-keys", tags=["service keys"])
+def service_keys(owner: Everything) -> list[str]:
+    """Public halves of the keys that sign bundles, hexadecimal; the first signs."""
+    return owner.service_keys()
+
+
+@router.post("/v1/service-keys", tags=["service keys"], status_code=201)
+def add_service_key(owner: Everything) -> list[str]:
+    """Adds one, for images that are built from here on."""
+    return owner.add_service_key()
+
+
+@router.delete("/v1/service-keys/{public}", tags=["service keys"])
+def retire_service_key(public: str, owner: Everything) -> list[str]:
+    """Ends one; images that do not know the next take no bundle from here on."""
+    return owner.retire_service_key(public)
+
+
 @router.get("/v1/tokens", tags=["tokens"], response_model=list[models.KeyShown])
 def tokens(owner: Everything) -> list[Json]:
     """Tokens of this API, without the tokens."""

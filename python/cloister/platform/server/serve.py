@@ -119,7 +119,19 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping()
-        await super().shutdown(sockets=sockets)
+        ending = asyncio.ensure_future(super().shutdown(sockets=sockets))
+        while not (await asyncio.wait([ending], timeout=LOOK_SECONDS))[0]:
+            self._cut_idle()
+        await ending
+
+    def _cut_idle(self) -> None:
+        """Closes connections without a request: over TLS a polite end waits for the client."""
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            transport = getattr(connection, "transport", None)
+            is_idle = cycle is None or cycle.response_complete
+            if is_idle and transport is not None and not transport.get_write_buffer_size():
+                transport.abort()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -153,4 +165,5 @@ MAX_CONCURRENT = 2048  # connections and requests; more are answered with 503
 MAX_HEAD_BYTES = 16 * 1024
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 10
+LOOK_SECONDS = 0.1
 BACKLOG = 512
