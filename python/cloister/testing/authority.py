@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -40,11 +41,11 @@ class Authority:
         root = self._issue(self._name, self._key.public_key(), is_ca=True)
         self.pem = root.public_bytes(serialization.Encoding.PEM)
 
-    def identity(self, name: str = "enclave") -> Identity:
-        """A new key, certified for ``localhost``, ``127.0.0.1`` and ``::1``."""
+    def identity(self, name: str = "enclave", *, hosts: Sequence[str] = ()) -> Identity:
+        """A new key, certified for ``localhost``, ``127.0.0.1``, ``::1`` and these host names."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        issued = self._issue(subject, key.public_key(), is_ca=False)
+        issued = self._issue(subject, key.public_key(), is_ca=False, hosts=hosts)
         return Identity(
             certificate_pem=issued.public_bytes(serialization.Encoding.PEM),
             key_pem=key.private_bytes(
@@ -59,7 +60,12 @@ class Authority:
         )
 
     def _issue(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_ca: bool
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        *,
+        is_ca: bool,
+        hosts: Sequence[str] = (),
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         usage = _usage(is_ca=is_ca)
@@ -77,9 +83,9 @@ class Authority:
         )
         if not is_ca:
             issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-            builder = builder.add_extension(issuer, critical=False).add_extension(
-                x509.SubjectAlternativeName(_NAMES), critical=False
-            )
+            names = x509.SubjectAlternativeName([*_NAMES, *map(x509.DNSName, hosts)])
+            builder = builder.add_extension(issuer, critical=False)
+            builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
 

@@ -50,6 +50,8 @@ class SimulatedEnclave:
         env: Variables, as the internal API shows them.
         internal_api: Where the internal API is served, ``HOST:PORT``; it is not without.
         logs: File for the transaction logs.
+        hosts: Names that its TLS certificates have besides ``localhost``, for clients that reach it
+            by one; who resolves them is the test's affair.
         timeout: Seconds that a start, or a stop, may take.
 
     Raises:
@@ -68,10 +70,12 @@ class SimulatedEnclave:
         env: Mapping[str, str | bytes] | None = None,
         internal_api: str | None = None,
         logs: str | os.PathLike[str] | None = None,
+        hosts: Sequence[str] = (),
         timeout: float = 15.0,
     ) -> None:
         self._app: Asgi | str = Handler(echo) if app is None else app
         self._timeout = timeout
+        self._hosts = tuple(hosts)
         self._pcrs = registers(pcrs)
         keys = list(api_keys) or [f"ck_test_{secrets.token_urlsafe(32)}"]
         if config is None or isinstance(config, Mapping):
@@ -91,7 +95,7 @@ class SimulatedEnclave:
         self._lock = threading.RLock()
         self._root = Root()
         self._authority = Authority()
-        self._identity = self._authority.identity()
+        self._identity = self._authority.identity(hosts=self._hosts)
         self._fault: Fault | None = None
         self._app_key = ec.generate_private_key(ec.SECP256R1())
         self._is_started = False
@@ -212,7 +216,7 @@ class SimulatedEnclave:
     def rotate_tls_key(self) -> None:
         """Gives it another TLS key, as every boot of an enclave has. Its registers stay."""
         with self._lock:
-            self._identity = self._authority.identity()
+            self._identity = self._authority.identity(hosts=self._hosts)
             self._restart()
 
     def redeploy(self, pcrs: Registers | None = None) -> attest.Measurements:
@@ -227,7 +231,7 @@ class SimulatedEnclave:
         """
         with self._lock:
             self._pcrs = another_image(self._pcrs) if pcrs is None else registers(pcrs)
-            self._identity = self._authority.identity()
+            self._identity = self._authority.identity(hosts=self._hosts)
             self._restart()
             return self.measurements
 
@@ -294,7 +298,9 @@ class SimulatedEnclave:
         if self._fault is Fault.DOWN:
             return
         authority = Authority("somebody else") if self._fault is Fault.OTHER_CA else None
-        identity = self._identity if authority is None else authority.identity()
+        identity = self._identity
+        if authority is not None:
+            identity = authority.identity(hosts=self._hosts)
         certificate, key = self._folder / "tls.pem", self._folder / "tls.key"
         certificate.write_bytes(identity.certificate_pem)
         key.write_bytes(identity.key_pem)
