@@ -44,6 +44,13 @@ impl Device {
     }
 }
 
+impl<D: Driver> Device<D> {
+    /// The NSM behind a driver that is not the kernel's.
+    pub fn over(driver: D) -> Self {
+        Self { driver }
+    }
+}
+
 /// The system call: a request goes in, the answer's length comes out.
 pub trait Driver: Send + Sync {
     /// Sends `request` and writes the answer to the start of `response`.
@@ -199,24 +206,20 @@ mod tests {
 
     #[test]
     fn an_interrupted_call_is_made_again() {
-        let device = Device {
-            driver: Memory {
-                calls: Mutex::new(0),
-                claims: None,
-            },
-        };
+        let device = Device::over(Memory {
+            calls: Mutex::new(0),
+            claims: None,
+        });
         assert_eq!(device.describe_pcr(4).unwrap().value, vec![5; 48]);
         assert_eq!(*device.driver.calls.lock().unwrap(), 2);
     }
 
     #[test]
     fn a_length_beyond_the_buffer_is_refused() {
-        let device = Device {
-            driver: Memory {
-                calls: Mutex::new(1),
-                claims: Some(0x3001),
-            },
-        };
+        let device = Device::over(Memory {
+            calls: Mutex::new(1),
+            claims: Some(0x3001),
+        });
         assert!(matches!(
             device.describe_pcr(4),
             Err(NsmError::Protocol { .. })
@@ -234,9 +237,7 @@ mod tests {
 
     #[test]
     fn errors_of_the_driver_are_told_apart() {
-        let failing = |code| Device {
-            driver: Failing(code),
-        };
+        let failing = |code| Device::over(Failing(code));
         match failing(libc::EMSGSIZE).describe() {
             Err(NsmError::Refused { code, .. }) => assert_eq!(code, ErrorCode::InputTooLarge),
             other => panic!("{other:?}"),
@@ -254,9 +255,7 @@ mod tests {
     /// What does not fit into the driver's buffer is not sent.
     #[test]
     fn a_request_that_is_too_long_is_not_sent() {
-        let device = Device {
-            driver: Failing(libc::EIO),
-        };
+        let device = Device::over(Failing(libc::EIO));
         assert!(matches!(
             device.extend_pcr(16, &[0; MAX_REQUEST_BYTES]),
             Err(NsmError::RequestTooLarge { .. })
@@ -275,9 +274,7 @@ mod tests {
             .write(true)
             .open("/dev/null")
             .unwrap();
-        let device = Device {
-            driver: Ioctl { file },
-        };
+        let device = Device::over(Ioctl { file });
         match device.describe() {
             Err(NsmError::Io { source, .. }) => {
                 assert_eq!(source.raw_os_error(), Some(libc::ENOTTY));
