@@ -93,10 +93,11 @@ class SimulatedEnclave:
         self.api_key = keys[0] if isinstance(keys[0], str) else keys[0].value
         """The first API key."""
         self._lock = threading.RLock()
-        self._root = Root()
+        self.root = Root()
+        """The root of its documents, for documents of your own that its clients believe."""
         self._authority = Authority()
         self._identity = self._authority.identity(hosts=self._hosts)
-        self._fault: Fault | None = None
+        self._fault: Fault | bytes | None = None
         self._app_key = ec.generate_private_key(ec.SECP256R1())
         self._is_started = False
         self._plane: DataPlane | None = None
@@ -124,7 +125,12 @@ class SimulatedEnclave:
     @property
     def trust_anchor(self) -> attest.TrustAnchor:
         """The root of its documents. Nothing but this enclave can sign under it."""
-        return self._root.trust_anchor
+        return self.root.trust_anchor
+
+    @property
+    def tls_spki(self) -> bytes:
+        """``SubjectPublicKeyInfo`` of its TLS key now, DER: what its documents are bound to."""
+        return self._identity.spki
 
     @property
     def measurements(self) -> attest.Measurements:
@@ -235,15 +241,18 @@ class SimulatedEnclave:
             self._restart()
             return self.measurements
 
-    @contextlib.contextmanager
-    def failing(self, fault: Fault) -> Iterator[None]:
+    def failing(self, fault: Fault) -> contextlib.AbstractContextManager[None]:
         """Plays a fault for the length of a block; after it everything is as before."""
-        before = self._fault
-        try:
-            self._play(fault)
-            yield
-        finally:
-            self._play(before)
+        return self._playing(fault)
+
+    def showing(self, document: bytes) -> contextlib.AbstractContextManager[None]:
+        """Answers with these bytes whenever a document is asked for, for the length of a block.
+
+        Args:
+            document: At most about 12 KiB, as the NSM's answers; see
+                :func:`cloister.testing.document`.
+        """
+        return self._playing(document)
 
     def close(self) -> None:
         """Ends it, its application and its files; harmless when it does not run."""
@@ -284,7 +293,7 @@ class SimulatedEnclave:
         self._seat.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._seat.bind(("127.0.0.1", 0))
         self.ca_file.write_bytes(self._authority.pem)
-        self.nsm_root_file.write_text(self._root.pem, encoding="ascii")
+        self.nsm_root_file.write_text(self.root.pem, encoding="ascii")
         scalar = self._app_key.private_numbers().private_value.to_bytes(32)
         key = {
             "class": "development",
@@ -308,7 +317,7 @@ class SimulatedEnclave:
             self._fault,
             pcrs=self._pcrs,
             spki=identity.spki,
-            root=self._root,
+            root=self.root,
             now=dt.datetime.now(dt.UTC),
         )
         plane = _MeasuredDataPlane(
@@ -334,7 +343,16 @@ class SimulatedEnclave:
             self._plane.stop()
             self._plane = None
 
-    def _play(self, fault: Fault | None) -> None:
+    @contextlib.contextmanager
+    def _playing(self, fault: Fault | bytes) -> Iterator[None]:
+        before = self._fault
+        try:
+            self._play(fault)
+            yield
+        finally:
+            self._play(before)
+
+    def _play(self, fault: Fault | bytes | None) -> None:
         with self._lock:
             self._fault = fault
             self._restart()

@@ -13,14 +13,20 @@ from cloister.testing.fault import Fault
 
 
 def booted(
-    fault: Fault | None, *, pcrs: Mapping[int, bytes], spki: bytes, root: Root, now: dt.datetime
+    fault: Fault | bytes | None,
+    *,
+    pcrs: Mapping[int, bytes],
+    spki: bytes,
+    root: Root,
+    now: dt.datetime,
 ) -> _native.SimulatedNsm:
     """A module for an enclave with these registers.
 
     Documents with a public key, which are what it is provisioned by, are true all the same.
 
     Args:
-        fault: What clients shall see; ``None`` for the truth.
+        fault: What clients shall see: a fault, or bytes in place of every document; ``None`` for
+            the truth.
         pcrs: Its registers.
         spki: The TLS key that documents are bound to.
         root: What it signs under.
@@ -34,7 +40,9 @@ def booted(
     module = root.module.another(
         sorted(measured.items()), module_id=MODULE_ID, now_ms=milliseconds(now)
     )
-    if fault is Fault.NO_DOCUMENT:
+    if isinstance(fault, bytes):
+        module.tell_bytes(fault)
+    elif fault is Fault.NO_DOCUMENT:
         module.tell_error("InternalError")
     elif fault is Fault.OTHER_KEY:
         module.tell_fields(user_data=Authority().identity().spki)

@@ -27,7 +27,7 @@ from cloister.errors import (
     TransportError,
     UsageError,
 )
-from cloister.testing import Fault, Request, SimulatedEnclave, handler, wsgi
+from cloister.testing import Fault, Request, SimulatedEnclave, document, handler, wsgi
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,29 @@ def test_a_fault_is_the_same_with_a_nonce(enclave: SimulatedEnclave, fault: Faul
         pytest.raises(fault.error),
     ):
         client.connect(given)
+
+
+def test_a_document_of_the_tests_own_is_shown(enclave: SimulatedEnclave) -> None:
+    def signed(**fields: Any) -> bytes:
+        said = {"root": enclave.root, "pcrs": enclave.measurements, "user_data": enclave.tls_spki}
+        return document(**{**said, **fields}).raw
+
+    genuine = signed(public_key=b"a key of ours", module_id="i-ours")
+    with enclave.showing(genuine):
+        found = client.attest(enclave.url, enclave.policy(), ca_file=str(enclave.ca_file))
+        assert found.document == genuine
+        assert (found.claims.module_id, found.claims.public_key) == ("i-ours", b"a key of ours")
+        with enclave.session() as session:
+            assert session.get("/").status_code == 200
+    with (
+        enclave.showing(signed(user_data=b"another key")),
+        enclave.session() as session,
+        pytest.raises(BindingMismatch),
+    ):
+        session.get("/")
+    assert client.attest(
+        enclave.url, enclave.policy(), ca_file=str(enclave.ca_file)
+    ).claims.user_data == (enclave.tls_spki)
 
 
 def test_every_fault_has_an_error() -> None:
