@@ -155,7 +155,8 @@ class Server:
                 timeout_graceful_shutdown=1,
             )
         )
-        self._thread = threading.Thread(target=self._run, name="cloister-app")
+        # A request that never ends must not keep the process of the tests from its end.
+        self._thread = threading.Thread(target=self._run, name="cloister-app", daemon=True)
         self._thread.start()
         if not self._server.decided.wait(timeout_seconds) or not self._server.started:
             self.stop()
@@ -170,7 +171,7 @@ class Server:
             self._server.run(sockets=[self._listening])
 
     def stop(self) -> None:
-        """Ends it; requests that are underway get a second."""
+        """Ends it; requests that are underway get a second. Waits no longer than the timeout."""
         self._server.should_exit = True
         self._thread.join(self._timeout_seconds)
         self._listening.close()

@@ -432,6 +432,29 @@ def test_it_leaves_nothing_behind(enclave: SimulatedEnclave) -> None:
         _ = enclave.url
 
 
+def test_an_application_that_hangs_does_not_hold_up_the_end() -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    def answer(_request: Request) -> object:
+        entered.set()
+        released.wait(30)
+        return "late"
+
+    def ask(enclave: SimulatedEnclave) -> None:
+        with enclave.session(timeout=20) as session, pytest.raises(requests.RequestException):
+            session.get("/")
+
+    with SimulatedEnclave(handler(answer), timeout=3) as enclave:
+        asking = threading.Thread(target=ask, args=(enclave,))
+        asking.start()
+        assert entered.wait(10)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 6
+    released.set()
+    asking.join(20)
+    assert not asking.is_alive()
+
+
 def test_the_first_attested_answer_comes_within_a_second(record: Callable[[str], None]) -> None:
     """From nothing to an answer that was attested, in a process that has the imports."""
     begun = time.monotonic()
