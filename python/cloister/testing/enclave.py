@@ -1,22 +1,15 @@
 """An enclave in this process: the real data plane, over an application, with a root of its own."""
 
-import base64
 import contextlib
 import datetime as dt
-import json
 import os
 import pathlib
 import secrets
-import socket
-import tempfile
 import threading
 import types
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
-
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloister import attest, client, crypto
 from cloister._native import attest as _native
@@ -26,6 +19,7 @@ from cloister.testing.application import Asgi, Handler, Server, echo
 from cloister.testing.authority import Authority
 from cloister.testing.document import Registers, Root, another_image, registers
 from cloister.testing.fault import Fault
+from cloister.testing.place import AppKey, Place
 from cloister.testing.play import booted
 
 
@@ -55,9 +49,7 @@ class SimulatedEnclave:
         timeout: Seconds that a start, or a stop, may take.
 
     Raises:
-        MissingInput, ConfigError: The configuration cannot be used.
         PolicyError: ``pcrs`` cannot be registers.
-        UsageError: TLS does not end in the enclave, or an address cannot be read.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own, by keyword
@@ -98,29 +90,28 @@ class SimulatedEnclave:
         self._authority = Authority()
         self._identity = self._authority.identity(hosts=self._hosts)
         self._fault: Fault | bytes | None = None
-        self._app_key = ec.generate_private_key(ec.SECP256R1())
+        self._app_key = AppKey()
         self._is_started = False
         self._plane: DataPlane | None = None
         self._server: Server | None = None
-        self._files: tempfile.TemporaryDirectory[str] | None = None
-        self._seat: socket.socket | None = None
+        self._place: Place | None = None
 
     # What a client needs to know of it.
 
     @property
     def url(self) -> str:
         """Where clients connect: ``https://localhost:PORT``."""
-        return f"https://localhost:{self._port}"
+        return f"https://localhost:{self._here().port}"
 
     @property
     def ca_file(self) -> pathlib.Path:
         """The CA of its TLS certificates, PEM."""
-        return self._folder / "ca.pem"
+        return self._here().ca_file
 
     @property
     def nsm_root_file(self) -> pathlib.Path:
         """The root of its documents, PEM: for ``--dangerous-root`` of the command line."""
-        return self._folder / "nsm-root.pem"
+        return self._here().nsm_root_file
 
     @property
     def trust_anchor(self) -> attest.TrustAnchor:
@@ -140,9 +131,7 @@ class SimulatedEnclave:
     @property
     def app_public_key(self) -> bytes:
         """The app's public key, compressed (SEC 1): what clients encrypt to."""
-        return self._app_key.public_key().public_bytes(
-            serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint
-        )
+        return self._app_key.public
 
     @property
     def data_plane(self) -> DataPlane:
@@ -197,15 +186,20 @@ class SimulatedEnclave:
         """Starts it, or starts it again after :meth:`stop`; returns when it accepts traffic.
 
         Raises:
-            ConfigError: The configuration, or an API key, cannot be used.
+            UsageError: It runs already, TLS does not end in it, or an address cannot be read.
+            MissingInput, ConfigError: The configuration, or an API key, cannot be used.
             RunnerError: The application or the data plane does not start in time.
         """
         with self._lock:
             if self._is_started:
                 raise UsageError("the enclave runs already")
             try:
-                if self._files is None:
-                    self._settle()
+                if self._place is None:
+                    self._place = Place(
+                        ca_pem=self._authority.pem,
+                        nsm_root_pem=self.root.pem,
+                        app_key=self._app_key.as_file(),
+                    )
                 self._boot()
             except BaseException:
                 self.close()
@@ -261,12 +255,9 @@ class SimulatedEnclave:
             if self._server is not None:
                 self._server.stop()
                 self._server = None
-            if self._seat is not None:
-                self._seat.close()
-                self._seat = None
-            if self._files is not None:
-                self._files.cleanup()
-                self._files = None
+            if self._place is not None:
+                self._place.close()
+                self._place = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -284,24 +275,6 @@ class SimulatedEnclave:
     def _known(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {"ca_file": self.ca_file, "api_key": self.api_key, **options}
 
-    def _settle(self) -> None:
-        """Takes a port for good, and writes the files of clients and of the data plane."""
-        self._files = tempfile.TemporaryDirectory(prefix="cloister-testing-")
-        # Bound and never listening: connections are refused while the enclave is down, and nobody
-        # else is given the port.
-        self._seat = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._seat.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._seat.bind(("127.0.0.1", 0))
-        self.ca_file.write_bytes(self._authority.pem)
-        self.nsm_root_file.write_text(self.root.pem, encoding="ascii")
-        scalar = self._app_key.private_numbers().private_value.to_bytes(32)
-        key = {
-            "class": "development",
-            "curve": "P-256",
-            "private": base64.b64encode(scalar).decode(),
-        }
-        (self._folder / APP_KEY).write_text(json.dumps(key), encoding="ascii")
-
     def _boot(self) -> None:
         """Starts a data plane with the registers, the identity and the fault of now."""
         if self._fault is Fault.DOWN:
@@ -310,9 +283,7 @@ class SimulatedEnclave:
         identity = self._identity
         if authority is not None:
             identity = authority.identity(hosts=self._hosts)
-        certificate, key = self._folder / "tls.pem", self._folder / "tls.key"
-        certificate.write_bytes(identity.certificate_pem)
-        key.write_bytes(identity.key_pem)
+        place = self._here()
         module = booted(
             self._fault,
             pcrs=self._pcrs,
@@ -323,9 +294,9 @@ class SimulatedEnclave:
         plane = _MeasuredDataPlane(
             self._upstream(),
             module=module,
-            listen=f"127.0.0.1:{self._port}",
-            certificate=(certificate, key),
-            app_keys=[self._folder / APP_KEY],
+            listen=f"127.0.0.1:{place.port}",
+            certificate=place.write(identity),
+            app_keys=[place.app_key_file],
             **self._settings,
         )
         self._plane = plane.start()
@@ -363,18 +334,10 @@ class SimulatedEnclave:
             self._end_boot()
             self._boot()
 
-    @property
-    def _folder(self) -> pathlib.Path:
-        if self._files is None:
+    def _here(self) -> Place:
+        if self._place is None:
             raise UsageError("the enclave was not started")
-        return pathlib.Path(self._files.name)
-
-    @property
-    def _port(self) -> int:
-        if self._seat is None:
-            raise UsageError("the enclave was not started")
-        port: int = self._seat.getsockname()[1]
-        return port
+        return self._place
 
 
 class _MeasuredDataPlane(DataPlane):
@@ -389,6 +352,3 @@ class _MeasuredDataPlane(DataPlane):
     ) -> None:
         super().__init__(upstream, **settings)
         self._settings["nsm"] = module
-
-
-APP_KEY = "app-key.json"
