@@ -10,6 +10,7 @@
 pub mod chain;
 pub mod key;
 pub mod orders;
+pub mod shared;
 mod validity;
 
 use std::fmt;
@@ -137,11 +138,35 @@ impl Certificates {
     ) -> Result<Arc<Current>, CertificateError> {
         let chain = chain::read_pem(chain_pem)?;
         chain::check(&chain, key, domains, now_ms)?;
+        self.swap(chain, key, Origin::Ordered)
+    }
+
+    /// Puts a self-signed certificate of `key` in use, until one is ordered for it.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError::Make`]. The certificate in use then stays.
+    pub fn install_self_signed(
+        &self,
+        key: &TlsKey,
+        names: &[String],
+        now_ms: u64,
+    ) -> Result<(), CertificateError> {
+        let leaf = key.self_signed(names, now_ms)?;
+        self.swap(vec![leaf], key, Origin::SelfSigned).map(drop)
+    }
+
+    fn swap(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: &TlsKey,
+        origin: Origin,
+    ) -> Result<Arc<Current>, CertificateError> {
         let generation = self
             .generations
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
-        let next = Arc::new(Current::new(chain, key, Origin::Ordered, generation)?);
+        let next = Arc::new(Current::new(chain, key, origin, generation)?);
         self.current.store(Arc::clone(&next));
         Ok(next)
     }

@@ -19,8 +19,8 @@ use cloister_ciphertext::{
     seal_json,
 };
 use cloister_sealing::{
-    AppKey, BootKey, Bundle, Curve, EnvVar, Expected, Identity, Random, RandomError, ServiceKey,
-    open_bundle, recipient_digest, seal_bundle,
+    AppKey, BootKey, Bundle, Curve, EnvVar, Expected, Identity, Random, RandomError, Sealer,
+    SealingSecret, ServiceKey, Sharing, open_bundle, recipient_digest, seal_bundle,
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -99,6 +99,7 @@ fn bundle(boot: &BootKey) -> Bundle {
         objects: BTreeMap::new(),
         settings: BTreeMap::new(),
         identity: Identity::default(),
+        sealing_secret: Some(SealingSecret(Zeroizing::new(SECRET))),
     }
 }
 
@@ -190,4 +191,28 @@ fn t19_app_keys_and_clear_texts_are_not_left_in_freed_memory() {
     assert_eq!(left, 0, "left by sealing and opening");
     drop(keyring);
     drop(out);
+}
+
+#[test]
+fn t19_sealed_objects_leave_neither_key_nor_clear_text_in_freed_memory() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let sealer = Sealer::new(
+        SealingSecret(Zeroizing::new(SECRET)),
+        Uuid::nil(),
+        [[1; 48]; 3],
+        Sharing::SameImage,
+    );
+    let clear = MARK.repeat(30);
+    let (sealed, left) = left_by(|| sealer.seal("tls", 1, &clear, &mut Counting(1)).unwrap());
+    assert_eq!(left, 0, "left by sealing an object");
+    let (opened, left) = left_by(|| sealer.open("tls", &sealed).unwrap().1);
+    assert_eq!(left, 0, "left by opening an object");
+    assert_eq!(*opened, clear);
+    let ((), left) = left_by(|| drop(opened));
+    assert_eq!(left, 0, "left by dropping what was in it");
+    let ((), left) = left_by(|| {
+        let _proof = sealer.head_proof("tls", 1, &[0; 32]);
+        drop(sealer);
+    });
+    assert_eq!(left, 0, "left by proving a head, and by the sealer");
 }

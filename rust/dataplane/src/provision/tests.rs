@@ -155,6 +155,7 @@ impl Host {
             }],
             objects: BTreeMap::new(),
             settings: BTreeMap::new(),
+            sealing_secret: None,
             identity: cloister_sealing::Identity::default(),
         }
     }
@@ -339,6 +340,7 @@ impl World {
             identity: Identity::default(),
             live: Arc::clone(&live),
             stats: Arc::clone(&stats),
+            sharing: Sharing::SameImage,
         });
         let task = tokio::spawn(provisioner.run());
         Self {
