@@ -6,18 +6,20 @@ platform by its hash (wire.md §3). Conditions on entity tags make it usable as 
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
 import re
-import threading
 import uuid
+from collections.abc import Iterator
 
 from cloister.errors import InputError, OutputError
 
 MAX_OBJECT_BYTES = 1 << 20
 MAX_OBJECTS = 256  # of one enclave
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_OF_AN_IMAGE = re.compile(r"\.[0-9a-f]{32}$")  # rust/sealing object.rs scope
 
 
 class PreconditionFailed(InputError):
@@ -34,7 +36,6 @@ class DirectoryObjects:
     def __init__(self, root: pathlib.Path) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = root
-        self._lock = threading.Lock()
 
     def read(self, enclave: uuid.UUID, name: str) -> tuple[bytes, str] | None:
         """Returns an object and its entity tag, or ``None``.
@@ -62,16 +63,16 @@ class DirectoryObjects:
         Raises:
             InputError: ``name`` is not a name, or ``body`` is longer than ``MAX_OBJECT_BYTES``.
             PreconditionFailed: A condition does not hold; nothing was changed.
-            OutputError: The disk refused, or the enclave has ``MAX_OBJECTS`` objects.
+            OutputError: The disk refused, or the enclave has ``MAX_OBJECTS`` objects, none of which
+                belongs to another image.
         """
         path = self._path(enclave, name)
         if len(body) > MAX_OBJECT_BYTES:
             raise InputError(f"an object is at most {MAX_OBJECT_BYTES} bytes long")
-        with self._lock:
+        with self._alone(enclave):
             _check(self.read(enclave, name), if_match, if_none_match)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            if not path.exists() and _count(path.parent) >= MAX_OBJECTS:
-                raise OutputError(f"an enclave has at most {MAX_OBJECTS} objects")
+            if not path.exists():
+                _make_room(path)
             try:
                 _replace(path, body)
             except OSError as problem:
@@ -86,7 +87,10 @@ class DirectoryObjects:
             PreconditionFailed: It is not the object that the caller asked for.
         """
         path = self._path(enclave, name)
-        with self._lock:
+        if not path.parent.is_dir():
+            _check(None, if_match, None)
+            return False
+        with self._alone(enclave):
             found = self.read(enclave, name)
             _check(found, if_match, None)
             if found is None:
@@ -94,6 +98,27 @@ class DirectoryObjects:
             path.unlink()
             _sync_directory(path.parent)
         return True
+
+    @contextlib.contextmanager
+    def _alone(self, enclave: uuid.UUID) -> Iterator[None]:
+        """Keeps other writers out, of this process and of others on the same directory.
+
+        Raises:
+            OutputError: The disk refused.
+        """
+        directory = self._root / str(enclave)
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            # A name that `_NAME` does not allow, so that no object can be in its place.
+            lock = os.open(directory / "~lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise OutputError(f"the object cannot be written: {problem.strerror}") from problem
+        try:
+            # The lock belongs to the open file: it also keeps out other threads.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def _path(self, enclave: uuid.UUID, name: str) -> pathlib.Path:
         if not _NAME.fullmatch(name):
@@ -121,8 +146,22 @@ def _is_among(tag: str, condition: str) -> bool:
     return condition.strip() == "*" or tag in {part.strip() for part in condition.split(",")}
 
 
-def _count(directory: pathlib.Path) -> int:
-    return sum(1 for _ in directory.iterdir())
+def _make_room(path: pathlib.Path) -> None:
+    """Lets go of what another image of the enclave wrote longest ago, when there is no room.
+
+    An image that is gone leaves its objects; one that still runs makes another when it starts again.
+    """
+    kept = [entry for entry in path.parent.iterdir() if _NAME.fullmatch(entry.name)]
+    if len(kept) < MAX_OBJECTS:
+        return
+    others = [
+        entry
+        for entry in kept
+        if _OF_AN_IMAGE.search(entry.name) and entry.suffix != path.suffix
+    ]
+    if not others:
+        raise OutputError(f"an enclave has at most {MAX_OBJECTS} objects")
+    min(others, key=lambda entry: entry.stat().st_mtime_ns).unlink()
 
 
 def _replace(path: pathlib.Path, body: bytes) -> None:
