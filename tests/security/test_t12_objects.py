@@ -1,7 +1,7 @@
 """T-12, at the platform: which sealed object is current is said by enclaves of its image alone.
 
-The proofs are made here with Python's `cryptography`, after wire.md §3: what the enclave computes in
-Rust and what the platform checks must be what the page says.
+The proofs are made here with Python's `cryptography`, after wire.md §3: what the enclave computes
+in Rust and what the platform checks must be what the page says.
 """
 
 import dataclasses
@@ -38,6 +38,7 @@ class Provisioned:
 
     @classmethod
     def of(cls, world: World, boot: SimulatedBoot | None = None) -> "Provisioned":
+        """Provisions a boot, the world's own unless another is given."""
         boot = boot or world.boot
         challenge = world.platform.issue_challenge(world.uuid)
         sealed = world.platform.provision(world.uuid, boot.document(challenge))
@@ -45,13 +46,16 @@ class Provisioned:
 
     @property
     def image(self) -> bytes:
+        """PCR0, PCR1 and PCR2."""
         return b"".join(self.boot.pcrs[index] for index in (0, 1, 2))
 
     def name(self, kind: str = "tls") -> str:
+        """The whole name of an object of this image."""
         scope = hashlib.sha256(b"cloister/object-scope/v1" + self.image).hexdigest()[:32]
         return f"{kind}.{scope}"
 
     def proof(self, name: str, version: int, digest: bytes = DIGEST) -> bytes:
+        """What an enclave of this image sends along with a head."""
         key = HKDF(SHA256(), 32, self.image, b"cloister/object-head/v1").derive(
             self.bundle["sealing_secret"]
         )
@@ -59,6 +63,7 @@ class Provisioned:
         return hmac.digest(key, said, "sha256")
 
     def record(self, version: int = 1, digest: bytes = DIGEST, **changes: Any) -> bool:
+        """Has the platform record a head, with these fields changed on the way."""
         name = changes.get("name", self.name())
         fields: dict[str, Any] = {
             "boot_key": self.boot.key.public,
@@ -103,7 +108,7 @@ def test_a_version_only_grows_and_the_first_of_two_counts(world: World) -> None:
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda good: {"proof": bytes(32)},
+        lambda _: {"proof": bytes(32)},
         lambda good: {"proof": good.proof(good.name(), 1)[:-1]},
         lambda good: {"proof": good.proof(good.name(), 2)},
         lambda good: {"proof": good.proof(good.name(), 1, bytes(32))},

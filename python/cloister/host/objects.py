@@ -149,15 +149,13 @@ def _is_among(tag: str, condition: str) -> bool:
 def _make_room(path: pathlib.Path) -> None:
     """Lets go of what another image of the enclave wrote longest ago, when there is no room.
 
-    An image that is gone leaves its objects; one that still runs makes another when it starts again.
+    An image that is gone leaves its objects; one that still runs makes another at its next start.
     """
     kept = [entry for entry in path.parent.iterdir() if _NAME.fullmatch(entry.name)]
     if len(kept) < MAX_OBJECTS:
         return
     others = [
-        entry
-        for entry in kept
-        if _OF_AN_IMAGE.search(entry.name) and entry.suffix != path.suffix
+        entry for entry in kept if _OF_AN_IMAGE.search(entry.name) and entry.suffix != path.suffix
     ]
     if not others:
         raise OutputError(f"an enclave has at most {MAX_OBJECTS} objects")

@@ -44,7 +44,6 @@ class Platform(Protocol):
         It may return early: the caller asks for the bundle again in any case.
         """
 
-
     def record_object(  # noqa: PLR0913 - the parts of one head
         self,
         enclave_uuid: uuid.UUID,

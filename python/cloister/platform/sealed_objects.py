@@ -1,8 +1,9 @@
 """Sealed objects, as the platform sees them: a secret for each enclave, and heads.
 
-The objects themselves are at hosts, sealed, and never come here. What comes here is which of them is
-the current one, so that a host that gives back an older one is noticed (wire.md, section 3, "Sealed
-objects"). It comes through that host: what counts is the proof that an enclave of the image made.
+The objects themselves are at hosts, sealed, and never come here. What comes here is which of them
+is the current one, so that a host that gives back an older one is noticed (wire.md, section 3,
+"Sealed objects"). It comes through that host: what counts is the proof that an enclave of the image
+made.
 
 The secret is the enclave's own: debug, development and production enclaves have different uuids and
 so nothing that opens each other's objects (T-23).
