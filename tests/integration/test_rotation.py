@@ -82,7 +82,7 @@ def test_a_new_key_is_accepted_and_a_revoked_one_is_not(
 ) -> None:
     run, folder = enclave
     made = who.json("key", "create", "--name", "rotated", folder=folder)
-    key = made["key"]
+    key = made["api_key"]
     within_limit(lambda: run.curl("/", key=key)[0] == 200, "a new API key")
     who.run("key", "revoke", made["id"], folder=folder)
     within_limit(lambda: run.curl("/", key=key)[0] == 401, "a revoked API key")
@@ -113,7 +113,7 @@ def test_a_change_of_keys_alone_does_not_disturb_the_process(
     run, folder = enclave
     before = seen(run)["hangups"]
     made = who.json("key", "create", "--name", "quiet", folder=folder)
-    within_limit(lambda: run.curl("/", key=made["key"])[0] == 200, "a new API key")
+    within_limit(lambda: run.curl("/", key=made["api_key"])[0] == 200, "a new API key")
     assert seen(run)["hangups"] == before
 
 

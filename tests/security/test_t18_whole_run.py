@@ -55,11 +55,13 @@ class Whole:
 
     def _use(self, run: LocalRun) -> None:
         body = json.dumps(crypto.encrypt({"a": CLEAR}, bytes.fromhex(run.said["app_public_key"])))
-        status, _ = run.curl("/?q=1", "-d", body, "-H", "content-type: application/json")
-        assert status in {200, 404}
+        json_type = ("-H", "content-type: application/json")
+        status, answer = run.curl("/hello?q=1", "-d", body, *json_type)
+        assert status == 200
+        assert CLEAR in answer, "it was opened for the process"
         assert run.curl("/", key="ck_wrong_key")[0] == 401
-        broken = run.curl("/", "-d", '"ev:x:AAAA:BBBB:CCCC:$"', "-H", "content-type: text/plain")
-        assert broken[0] in {200, 404, 422}
+        flipped = body[:-10] + ("A" if body[-10] != "A" else "B") + body[-9:]
+        assert run.curl("/hello", "-d", flipped, *json_type)[0] == 422
 
     def _secrets(self) -> dict[str, bytes]:
         store = local.open_store(self.project)
@@ -92,7 +94,7 @@ class Whole:
         tls = load_der_private_key(cbor2.loads(clear)["key"], None)
         assert isinstance(tls, ec.EllipticCurvePrivateKey)
         return found | {
-            "API key": self.api_key.rpartition("_")[2].encode(),
+            "API key": self.api_key.split("_", 2)[2].encode(),
             "clear text": CLEAR.encode(),
             "master key": (directory / "master.key").read_bytes(),
             "TLS key": tls.private_numbers().private_value.to_bytes(32, "big"),
