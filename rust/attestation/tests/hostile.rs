@@ -238,7 +238,10 @@ fn each_rule_of_the_chain_is_enforced() {
         }
     );
     assert!(matches!(
-        chain_error(|plan| plan[3].not_after = NOW.minus(hour)),
+        chain_error(|plan| {
+            plan[3].not_before = NOW.minus(2 * hour);
+            plan[3].not_after = NOW.minus(hour);
+        }),
         ChainError::Expired {
             link: Link::Leaf,
             ..
