@@ -31,6 +31,7 @@ test: test-rust test-python ## set up, then run every test
 test-rust: tools
 	cargo test --locked --workspace --exclude cloister-native --all-targets
 	cargo test --locked --workspace --exclude cloister-native --doc
+	cargo check --locked --quiet --package cloister-attestation --no-default-features
 
 test-python: tools $(EXTENSION) static hello wheel
 	$(PYTHON) -m pytest
@@ -59,6 +60,7 @@ bench-build: $(EXTENSION) static ## measure building an image against sha384sum 
 
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
 	cargo test --locked -p cloister-devplane --test engine -- --ignored
+	cargo test --locked -p cloister-attestation --test mutations -- --ignored
 	$(PYTHON) -m pytest -m conformance -o addopts="-ra --import-mode=importlib"
 
 # PROGRAM:PACKAGE. Without these a test fails,
