@@ -48,17 +48,11 @@ impl<V: SignatureVerifier> SignatureVerifier for Remembering<V> {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), SignatureRefused> {
-        // One digest for key, message and signature. The length is in it, so that no other three
-        // parts have the same bytes.
-        let length = u64::try_from(message.len()).map_err(|_| SignatureRefused)?;
-        let name = self
-            .verifier
-            .sha384(&[&key.0, &length.to_be_bytes(), message, signature]);
-        if self.memory(form).names.contains(&name) {
+        if self.memory(form).has(key, message, signature) {
             return Ok(());
         }
         self.verifier.verify_es384(key, form, message, signature)?;
-        self.memory(form).add(name);
+        self.memory(form).add(key, message, signature);
         Ok(())
     }
 
@@ -75,36 +69,54 @@ impl<V> fmt::Debug for Remembering<V> {
     }
 }
 
-/// Names of good signatures; the oldest goes first.
+/// Good signatures with what they are of; the oldest goes first.
 struct Good {
-    names: VecDeque<[u8; 48]>,
+    known: VecDeque<Known>,
     limit: usize,
+}
+
+/// Kept as it is and not as a digest: comparing is faster than hashing, and has no collisions.
+struct Known {
+    key: P384PublicKey,
+    message: Box<[u8]>,
+    signature: Box<[u8]>,
 }
 
 impl Good {
     fn at_most(limit: usize) -> Self {
         Self {
-            names: VecDeque::new(),
+            known: VecDeque::new(),
             limit,
         }
     }
 
-    fn add(&mut self, name: [u8; 48]) {
+    /// Signatures differ in their first bytes, so that one message at most is compared.
+    fn has(&self, key: &P384PublicKey, message: &[u8], signature: &[u8]) -> bool {
+        self.known.iter().any(|known| {
+            *known.signature == *signature && *known.message == *message && known.key == *key
+        })
+    }
+
+    fn add(&mut self, key: &P384PublicKey, message: &[u8], signature: &[u8]) {
         // Two threads may have checked the same one.
-        if self.names.contains(&name) {
+        if self.has(key, message, signature) {
             return;
         }
-        if self.names.len() >= self.limit {
-            self.names.pop_front();
+        if self.known.len() >= self.limit {
+            self.known.pop_front();
         }
-        self.names.push_back(name);
+        self.known.push_back(Known {
+            key: *key,
+            message: message.into(),
+            signature: signature.into(),
+        });
     }
 }
 
-/// Most signatures of certificates remembered: the chains of some 60 enclaves. Looking through them
-/// takes about a microsecond.
+/// Most signatures of certificates remembered: the chains of some 60 enclaves, less than 1 KiB each.
 pub const MAX_REMEMBERED: usize = 256;
-/// Most signatures of documents remembered.
+/// Most signatures of documents remembered, some 5 KiB each and at most
+/// [`crate::document::MAX_DOCUMENT_BYTES`].
 pub const MAX_REMEMBERED_DOCUMENTS: usize = 64;
 
 #[cfg(test)]
@@ -133,13 +145,8 @@ mod tests {
             }
         }
 
-        /// The parts in a row: enough to tell three parts from any others when their lengths are known.
-        fn sha384(&self, parts: &[&[u8]]) -> [u8; 48] {
-            let mut name = [0; 48];
-            for (slot, byte) in (0..48).cycle().zip(parts.concat()) {
-                name[slot] = 31_u8.wrapping_mul(name[slot]).wrapping_add(byte);
-            }
-            name
+        fn sha384(&self, _parts: &[&[u8]]) -> [u8; 48] {
+            [0; 48]
         }
     }
 
@@ -215,7 +222,7 @@ mod tests {
                 .verify_es384(&KEY, SignatureForm::Fixed, &number.to_be_bytes(), &[1])
                 .unwrap();
         }
-        let kept = |form| remembering.memory(form).names.len();
+        let kept = |form| remembering.memory(form).known.len();
         assert_eq!(kept(SignatureForm::Fixed), MAX_REMEMBERED_DOCUMENTS);
         assert_eq!(kept(DER), 1);
         for number in 0_u64..1000 {

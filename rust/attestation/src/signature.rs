@@ -56,6 +56,6 @@ pub trait SignatureVerifier {
 
     /// SHA-384 (FIPS 180-4) of all `parts`, one after the other.
     ///
-    /// It names what a message says of `user_data`, and what [`crate::Remembering`] remembers.
+    /// It stands for `user_data` in the message of [`crate::VerifyError::BindingMismatch`].
     fn sha384(&self, parts: &[&[u8]]) -> [u8; 48];
 }
