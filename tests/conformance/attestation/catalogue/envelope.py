@@ -123,6 +123,7 @@ def _headers(room: Room) -> None:
     protected("twice", "the algorithm twice", cbor.mapping(algorithm, algorithm))
     protected("trailing", "a byte behind the map", cbor.mapping(algorithm) + b"\0")
     protected("long", "-35 in 3 bytes", b"\xa1\x01\x39\x00\x22")
+    protected("indefinite", "the map until a break", b"\xbf\x01\x38\x22\xff")
     protected("array", "an array in place of the map", cbor.array(*algorithm))
     raw = _whole(protected=cbor.mapping(algorithm))
     room.refuse("protected-as-map", "not in a byte string", "F4", MALFORMED, raw)

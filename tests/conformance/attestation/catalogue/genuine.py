@@ -27,7 +27,7 @@ def _of(document: bytes, facts: dict[str, str]) -> Iterator[Case]:
     def case(suffix: str, says: str, rule: str, **more: object) -> Case:
         values = {"document": document, "root": root, "time_ms": at, "policy": ANY} | more
         twin = name if suffix and facts["kind"] != "badsig" else None
-        return Case(name=name + suffix, says=says, rule=rule, twin=twin, **values)  # type: ignore[arg-type]
+        return Case(name=name + suffix, says=says, rule=rule, twin=twin, **values)
 
     if facts["kind"] == "badsig":
         yield case("", "altered after it was signed", "S1", code="BadSignature")

@@ -177,14 +177,14 @@ def _small_fields(room: Room) -> None:
     ):
         broken = cbor.head(cbor.TEXT, len(text)) + text
         _refuse(room, "module_id", f"not-utf-8-{name}", "a text that is not UTF-8", "P2", broken)
-    for name, text in (
+    for name, digest in (
         ("sha-512", "SHA512"),
         ("lower-case", "sha384"),
         ("hyphen", "SHA-384"),
         ("space", "SHA384 "),
         ("empty", ""),
     ):
-        _refuse(room, "digest", name, f"`{text}`", "P3", cbor.text(text))
+        _refuse(room, "digest", name, f"`{digest}`", "P3", cbor.text(digest))
     _refuse(room, "timestamp", "zero", "0", "P4", cbor.integer(0))
     _refuse(room, "timestamp", "negative", "minus 1", "P4", cbor.integer(-1))
     _refuse(
