@@ -112,6 +112,8 @@ class Certificate:
     between: bytes = b""
     """Stands before the extensions."""
     signature: bytes | None = None
+    unused_bits: int = 0
+    """Of the last byte of the signature, as its bit string says."""
     behind: bytes = b""
     """Stands behind the signature, inside."""
 
@@ -133,7 +135,9 @@ class Certificate:
         )
         signature = self.signature or sign(self.signed_by, signed, self.digest)
         algorithm = self.outer_algorithm or self.algorithm
-        return der.sequence(signed, algorithm, der.bit_string(signature), self.behind)
+        return der.sequence(
+            signed, algorithm, der.bit_string(signature, self.unused_bits), self.behind
+        )
 
 
 @dataclasses.dataclass
