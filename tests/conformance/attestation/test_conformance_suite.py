@@ -49,6 +49,13 @@ def test_every_negative_case_has_a_positive_twin() -> None:
     assert {case["expected"]["code"] for case in refused} == CODES
 
 
+def test_the_specification_has_the_numbers() -> None:
+    page = (HERE.parents[2] / "SPECIFICATION.md").read_text()
+    number, most = len(CASES), len(CASES) - len(LISTED)
+    assert f"| {number}, each refusal" in page
+    assert f"accepted; {number}; {most}, the rest listed |" in page
+
+
 def test_every_number_is_exact_in_javascript() -> None:
     numbers = [case["input"]["time_ms"] for case in CASES]
     numbers += [

@@ -38,6 +38,9 @@ def _form(room: Room) -> None:
         room.accept(f"leaf-serial-{size}", says, "X3", in_link("leaf", saying(serial=serial)))
     leaf("serial-33", "a serial number of 33 bytes", "X3", saying(serial=der.tlv(2, b"\x5a" * 33)))
     leaf("serial-none", "a serial number of no bytes", "X3", saying(serial=der.tlv(2)))
+    for name, length in (("81", b"\x81\x02"), ("82", b"\x82\x00\x02")):
+        says = "a length in more bytes than it needs"
+        leaf(f"length-{name}", says, "X1", saying(serial=b"\x02" + length + b"\x5a\x5a"))
     leaf("serial-text", "a serial number that is a text", "X3", saying(serial=der.tlv(12, b"1")))
     leaf(
         "two-algorithms",

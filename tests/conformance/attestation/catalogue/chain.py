@@ -81,6 +81,14 @@ def _keys(room: Room) -> None:
         UNTRUSTED,
         der.sequence(algorithm, der.bit_string(point[:-1])),
     )
+    hybrid = bytes([6 | point[-1] & 1]) + point[1:]
+    info(
+        "hybrid",
+        "a hybrid point",
+        "C12",
+        UNTRUSTED,
+        der.sequence(algorithm, der.bit_string(hybrid)),
+    )
     dh = der.sequence(der.oid("1.3.132.1.12"), der.oid("1.3.132.0.34"))
     info(
         "ecdh",
@@ -292,6 +300,28 @@ def _order(room: Room) -> None:
         "one certificate twice",
         "C3",
         bundle(root, regional, regional, zonal, instance),
+    )
+    # The root's key and name under another serial number: a link like any other, once.
+    renewed = certificates.chain().links["root"]
+    renewed.serial = der.integer(7)
+    again = renewed.encode()
+    room.accept(
+        "self-issued",
+        "a certificate of the root for itself",
+        "C3",
+        bundle(root, again, regional, zonal, instance),
+    )
+    refuse(
+        "self-issued-twice",
+        "the same twice",
+        "C3",
+        bundle(root, again, again, regional, zonal, instance),
+    )
+    refuse(
+        "root-below",
+        "the root below what it issued for itself",
+        "C3",
+        bundle(again, root, regional, zonal, instance),
     )
     refuse(
         "extra",
