@@ -36,6 +36,14 @@ def test_the_portable_verifier_has_no_c_below_it() -> None:
     assert "aws-lc-sys" in builds_c(tree("cloister-attestation"))
 
 
+def test_for_a_browser_it_needs_neither_c_nor_an_operating_system() -> None:
+    """What a target needs is known where the target itself is not installed as well."""
+    below = tree("portable-verifier", "--target", "wasm32-unknown-unknown")
+    assert {"cloister-attestation", "p384"} <= below
+    assert not builds_c(below)
+    assert not below & {"getrandom", "libc", "rustix"}
+
+
 def test_without_its_backend_the_verifier_depends_on_error_messages_alone() -> None:
     manifest = tomllib.loads((ROOT / "rust" / "attestation" / "Cargo.toml").read_text())
     always = {

@@ -7,9 +7,9 @@
 //! python tests/conformance/attestation --subject target/debug/portable-verifier
 //! ```
 //!
-//! Nothing here or below is C or assembly, so the same code builds for `wasm32-unknown-unknown`; the lines
-//! on standard input are then the argument of an exported function. The price is time: a document takes
-//! four to five times as long as with AWS-LC.
+//! Nothing here or below is C, or needs an operating system but for standard input and output: what a
+//! build for `wasm32-unknown-unknown` asks for. There the lines are the argument of an exported function.
+//! The price is time: a document takes four to five times as long as with AWS-LC.
 
 #![forbid(unsafe_code)]
 
