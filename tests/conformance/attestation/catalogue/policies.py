@@ -1,11 +1,12 @@
 """What the caller insists on: nonce, binding, registers; and policies that nobody can mean."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 from tests.conformance.attestation.catalogue.case import Case, Policy, Room, right, with_field
 from tests.conformance.attestation.forge import cbor
-from tests.conformance.attestation.forge.certificates import HOUR, key
+from tests.conformance.attestation.forge.certificates import HOUR, NOW, key
 from tests.conformance.attestation.forge.documents import (
     NONCE,
     PCR0,
@@ -36,73 +37,31 @@ def order() -> Iterator[Case]:
     """Which reason is given when there are several: the order of the rules."""
     room = Room("order")
     debug = registers({0: ZERO})
-    wrong = {"nonce": b"other", "user_data": b"other", "measurements": [{"0": OTHER}]}
+    malformed = with_field("digest", cbor.text("SHA1"))
+    signed = with_field("pcrs", debug)
     forged = right()
     forged.fields["pcrs"] = debug
     forged.signer = key("another")
-    signed = with_field("pcrs", debug)
-    late = 2 * HOUR
-    young = wrong | {"max_age_ms": HOUR}
-    right_now = right().encode()
-    at = right().fields
-    assert at["nonce"] == cbor.data(NONCE)
-
-    def refuse(name: str, says: str, rule: str, code: str, document: bytes, **more: Any) -> None:
-        room.refuse(name, says, rule, code, document, **more)
-
-    now = Policy(**wrong)
-    malformed = with_field("digest", cbor.text("SHA1"))
-    far = 1_790_000_000_000 + 100 * HOUR
-    refuse(
-        "form-first",
-        "malformed, expired, and all else",
-        "P3",
-        "MalformedDocument",
-        malformed,
-        time_ms=far,
-        policy=now,
+    everything = Policy(
+        nonce=b"other", user_data=b"other", measurements=[{"0": OTHER}], max_age_ms=HOUR
     )
-    refuse(
-        "chain-next",
-        "expired, badly signed, and all else",
-        "C6",
-        "UntrustedChain",
-        forged.encode(),
-        time_ms=far,
-        policy=now,
-    )
-    soon = 1_790_000_000_000 + late
-    refuse(
-        "signature-next",
-        "badly signed, too old, and all else",
-        "S1",
-        "BadSignature",
-        forged.encode(),
-        time_ms=soon,
-        policy=Policy(**young),
-    )
-    refuse(
-        "age-next",
-        "too old, and all else",
-        "T2",
-        "StaleDocument",
-        signed,
-        time_ms=soon,
-        policy=Policy(**young),
-    )
-    refuse("nonce-next", "another nonce, and all else", "T3", "NonceMismatch", signed, policy=now)
-    no_nonce = Policy(**(wrong | {"nonce": NONCE}))
-    refuse("debug-next", "a debug enclave, and all else", "M1", DEBUG, signed, policy=no_nonce)
-    refuse(
-        "measurement-next",
-        "other registers, and all else",
-        "M2",
-        MISMATCH,
-        right_now,
-        policy=no_nonce,
-    )
-    last = Policy(nonce=NONCE, user_data=b"other")
-    refuse("binding-last", "bound to another key", "B1", "BindingMismatch", right_now, policy=last)
+    but_the_nonce = dataclasses.replace(everything, nonce=NONCE)
+    but_the_key = Policy(nonce=NONCE, user_data=b"other")
+    expired, old = NOW + 100 * HOUR, NOW + 2 * HOUR
+    # Each document breaks its rule and every later one that a document can break.
+    table: list[tuple[str, str, str, str, bytes, int, Policy]] = [
+        ("form-first", "malformed", "P3", "MalformedDocument", malformed, expired, everything),
+        ("chain-next", "expired", "C6", "UntrustedChain", forged.encode(), expired, everything),
+        ("signature-next", "re-signed", "S1", "BadSignature", forged.encode(), old, everything),
+        ("age-next", "too old", "T2", "StaleDocument", signed, old, everything),
+        ("nonce-next", "another nonce", "T3", "NonceMismatch", signed, NOW, everything),
+        ("debug-next", "a debug enclave", "M1", DEBUG, signed, NOW, but_the_nonce),
+        ("measurement-next", "registers", "M2", MISMATCH, right().encode(), NOW, but_the_nonce),
+        ("binding-last", "binding", "B1", "BindingMismatch", right().encode(), NOW, but_the_key),
+    ]
+    for name, first, rule, code, document, time_ms, policy in table:
+        says = f"{first}, and all that comes later"
+        room.refuse(name, says, rule, code, document, time_ms=time_ms, policy=policy)
     return iter(room)
 
 
