@@ -66,6 +66,7 @@ bench-build: $(EXTENSION) static ## measure building an image against sha384sum 
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
 	cargo test --locked -p cloister-devplane --test engine -- --ignored
 	cargo test --locked --release -p cloister-attestation --test mutations -- --ignored
+	cargo build --locked --quiet --release --package cloister-attestation --example verification_speed
 	$(PYTHON) -m pytest -m conformance -o addopts="-ra --import-mode=importlib"
 
 # PROGRAM:PACKAGE. Without these a test fails,
