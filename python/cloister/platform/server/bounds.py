@@ -104,6 +104,10 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, noting)
+        except Exception:
+            # It was answered and logged by its place; its text may repeat what was sent.
+            if not status:
+                raise
         finally:
             route = scope.get("route")
             client = scope.get("client")
