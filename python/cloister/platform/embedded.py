@@ -241,6 +241,18 @@ class EmbeddedPlatform:
         vault = self._database.vault
         content = bundle.assemble(session, vault, enclave, boot, now_ms=now_ms)
         seed = bundle.signing_seed(session, vault, enclave.team_uuid)
+        if claims is not None or not _was_recorded(session, enclave, boot, now_ms):
+            self._record_release(session, enclave, boot, claims, now_ms)
+        return bundle.seal(content, seed, boot.boot_key)
+
+    def _record_release(
+        self,
+        session: Session,
+        enclave: EnclaveRecord,
+        boot: Boot,
+        claims: attest.Claims | None,
+        now_ms: int,
+    ) -> None:
         session.add(
             Release(
                 enclave_uuid=enclave.uuid,
@@ -254,7 +266,6 @@ class EmbeddedPlatform:
                 pcrs=None if claims is None else _hex(claims),
             )
         )
-        return bundle.seal(content, seed, boot.boot_key)
 
     def _record_refusal(
         self, uuid: UUID, claims: attest.Claims | None, reason: str, now_ms: int
@@ -299,6 +310,17 @@ def _boot(session: Session, uuid: UUID, boot_key: bytes | None) -> Boot:
     return boot
 
 
+def _was_recorded(session: Session, enclave: EnclaveRecord, boot: Boot, now_ms: int) -> bool:
+    """Whether this boot was given this version a moment ago: a host may ask without end."""
+    query = select(Release.id).where(
+        Release.enclave_uuid == enclave.uuid,
+        Release.at_ms > now_ms - RECORD_EVERY_MS,
+        Release.boot_key == boot.boot_key,
+        Release.bundle_version == enclave.bundle_version,
+    )
+    return session.scalars(query.limit(1)).first() is not None
+
+
 def _is_due(enclave: EnclaveRecord, boot: Boot, after: int, now_ms: int) -> bool:
     is_half_over = now_ms - boot.issued_ms >= bundle.BUNDLE_LIFE_MS // 2
     return enclave.bundle_version > after or is_half_over
@@ -321,6 +343,7 @@ CHALLENGE_BYTES = 32
 MAX_OPEN_CHALLENGES = 256  # bounds what a host that only asks can make the store hold
 KEEP_CHALLENGES_MS = 10 * 60 * 1000  # a used challenge is told from a foreign one for this long
 KEEP_BOOTS_MS = 24 * 3600 * 1000  # a boot that asked for nothing this long has ended
+RECORD_EVERY_MS = 60_000  # the same version to the same boot within this time is one record
 KEEP_REFUSALS = 10_000  # rows; releases are all kept
 MAX_MODULE_ID = 128
 MAX_REASON = 512

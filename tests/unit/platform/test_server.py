@@ -7,10 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
+from starlette.types import Message, Receive, Scope, Send
 from tests.support.platform_world import World
 
 from cloister.platform.owner import Owner
 from cloister.platform.server.app import make_app, make_parts
+from cloister.platform.server.bounds import BodyBound
+from cloister.platform.tables import Release
 from cloister.platform.tokens import Tokens
 
 
@@ -61,3 +65,61 @@ def test_a_store_that_fails_is_503_and_asks_to_try_again(world: World) -> None:
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["error"]["code"] == "StoreError"
     assert "SELECT" not in answer.text
+
+
+async def slowly(pieces: list[bytes], scope_headers: list[tuple[bytes, bytes]]) -> list[Message]:
+    """What a body gets that never ends, from a bound of a tenth of a second."""
+    sent: list[Message] = []
+    left = list(pieces)
+
+    async def receive() -> Message:
+        if left:
+            return {"type": "http.request", "body": left.pop(0), "more_body": True}
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits this long")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def reads_all(_: Scope, receive: Receive, send: Send) -> None:
+        status = 200
+        try:
+            while (await receive()).get("more_body"):
+                pass
+        except Exception:  # noqa: BLE001 - as a framework does
+            status = 400
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    scope = {"type": "http", "method": "POST", "headers": scope_headers}
+    await BodyBound(reads_all, max_bytes=10, seconds=0.1)(scope, receive, send)
+    return sent
+
+
+def test_a_body_that_takes_long_is_refused() -> None:
+    sent = asyncio.run(slowly([b"123"], []))
+    assert [message.get("status") for message in sent] == [408, None]
+    sent = asyncio.run(slowly([b"123456", b"123456"], []))
+    assert [message.get("status") for message in sent] == [413, None]
+    sent = asyncio.run(slowly([], [(b"content-length", b"11")]))
+    assert [message.get("status") for message in sent] == [413, None]
+
+
+def test_a_host_that_asks_without_end_fills_no_table(world: World) -> None:
+    world.provision()
+
+    def released() -> int:
+        with world.database.reading() as session:
+            return len(session.scalars(select(Release.id)).all())
+
+    assert released() == 1
+    for _ in range(20):
+        assert world.platform.newer_bundle(world.uuid, 0) is not None
+    assert released() == 1
+    world.keys.create("new", scopes=["app"])
+    for _ in range(20):
+        assert world.platform.newer_bundle(world.uuid, 0) is not None
+    assert released() == 2
+    world.clock.advance(seconds=61)
+    assert world.platform.newer_bundle(world.uuid, 0) is not None
+    assert released() == 3

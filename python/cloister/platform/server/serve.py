@@ -9,6 +9,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 
@@ -102,6 +103,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._stopping = stopping
         self._started = started
+        self._silent_since: dict[Any, float] = {}
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -117,21 +119,45 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         self._started()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Looks ten times a second whether to stop; once a second at connections without a request.
+
+        uvicorn gives a connection as long as it likes for the head of a request.
+        """
+        if not counter % 10:
+            self._cut_silent()
+        return await super().on_tick(counter)
+
+    def _cut_silent(self) -> None:
+        now = asyncio.get_running_loop().time()
+        silent = {one for one in self.server_state.connections if _is_idle(one)}
+        self._silent_since = {one: self._silent_since.get(one, now) for one in silent}
+        for connection, since in self._silent_since.items():
+            if now - since > SILENT_SECONDS:
+                _abort(connection)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping()
         ending = asyncio.ensure_future(super().shutdown(sockets=sockets))
         while not (await asyncio.wait([ending], timeout=LOOK_SECONDS))[0]:
-            self._cut_idle()
+            # Over TLS a polite end waits for the client.
+            for connection in filter(_is_idle, list(self.server_state.connections)):
+                _abort(connection)
         await ending
 
-    def _cut_idle(self) -> None:
-        """Closes connections without a request: over TLS a polite end waits for the client."""
-        for connection in list(self.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
-            transport = getattr(connection, "transport", None)
-            is_idle = cycle is None or cycle.response_complete
-            if is_idle and transport is not None and not transport.get_write_buffer_size():
-                transport.abort()
+
+def _is_idle(connection: object) -> bool:
+    """Whether a connection of uvicorn has neither a request nor the rest of an answer."""
+    cycle = getattr(connection, "cycle", None)
+    transport = getattr(connection, "transport", None)
+    has_nothing_to_say = transport is None or not transport.get_write_buffer_size()
+    return (cycle is None or cycle.response_complete) and has_nothing_to_say
+
+
+def _abort(connection: object) -> None:
+    transport = getattr(connection, "transport", None)
+    if transport is not None:
+        transport.abort()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -164,6 +190,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 MAX_CONCURRENT = 2048  # connections and requests; more are answered with 503
 MAX_HEAD_BYTES = 16 * 1024
 KEEP_ALIVE_SECONDS = 75
+SILENT_SECONDS = 90  # without a whole head of a request; above KEEP_ALIVE_SECONDS
 GRACE_SECONDS = 10
 LOOK_SECONDS = 0.1
 BACKLOG = 512
