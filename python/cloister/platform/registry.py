@@ -209,7 +209,8 @@ class Registry:
 
         Raises:
             ConfigError: Another class than the store holds, or ``accepts_debug`` contradicts it; or
-                the uuid is registered, or the app has :data:`MAX_ENCLAVES`.
+                the uuid is registered, or the app has :data:`MAX_ENCLAVES`, or enclaves of another
+                class.
             MissingInput: There is no such app.
         """
         _check_class(self._database.trust_class, trust_class, accepts_debug=accepts_debug)
@@ -218,6 +219,15 @@ class Registry:
                 raise MissingInput(f"there is no app `{app_uuid}` in this store")
             if session.get(Enclave, uuid) is not None:
                 raise ConfigError(f"the enclave `{uuid}` is registered already")
+            others = select(Enclave.trust_class).where(
+                Enclave.app_uuid == app_uuid, Enclave.trust_class != trust_class.value
+            )
+            if (other := session.scalars(others.limit(1)).first()) is not None:
+                raise ConfigError(
+                    f"the app has enclaves of class `{other}`: one of class `{trust_class.value}`"
+                    " would get the same keys",
+                    hint="`cloister platform app create NAME` makes an app for it",
+                )
             same_app = select(Enclave.uuid).where(Enclave.app_uuid == app_uuid)
             _check_room(session, same_app, MAX_ENCLAVES, "enclaves of this app")
             session.add(
