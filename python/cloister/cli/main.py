@@ -134,6 +134,15 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
                 },
                 "cloister platform service-key add",
             ),
+            "enclave": Group(
+                "Say what an enclave is allowed.",
+                {
+                    "limit": Entry(
+                        "cloister.cli.platform_enclaves", "limit", "How often it may run."
+                    ),
+                },
+                "cloister platform enclave limit 4",
+            ),
             "deployment": Group(
                 "Register images, and end them.",
                 {

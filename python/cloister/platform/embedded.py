@@ -132,13 +132,13 @@ class EmbeddedPlatform:
         now_ms = to_ms(self._clock() if now is None else now)
         with self._database.reading() as session:
             enclave = _known(session, uuid)
-            boot = _boot(session, uuid, boot_key)
+            boot = _boot(session, uuid, boot_key, now_ms)
             if not _is_due(enclave, boot, after, now_ms):
                 return None
             known_as = boot.boot_key
         with self._database.writing() as session:
             enclave = _known(session, uuid)
-            boot = _boot(session, uuid, known_as)
+            boot = _boot(session, uuid, known_as, now_ms)
             if not _is_due(enclave, boot, after, now_ms):
                 return None
             boot.issued_ms = now_ms
@@ -211,8 +211,14 @@ class EmbeddedPlatform:
         with self._database.writing() as session:
             enclave = _known(session, uuid)
             deployment = release.matching_deployment(
-                claims, enclave, read_deployments(session, uuid)
+                claims, enclave, read_deployments(session, uuid), now_ms=now_ms
             )
+            others = select(func.count()).where(
+                Boot.enclave_uuid == uuid,
+                Boot.boot_key != boot_key,
+                Boot.issued_ms > now_ms - bundle.BUNDLE_LIFE_MS,
+            )
+            release.check_room(enclave, session.scalar(others) or 0)
             boot = session.get(Boot, (uuid, boot_key)) or Boot(enclave_uuid=uuid, boot_key=boot_key)
             boot.deployment_id = deployment.id
             boot.challenge = challenge
@@ -296,7 +302,7 @@ def _known(session: Session, uuid: UUID) -> EnclaveRecord:
     return enclave
 
 
-def _boot(session: Session, uuid: UUID, boot_key: bytes | None) -> Boot:
+def _boot(session: Session, uuid: UUID, boot_key: bytes | None, now_ms: int) -> Boot:
     """The boot with this key, else the one provisioned last, while its deployment is active."""
     query = select(Boot).where(Boot.enclave_uuid == uuid)
     if boot_key is not None:
@@ -305,7 +311,8 @@ def _boot(session: Session, uuid: UUID, boot_key: bytes | None) -> Boot:
     if boot is None:
         raise ReleaseRefused("this boot of the enclave was not provisioned")
     deployment = session.get(Deployment, boot.deployment_id)
-    if deployment is None or not deployment.active:
+    is_over = deployment is not None and (deployment.until_ms or now_ms + 1) <= now_ms
+    if deployment is None or not deployment.active or is_over:
         raise ReleaseRefused("the deployment of this enclave is not active any more")
     return boot
 

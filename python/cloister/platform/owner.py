@@ -20,7 +20,7 @@ from sqlalchemy import select
 from cloister.errors import ConfigError, MissingInput
 from cloister.platform import app_keys
 from cloister.platform.api_keys import ApiKeyRecord, ApiKeys
-from cloister.platform.clock import Clock, from_ms, system
+from cloister.platform.clock import Clock, from_ms, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import EnclaveRecord, fresh_uuid
 from cloister.platform.registry import Registry
@@ -135,6 +135,7 @@ class Owner:
             "trust_class": record.trust_class.value,
             "accepts_debug": record.accepts_debug,
             "bundle_version": record.bundle_version,
+            "max_boots": record.max_boots,
             "signers": [signer.hex() for signer in record.signers],
             "service_keys": [key.hex() for key in keys],
             "app_public_key": self._registry.app_public_key(record.app_uuid).hex(),
@@ -178,6 +179,11 @@ class Owner:
         self._registry.set_accepts_debug(uuid, accepts=accepts)
         return self.enclave(uuid)
 
+    def set_max_boots(self, uuid: UUID, count: int | None) -> Json:
+        """How often an enclave may run at one time; any number, when ``None``."""
+        self._registry.set_max_boots(uuid, count)
+        return self.enclave(uuid)
+
     def deployments(self, enclave_uuid: UUID) -> list[Json]:
         """Deployments of an enclave, oldest first.
 
@@ -185,19 +191,26 @@ class Owner:
             MissingInput: There is no such enclave.
         """
         self._record(enclave_uuid)
+        now_ms = to_ms(self._clock())
         return [
             {
                 "id": record.id,
                 "enclave_uuid": str(record.enclave_uuid),
                 "pcrs": {str(index): value.hex() for index, value in record.pcrs.items()},
-                "active": record.active,
+                "active": record.is_active(now_ms),
+                "until": None if record.until_ms is None else _text(from_ms(record.until_ms)),
                 "created": _text(from_ms(record.created_ms)),
             }
             for record in self._registry.deployments(enclave_uuid)
         ]
 
     def add_deployment(
-        self, enclave_uuid: UUID, pcrs: Mapping[str, str], *, ends_others: bool = False
+        self,
+        enclave_uuid: UUID,
+        pcrs: Mapping[str, str],
+        *,
+        ends_others: bool = False,
+        until: dt.datetime | None = None,
     ) -> Json:
         """Registers an image and makes it active.
 
@@ -205,6 +218,7 @@ class Owner:
             enclave_uuid: The enclave whose image it is.
             pcrs: Registers by index, hexadecimal.
             ends_others: Nothing more is released to the images before it.
+            until: When it ends by itself.
 
         Raises:
             ConfigError: A register is missing, has another length or index, or the class does not
@@ -216,7 +230,7 @@ class Owner:
             if not (index.isascii() and index.isdigit() and len(index) <= len("31")):
                 raise ConfigError("a PCR index is not between 0 and 31")
             registers[int(index)] = _unhex(value, f"PCR{int(index)}")
-        made = self._registry.add_deployment(enclave_uuid, registers)
+        made = self._registry.add_deployment(enclave_uuid, registers, until=until)
         for record in self._registry.deployments(enclave_uuid) if ends_others else ():
             if record.active and record.id != made:
                 self._registry.end_deployment(record.id)

@@ -25,6 +25,7 @@ class EnclaveRecord:
     trust_class: TrustClass
     accepts_debug: bool
     bundle_version: int
+    max_boots: int | None
     signers: tuple[bytes, ...]
 
 
@@ -37,6 +38,11 @@ class DeploymentRecord:
     pcrs: Mapping[int, bytes]
     active: bool
     created_ms: int
+    until_ms: int | None
+
+    def is_active(self, now_ms: int) -> bool:
+        """Whether secrets are released to it: neither ended nor past its time."""
+        return self.active and (self.until_ms is None or now_ms < self.until_ms)
 
 
 def read_enclave(session: Session, uuid: UUID) -> EnclaveRecord | None:
@@ -60,6 +66,7 @@ def read_enclave(session: Session, uuid: UUID) -> EnclaveRecord | None:
         trust_class=TrustClass(row.trust_class),
         accepts_debug=row.accepts_debug,
         bundle_version=row.bundle_version,
+        max_boots=row.max_boots,
         signers=tuple(signers),
     )
 
@@ -78,6 +85,7 @@ def read_deployments(session: Session, enclave_uuid: UUID) -> list[DeploymentRec
             pcrs={int(index): bytes.fromhex(value) for index, value in row.pcrs.items()},
             active=row.active,
             created_ms=row.created_ms,
+            until_ms=row.until_ms,
         )
         for row in rows
     ]

@@ -5,6 +5,7 @@ running enclaves should see raises the version of their bundle in the same trans
 never carries new content under an old number.
 """
 
+import datetime as dt
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -271,19 +272,46 @@ class Registry:
         with self._database.reading() as session:
             return read_enclave(session, uuid)
 
-    def add_deployment(self, enclave_uuid: UUID, pcrs: Mapping[int, bytes]) -> str:
+    def set_max_boots(self, uuid: UUID, count: int | None) -> None:
+        """Says how often an enclave may run at one time; what runs already goes on.
+
+        Raises:
+            ConfigError: Not between 1 and :data:`MAX_BOOTS`.
+            MissingInput: There is no such enclave.
+        """
+        if count is not None and not 1 <= count <= MAX_BOOTS:
+            raise ConfigError(f"an enclave runs 1 to {MAX_BOOTS} times, or without a limit")
+        with self._database.writing() as session:
+            row = session.get(Enclave, uuid)
+            if row is None:
+                raise MissingInput(f"there is no enclave `{uuid}` in this store")
+            row.max_boots = count
+            shown = "any number" if count is None else str(count)
+            self._record(session, "enclave.boots", str(uuid), f"may run at one time: {shown}")
+
+    def add_deployment(
+        self,
+        enclave_uuid: UUID,
+        pcrs: Mapping[int, bytes],
+        *,
+        until: dt.datetime | None = None,
+    ) -> str:
         """Registers an image and makes it active; the same registers again are the same deployment.
 
         Args:
             enclave_uuid: The enclave whose image it is.
             pcrs: Registers its document must have, 48 bytes each: 0, 1 and 2 at least. An enclave
                 of class debug has zero there and must name register 4 (its parent) as well.
+            until: When it ends by itself: bundles end then at the latest. Never, when absent.
 
         Raises:
-            ConfigError: A register is missing or has another length, or the class does not allow
-                zero PCRs.
+            ConfigError: ``until`` is past, a register is missing or has another length, or the
+                class does not allow zero PCRs.
             MissingInput: There is no such enclave.
         """
+        if until is not None and until <= self._clock():
+            raise ConfigError("the deployment would end in the past")
+        until_ms = None if until is None else to_ms(until)
         with self._database.writing() as session:
             record = read_enclave(session, enclave_uuid)
             if record is None:
@@ -302,10 +330,16 @@ class Registry:
                     pcrs=registers,
                     active=True,
                     created_ms=self._now_ms(),
+                    until_ms=until_ms,
                 )
                 session.add(found)
                 self._record(session, "deployment.add", found.id, "deployment registered")
-            elif not found.active:
+                return found.id
+            if found.until_ms != until_ms:
+                found.until_ms = until_ms
+                bump_versions(session, enclave_uuid=enclave_uuid)  # bundles end with it
+                self._record(session, "deployment.until", found.id, "end of deployment changed")
+            if not found.active:
                 found.active = True
                 found.ended_ms = None
                 self._record(session, "deployment.activate", found.id, "deployment active again")
@@ -416,5 +450,6 @@ def _checked_registers(record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> dict
 
 MAX_APPS = 1024
 MAX_ENCLAVES = 1024  # of an app
+MAX_BOOTS = 10_000
 MAX_DEPLOYMENTS = 4096  # of an enclave
 MAX_SERVICE_KEYS = 3  # what an image can trust (wire.md §3)
