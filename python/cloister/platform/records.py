@@ -4,9 +4,10 @@ import dataclasses
 import re
 import secrets
 from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError
@@ -104,6 +105,17 @@ def bump_versions(
 def record_activity(session: Session, at_ms: int, kind: str, subject: str, message: str) -> None:
     """Writes down what changed, in the transaction that changes it."""
     session.add(Activity(at_ms=at_ms, kind=kind, subject=subject, message=message))
+
+
+def check_room(session: Session, query: Select[Any], limit: int, what: str) -> None:
+    """Whether there may be another of what ``query`` finds.
+
+    Raises:
+        ConfigError: There are ``limit`` of them.
+    """
+    count = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    if count >= limit:
+        raise ConfigError(f"there are {count} {what}, the most that a platform has")
 
 
 def fresh_uuid() -> UUID:
