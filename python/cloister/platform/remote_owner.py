@@ -172,6 +172,16 @@ class RemoteOwner:
         """What changed, newest first."""
         return _many(self._client.get("/v1/activity", limit=limit, before=before))
 
+    def releases(self, enclave_uuid: UUID, *, limit: int, before: int | None = None) -> list[Json]:
+        """Bundles that were released to an enclave, and refusals, newest first."""
+        path = f"/v1/enclaves/{enclave_uuid}/releases"
+        return _many(self._client.get(path, limit=limit, before=before))
+
+    def events(self, enclave_uuid: UUID, *, limit: int, before: int | None = None) -> list[Json]:
+        """What hosts reported of an enclave, newest first."""
+        path = f"/v1/enclaves/{enclave_uuid}/events"
+        return _many(self._client.get(path, limit=limit, before=before))
+
 
 def _new_key(name: str, scopes: Sequence[str], not_after: dt.datetime | None) -> Json:
     expires = None if not_after is None else not_after.astimezone(dt.UTC).isoformat()

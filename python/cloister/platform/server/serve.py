@@ -20,6 +20,8 @@ from cloister.platform.server import setup, tls
 from cloister.platform.server.app import make_app, make_parts
 from cloister.platform.server.configuration import PlatformConfig
 
+SILENT_SECONDS = 90.0  # above KEEP_ALIVE_SECONDS
+
 
 def serve(
     config: PlatformConfig,
@@ -66,7 +68,7 @@ def serve(
         )
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        server = _Server(
+        server = BoundedServer(
             settings, parts.versions.close, lambda: is_ready(f"https://{shown}:{port}")
         )
         asyncio.run(server.serve(sockets=[listening]))
@@ -94,13 +96,26 @@ def tls_context(config: PlatformConfig, *, now: dt.datetime) -> ssl.SSLContext:
     return context
 
 
-class _Server(uvicorn.Server):
-    """Ends long polls first when it stops, and says when it accepts."""
+class BoundedServer(uvicorn.Server):
+    """uvicorn, with an end for every wait: of a stop, and of a connection without a request.
+
+    Args:
+        config: What it serves.
+        stopping: Called when it stops, before it waits for what is in flight: ends long polls.
+        started: Called when it accepts.
+        silent_seconds: How long a connection may be without the whole head of a request.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, stopping: Callable[[], None], started: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        stopping: Callable[[], None],
+        started: Callable[[], None],
+        *,
+        silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         super().__init__(config)
+        self._silent_seconds = silent_seconds
         self._stopping = stopping
         self._started = started
         self._silent_since: dict[Any, float] = {}
@@ -116,6 +131,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept."""
         await super().startup(sockets=sockets)
         self._started()
 
@@ -133,10 +149,11 @@ class _Server(uvicorn.Server):
         silent = {one for one in self.server_state.connections if _is_idle(one)}
         self._silent_since = {one: self._silent_since.get(one, now) for one in silent}
         for connection, since in self._silent_since.items():
-            if now - since > SILENT_SECONDS:
+            if now - since > self._silent_seconds:
                 _abort(connection)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting, ends long polls, answers what is in flight."""
         self._stopping()
         ending = asyncio.ensure_future(super().shutdown(sockets=sockets))
         while not (await asyncio.wait([ending], timeout=LOOK_SECONDS))[0]:
@@ -190,7 +207,6 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 MAX_CONCURRENT = 2048  # connections and requests; more are answered with 503
 MAX_HEAD_BYTES = 16 * 1024
 KEEP_ALIVE_SECONDS = 75
-SILENT_SECONDS = 90  # without a whole head of a request; above KEEP_ALIVE_SECONDS
 GRACE_SECONDS = 10
 LOOK_SECONDS = 0.1
 BACKLOG = 512
