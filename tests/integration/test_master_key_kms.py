@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from tests.support.local_run import Somebody
+from tests.support.platform_server import serving
 from tests.support.platform_world import make_world
 
 from cloister.errors import ConfigError, StoreError
@@ -69,6 +71,21 @@ def test_a_backup_brings_its_wrapped_key(arn: str, tmp_path: pathlib.Path) -> No
     opened = databases.open_existing(tmp_path / "b", TrustClass.PRODUCTION)
     assert Registry(opened).service_public_keys(team) == [public]
     opened.close()
+
+
+def test_a_server_with_a_key_in_kms(arn: str, endpoint: str, tmp_path: pathlib.Path) -> None:
+    more = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+    who = Somebody(home=tmp_path, more=more)
+    with serving(who, tmp_path / "state", "--master-key", f"kms://{arn}") as server:
+        assert server.owner().add_app("more")["public_key"]
+        assert not (server.folder / "master.key").exists()
+        assert server.end() == 0
+        server.start()
+        assert [app["name"] for app in server.owner().apps()] == ["default", "more"]
 
 
 def test_a_key_of_another_class_or_key_does_not_open(arn: str, endpoint: str) -> None:

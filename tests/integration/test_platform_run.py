@@ -100,6 +100,16 @@ def test_an_enclave_is_provisioned_by_a_platform_elsewhere(
         assert b"EMPTY" not in found
         assert run.said["pcrs"] == pcrs
         assert run.interrupt()[0] == 0
+    shown = who.json("platform", "releases", folder=project)["releases"]
+    assert [one["reason"] for one in shown].count("provisioned") == 2
+    assert all(one["released"] for one in shown)
+    changes = who.json("platform", "activity", "--limit", "3", folder=project)["activity"]
+    assert len(changes) == 3
+    older = who.json(
+        "platform", "activity", "--before", str(changes[-1]["id"]), "--limit", "1", folder=project
+    )["activity"]
+    assert older[0]["id"] < changes[-1]["id"]
+    assert "provisioned" in who.run("platform", "releases", folder=project)[0]
     at_rest = (platform.folder / "store.sqlite3").read_bytes()
     assert PEM.encode()[30:60] not in at_rest
     assert b"MIG" not in platform.log.read_bytes()

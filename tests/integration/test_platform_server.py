@@ -149,6 +149,20 @@ def test_what_a_token_may(platform: PlatformServer, app: uuid.UUID, enclave: uui
     assert manages.create_api_key(app, "k", scopes=["app"], not_after=None)["state"] == "active"
 
 
+def test_limits_are_set_over_the_network(platform: PlatformServer, enclave: uuid.UUID) -> None:
+    owner = platform.owner()
+    assert owner.set_max_boots(enclave, 3)["max_boots"] == 3
+    assert owner.set_max_boots(enclave, None)["max_boots"] is None
+    with pytest.raises(ConfigError, match="an enclave runs 1 to"):
+        owner.set_max_boots(enclave, 0)
+    pcrs = {str(index): "cd" * 48 for index in (0, 1, 2)}
+    end = dt.datetime(2999, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+    assert owner.add_deployment(enclave, pcrs, until=end)["until"] == "2999-01-02T03:04:05Z"
+    with pytest.raises(ConfigError, match="decided when it is registered"):
+        owner.set_accepts_debug(enclave, accepts=True)
+    assert owner.enclave(enclave)["accepts_debug"] is False
+
+
 def test_a_host_may_relay_for_its_enclave_and_nothing_else(
     platform: PlatformServer, app: uuid.UUID, enclave: uuid.UUID
 ) -> None:

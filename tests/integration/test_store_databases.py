@@ -1,9 +1,11 @@
 """The store on SQLite and on PostgreSQL: the same promises, and two platforms on one database."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,6 +13,8 @@ import pytest
 from sqlalchemy import select
 from tests.support import postgresql
 from tests.support.guide import ROOT
+from tests.support.local_run import Somebody
+from tests.support.platform_server import serving
 from tests.support.platform_world import World, make_world
 
 from cloister.errors import CloisterError, ConfigError, MissingInput, ReleaseRefused, StoreError
@@ -205,6 +209,34 @@ def test_a_database_that_goes_away_and_comes_back(
         assert record.bundle_version == 3
     finally:
         world.database.close()
+
+
+def test_two_servers_on_one_database_that_goes_away_and_comes_back(
+    server: postgresql.Server, tmp_path: pathlib.Path
+) -> None:
+    who, url = Somebody(home=tmp_path), server.database()
+    with serving(who, tmp_path / "one", "--database-url", url) as one:
+        # The second has the master key of the first, as the guide says.
+        (tmp_path / "two").mkdir(mode=0o700)
+        shutil.copy2(one.folder / "master.key", tmp_path / "two" / "master.key")
+        with serving(who, tmp_path / "two", "--database-url", url) as two:
+            app = uuid.UUID(one.made["app_uuid"])
+            assert two.made["app_uuid"] == one.made["app_uuid"]
+            made = one.owner().create_api_key(app, "k", scopes=["app"], not_after=None)
+            assert [key["id"] for key in two.owner(one.token).api_keys(app)] == [made["id"]]
+            server.stop()
+            try:
+                for running in (one, two):
+                    with pytest.raises(StoreError, match="cannot be used"):
+                        running.client().send("DELETE", f"/v1/apps/{app}/api-keys/{made['id']}")
+                    with pytest.raises(StoreError):
+                        running.client().get("/health", deadline_s=1)
+            finally:
+                server.start()
+            assert two.owner().api_keys(app)[0]["state"] == "active"
+            assert two.owner().revoke_api_key(app, made["id"])["state"] == "revoked"
+            assert one.owner().api_keys(app)[0]["state"] == "revoked"
+            assert (one.end(), two.end()) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ class Backing(Protocol):
     def report(self, enclave: UUID, kind: str, message: str) -> None:
         """Passes on what the enclave reports."""
 
+    def end_waits(self) -> None:
+        """Ends every wait for a change, so that the host can stop."""
+
     def close(self) -> None:
         """Ends what it started."""
 
@@ -79,9 +82,12 @@ class LocalBacking:
         """Keeps what the enclave reports."""
         self._platform.record_event(enclave, kind, message)
 
-    def close(self) -> None:
-        """Ends waits and closes the store."""
+    def end_waits(self) -> None:
+        """Ends every wait for a change."""
         self._platform.close()
+
+    def close(self) -> None:
+        """Closes the store."""
         self._store.close()
 
 
@@ -137,6 +143,11 @@ class RemoteBacking:
         """Tells the platform what the enclave reports."""
         if self._relay is not None:
             RemotePlatform(self._relay).record_event(enclave, kind, message)
+
+    def end_waits(self) -> None:
+        """Ends waits between attempts; a request in flight ends within seconds."""
+        if self._relay is not None:
+            self._relay.close()
 
     def close(self) -> None:
         """Revokes the token that was made, and closes connections."""

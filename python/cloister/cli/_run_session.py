@@ -126,6 +126,7 @@ class RunSession:
         )
         self._host = host
         self._ends.callback(host.stop)
+        self._ends.callback(backing.end_waits)
         host.start()
         launch = Launch(
             image=plan.image,

@@ -104,6 +104,12 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
             "unit": Entry("cloister.cli.platform", "unit", "Print a unit for systemd."),
             "backup": Entry("cloister.cli.platform_store", "backup", "Write a backup."),
             "restore": Entry("cloister.cli.platform_store", "restore", "Restore a backup."),
+            "activity": Entry(
+                "cloister.cli.platform_history", "activity", "Show what was changed."
+            ),
+            "releases": Entry(
+                "cloister.cli.platform_history", "releases", "Show what an enclave was given."
+            ),
             "migrate": Entry(
                 "cloister.cli.platform_store", "migrate", "Bring the store up to date."
             ),
@@ -133,6 +139,15 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
                     "retire": Entry("cloister.cli.platform_service_keys", "retire", "Retire one."),
                 },
                 "cloister platform service-key add",
+            ),
+            "enclave": Group(
+                "Say what an enclave is allowed.",
+                {
+                    "limit": Entry(
+                        "cloister.cli.platform_enclaves", "limit", "How often it may run."
+                    ),
+                },
+                "cloister platform enclave limit 4",
             ),
             "deployment": Group(
                 "Register images, and end them.",

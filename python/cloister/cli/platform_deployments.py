@@ -1,12 +1,13 @@
 """``cloister platform deployment``: images that a platform releases to."""
 
+import datetime as dt
 import pathlib
 from typing import Annotated
 
 import typer
 
 from cloister import config as configuration
-from cloister.cli import _owner, output
+from cloister.cli import _owner, output, params
 from cloister.errors import ConfigError
 
 _Config = Annotated[
@@ -20,6 +21,10 @@ def create(
     end_others: Annotated[
         bool, typer.Option("--end-others", help="Release nothing more to the images before.")
     ] = False,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Ends by itself: 90d, or 2026-12-31T00:00:00Z."),
+    ] = None,
     pcr4: Annotated[
         str | None,
         typer.Option(metavar="HEX", help="The parent instance; a debug enclave needs it."),
@@ -32,6 +37,7 @@ def create(
     Example:
       cloister platform deployment create --end-others
     """
+    ends = None if until is None else params.end(until, now=dt.datetime.now(dt.UTC))
     toml = configuration.load(config)
     registers = dict(toml.attestation.registers())
     if not registers:
@@ -45,7 +51,7 @@ def create(
         pcrs["4"] = pcr4
     with _owner.opened(config.parent) as owner:
         enclave = _owner.enclave_of(config)
-        made = owner.add_deployment(enclave, pcrs, ends_others=end_others)
+        made = owner.add_deployment(enclave, pcrs, ends_others=end_others, until=ends)
     output.show(made, as_json=as_json, text=made["id"])
 
 

@@ -132,13 +132,13 @@ class EmbeddedPlatform:
         now_ms = to_ms(self._clock() if now is None else now)
         with self._database.reading() as session:
             enclave = _known(session, uuid)
-            boot = _boot(session, uuid, boot_key)
+            boot = _boot(session, uuid, boot_key, now_ms)
             if not _is_due(enclave, boot, after, now_ms):
                 return None
             known_as = boot.boot_key
         with self._database.writing() as session:
             enclave = _known(session, uuid)
-            boot = _boot(session, uuid, known_as)
+            boot = _boot(session, uuid, known_as, now_ms)
             if not _is_due(enclave, boot, after, now_ms):
                 return None
             boot.issued_ms = now_ms
@@ -246,8 +246,14 @@ class EmbeddedPlatform:
         with self._database.writing() as session:
             enclave = _known(session, uuid)
             deployment = release.matching_deployment(
-                claims, enclave, read_deployments(session, uuid)
+                claims, enclave, read_deployments(session, uuid), now_ms=now_ms
             )
+            others = select(func.count()).where(
+                Boot.enclave_uuid == uuid,
+                Boot.boot_key != boot_key,
+                Boot.issued_ms > now_ms - bundle.BUNDLE_LIFE_MS,
+            )
+            release.check_room(enclave, session.scalar(others) or 0)
             boot = session.get(Boot, (uuid, boot_key)) or Boot(enclave_uuid=uuid, boot_key=boot_key)
             boot.deployment_id = deployment.id
             boot.challenge = challenge
@@ -276,6 +282,18 @@ class EmbeddedPlatform:
         vault = self._database.vault
         content = bundle.assemble(session, vault, enclave, boot, now_ms=now_ms)
         seed = bundle.signing_seed(session, vault, enclave.team_uuid)
+        if claims is not None or not _was_recorded(session, enclave, boot, now_ms):
+            self._record_release(session, enclave, boot, claims, now_ms)
+        return bundle.seal(content, seed, boot.boot_key)
+
+    def _record_release(
+        self,
+        session: Session,
+        enclave: EnclaveRecord,
+        boot: Boot,
+        claims: attest.Claims | None,
+        now_ms: int,
+    ) -> None:
         session.add(
             Release(
                 enclave_uuid=enclave.uuid,
@@ -289,7 +307,6 @@ class EmbeddedPlatform:
                 pcrs=None if claims is None else _hex(claims),
             )
         )
-        return bundle.seal(content, seed, boot.boot_key)
 
     def _record_refusal(
         self, uuid: UUID, claims: attest.Claims | None, reason: str, now_ms: int
@@ -320,7 +337,7 @@ def _known(session: Session, uuid: UUID) -> EnclaveRecord:
     return enclave
 
 
-def _boot(session: Session, uuid: UUID, boot_key: bytes | None) -> Boot:
+def _boot(session: Session, uuid: UUID, boot_key: bytes | None, now_ms: int) -> Boot:
     """The boot with this key, else the one provisioned last, while its deployment is active."""
     query = select(Boot).where(Boot.enclave_uuid == uuid)
     if boot_key is not None:
@@ -329,9 +346,21 @@ def _boot(session: Session, uuid: UUID, boot_key: bytes | None) -> Boot:
     if boot is None:
         raise ReleaseRefused("this boot of the enclave was not provisioned")
     deployment = session.get(Deployment, boot.deployment_id)
-    if deployment is None or not deployment.active:
+    is_over = deployment is not None and (deployment.until_ms or now_ms + 1) <= now_ms
+    if deployment is None or not deployment.active or is_over:
         raise ReleaseRefused("the deployment of this enclave is not active any more")
     return boot
+
+
+def _was_recorded(session: Session, enclave: EnclaveRecord, boot: Boot, now_ms: int) -> bool:
+    """Whether this boot was given this version a moment ago: a host may ask without end."""
+    query = select(Release.id).where(
+        Release.enclave_uuid == enclave.uuid,
+        Release.at_ms > now_ms - RECORD_EVERY_MS,
+        Release.boot_key == boot.boot_key,
+        Release.bundle_version == enclave.bundle_version,
+    )
+    return session.scalars(query.limit(1)).first() is not None
 
 
 def _is_due(enclave: EnclaveRecord, boot: Boot, after: int, now_ms: int) -> bool:
@@ -356,6 +385,7 @@ CHALLENGE_BYTES = 32
 MAX_OPEN_CHALLENGES = 256  # bounds what a host that only asks can make the store hold
 KEEP_CHALLENGES_MS = 10 * 60 * 1000  # a used challenge is told from a foreign one for this long
 KEEP_BOOTS_MS = 24 * 3600 * 1000  # a boot that asked for nothing this long has ended
+RECORD_EVERY_MS = 60_000  # the same version to the same boot within this time is one record
 KEEP_REFUSALS = 10_000  # rows; releases are all kept
 MAX_MODULE_ID = 128
 MAX_REASON = 512

@@ -2,14 +2,11 @@
 
 What goes in and out is what JSON can say: the server of :mod:`cloister.platform.server` hands it on
 as it is, :class:`~cloister.platform.remote_owner.RemoteOwner` asks for the same over HTTPS, and a
-command works with either. Keys and PCRs are hexadecimal, values of variables base64, times are of
-RFC 3339.
+command works with either. Keys and PCRs are hexadecimal, values of variables base64.
 
 Who may ask for what is decided before, in the server; a local store belongs to who can read it.
 """
 
-import base64
-import binascii
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -18,24 +15,21 @@ from uuid import UUID
 from sqlalchemy import select
 
 from cloister.errors import ConfigError, MissingInput
-from cloister.platform import app_keys
+from cloister.platform import app_keys, history, json_forms
 from cloister.platform.api_keys import ApiKeyRecord, ApiKeys
-from cloister.platform.clock import Clock, from_ms, system
+from cloister.platform.clock import Clock, from_ms, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import EnclaveRecord, fresh_uuid
 from cloister.platform.registry import Registry
 from cloister.platform.tables import (
-    Activity,
     App,
     AppKey,
     Enclave,
-    EnclaveEvent,
-    Release,
     Team,
 )
 from cloister.platform.tokens import TokenRecord, Tokens
 from cloister.platform.trust_class import TrustClass
-from cloister.platform.variables import NewVariable, VariableRecord, Variables
+from cloister.platform.variables import NewVariable, Variables
 
 Json = dict[str, Any]
 
@@ -89,7 +83,7 @@ class Owner:
                     "id": pair.id,
                     "curve": pair.curve,
                     "public": pair.public.hex(),
-                    "created": _text(from_ms(pair.created_ms)),
+                    "created": json_forms.text(from_ms(pair.created_ms)),
                 }
                 for pair in app_keys.public_pairs(session, app_uuid)
             ]
@@ -105,7 +99,7 @@ class Owner:
         """
         for known in get_args(app_keys.Curve):
             if curve == known:
-                half = None if private is None else _decoded(private, "private")
+                half = None if private is None else json_forms.decoded(private, "private")
                 public = self._registry.add_app_key(app_uuid, curve=known, private=half)
                 return {"curve": known, "public": public.hex()}
         raise ConfigError("a curve is P-256 or secp256k1")
@@ -135,6 +129,7 @@ class Owner:
             "trust_class": record.trust_class.value,
             "accepts_debug": record.accepts_debug,
             "bundle_version": record.bundle_version,
+            "max_boots": record.max_boots,
             "signers": [signer.hex() for signer in record.signers],
             "service_keys": [key.hex() for key in keys],
             "app_public_key": self._registry.app_public_key(record.app_uuid).hex(),
@@ -169,13 +164,18 @@ class Owner:
             uuid=made,
             trust_class=TrustClass.DEBUG if is_debug else store,
             accepts_debug=debug,
-            signers=[_unhex(signer, "signers") for signer in signers],
+            signers=[json_forms.unhex(signer, "signers") for signer in signers],
         )
         return self.enclave(made)
 
     def set_accepts_debug(self, uuid: UUID, *, accepts: bool) -> Json:
         """Whether a development enclave may have zero PCRs."""
         self._registry.set_accepts_debug(uuid, accepts=accepts)
+        return self.enclave(uuid)
+
+    def set_max_boots(self, uuid: UUID, count: int | None) -> Json:
+        """How often an enclave may run at one time; any number, when ``None``."""
+        self._registry.set_max_boots(uuid, count)
         return self.enclave(uuid)
 
     def deployments(self, enclave_uuid: UUID) -> list[Json]:
@@ -185,19 +185,28 @@ class Owner:
             MissingInput: There is no such enclave.
         """
         self._record(enclave_uuid)
+        now_ms = to_ms(self._clock())
         return [
             {
                 "id": record.id,
                 "enclave_uuid": str(record.enclave_uuid),
                 "pcrs": {str(index): value.hex() for index, value in record.pcrs.items()},
-                "active": record.active,
-                "created": _text(from_ms(record.created_ms)),
+                "active": record.is_active(now_ms),
+                "until": None
+                if record.until_ms is None
+                else json_forms.text(from_ms(record.until_ms)),
+                "created": json_forms.text(from_ms(record.created_ms)),
             }
             for record in self._registry.deployments(enclave_uuid)
         ]
 
     def add_deployment(
-        self, enclave_uuid: UUID, pcrs: Mapping[str, str], *, ends_others: bool = False
+        self,
+        enclave_uuid: UUID,
+        pcrs: Mapping[str, str],
+        *,
+        ends_others: bool = False,
+        until: dt.datetime | None = None,
     ) -> Json:
         """Registers an image and makes it active.
 
@@ -205,6 +214,7 @@ class Owner:
             enclave_uuid: The enclave whose image it is.
             pcrs: Registers by index, hexadecimal.
             ends_others: Nothing more is released to the images before it.
+            until: When it ends by itself.
 
         Raises:
             ConfigError: A register is missing, has another length or index, or the class does not
@@ -215,8 +225,8 @@ class Owner:
         for index, value in pcrs.items():
             if not (index.isascii() and index.isdigit() and len(index) <= len("31")):
                 raise ConfigError("a PCR index is not between 0 and 31")
-            registers[int(index)] = _unhex(value, f"PCR{int(index)}")
-        made = self._registry.add_deployment(enclave_uuid, registers)
+            registers[int(index)] = json_forms.unhex(value, f"PCR{int(index)}")
+        made = self._registry.add_deployment(enclave_uuid, registers, until=until)
         for record in self._registry.deployments(enclave_uuid) if ends_others else ():
             if record.active and record.id != made:
                 self._registry.end_deployment(record.id)
@@ -260,7 +270,7 @@ class Owner:
     def variables(self, enclave_uuid: UUID) -> list[Json]:
         """Variables of an enclave by name; ``value`` is absent for a secret."""
         self._record(enclave_uuid)
-        return [_variable(record) for record in self._variables(enclave_uuid).all()]
+        return [json_forms.variable(record) for record in self._variables(enclave_uuid).all()]
 
     def variable(self, enclave_uuid: UUID, name: str) -> Json:
         """One variable.
@@ -269,7 +279,7 @@ class Owner:
             MissingInput: There is no such enclave or variable.
         """
         self._record(enclave_uuid)
-        return _variable(self._variables(enclave_uuid).get(name))
+        return json_forms.variable(self._variables(enclave_uuid).get(name))
 
     def set_variables(self, enclave_uuid: UUID, variables: Sequence[Json]) -> None:
         """Sets variables, ``{name, value, secret}`` each, all of them or none.
@@ -282,7 +292,7 @@ class Owner:
             [
                 NewVariable(
                     name=one["name"],
-                    value=_decoded(one["value"], "value"),
+                    value=json_forms.decoded(one["value"], "value"),
                     secret=bool(one["secret"]),
                 )
                 for one in variables
@@ -318,7 +328,7 @@ class Owner:
             ConfigError: Not hexadecimal, or it is the only one.
             MissingInput: There is no such key in use.
         """
-        self._registry.retire_service_key(_unhex(public, "public"))
+        self._registry.retire_service_key(json_forms.unhex(public, "public"))
         return self.service_keys()
 
     def tokens(self) -> list[Json]:
@@ -338,67 +348,17 @@ class Owner:
 
     def activity(self, *, limit: int, before: int | None = None) -> list[Json]:
         """What changed, newest first; ``before`` is the ``id`` that the page before ended with."""
-        query = select(Activity).order_by(Activity.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(Activity.id < before)
-        with self._database.reading() as session:
-            return [
-                {
-                    "id": row.id,
-                    "at": _text(from_ms(row.at_ms)),
-                    "kind": row.kind,
-                    "subject": row.subject,
-                    "message": row.message,
-                }
-                for row in session.scalars(query)
-            ]
+        return history.activity(self._database, limit=limit, before=before)
 
     def releases(self, enclave_uuid: UUID, *, limit: int, before: int | None = None) -> list[Json]:
         """Bundles that were released to an enclave, and refusals, newest first."""
         self._record(enclave_uuid)
-        query = (
-            select(Release)
-            .where(Release.enclave_uuid == enclave_uuid)
-            .order_by(Release.id.desc())
-            .limit(limit)
-        )
-        if before is not None:
-            query = query.where(Release.id < before)
-        with self._database.reading() as session:
-            return [
-                {
-                    "id": row.id,
-                    "at": _text(from_ms(row.at_ms)),
-                    "released": row.released,
-                    "reason": row.reason,
-                    "deployment": row.deployment_id,
-                    "bundle_version": row.bundle_version,
-                    "module_id": row.module_id,
-                }
-                for row in session.scalars(query)
-            ]
+        return history.releases(self._database, enclave_uuid, limit=limit, before=before)
 
     def events(self, enclave_uuid: UUID, *, limit: int, before: int | None = None) -> list[Json]:
         """What hosts reported of an enclave, newest first; nobody vouches for it."""
         self._record(enclave_uuid)
-        query = (
-            select(EnclaveEvent)
-            .where(EnclaveEvent.enclave_uuid == enclave_uuid)
-            .order_by(EnclaveEvent.id.desc())
-            .limit(limit)
-        )
-        if before is not None:
-            query = query.where(EnclaveEvent.id < before)
-        with self._database.reading() as session:
-            return [
-                {
-                    "id": row.id,
-                    "at": _text(from_ms(row.at_ms)),
-                    "kind": row.kind,
-                    "message": row.message,
-                }
-                for row in session.scalars(query)
-            ]
+        return history.events(self._database, enclave_uuid, limit=limit, before=before)
 
     def _team(self) -> UUID:
         with self._database.reading() as session:
@@ -422,9 +382,9 @@ class Owner:
             "name": record.name,
             "scopes": list(record.scopes),
             "state": record.state(self._clock()),
-            "created": _text(record.created),
-            "expires": None if record.not_after is None else _text(record.not_after),
-            "revoked": None if record.revoked is None else _text(record.revoked),
+            "created": json_forms.text(record.created),
+            "expires": None if record.not_after is None else json_forms.text(record.not_after),
+            "revoked": None if record.revoked is None else json_forms.text(record.revoked),
         }
 
     def _app(self, row: App, key: AppKey | None) -> Json:
@@ -432,36 +392,9 @@ class Owner:
             "uuid": str(row.uuid),
             "name": row.name,
             "team_uuid": str(row.team_uuid),
-            "created": _text(from_ms(row.created_ms)),
+            "created": json_forms.text(from_ms(row.created_ms)),
             "service_keys": [
                 public.hex() for public in self._registry.service_public_keys(row.team_uuid)
             ],
             "public_key": None if key is None else key.public.hex(),
         }
-
-
-def _variable(record: VariableRecord) -> Json:
-    return {
-        "name": record.name,
-        "secret": record.secret,
-        "updated": _text(from_ms(record.updated_ms)),
-        "value": None if record.value is None else base64.b64encode(record.value).decode(),
-    }
-
-
-def _decoded(text: str, field: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        raise ConfigError(f"`{field}` is not base64") from None
-
-
-def _unhex(text: str, field: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise ConfigError(f"`{field}` is not hexadecimal") from None
-
-
-def _text(moment: dt.datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -78,15 +78,29 @@ class RemoteOwner:
         body = {"accepts_debug": accepts}
         return _one(self._client.send("PATCH", f"/v1/enclaves/{uuid}", body, may_repeat=True))
 
+    def set_max_boots(self, uuid: UUID, count: int | None) -> Json:
+        """How often an enclave may run at one time."""
+        body = {"max_boots": count}
+        return _one(self._client.send("PATCH", f"/v1/enclaves/{uuid}", body, may_repeat=True))
+
     def deployments(self, enclave_uuid: UUID) -> list[Json]:
         """Deployments of an enclave."""
         return _many(self._client.get(f"/v1/enclaves/{enclave_uuid}/deployments"))
 
     def add_deployment(
-        self, enclave_uuid: UUID, pcrs: Mapping[str, str], *, ends_others: bool = False
+        self,
+        enclave_uuid: UUID,
+        pcrs: Mapping[str, str],
+        *,
+        ends_others: bool = False,
+        until: dt.datetime | None = None,
     ) -> Json:
         """Registers an image; the same again is the same deployment, so it may be repeated."""
-        body = {"pcrs": dict(pcrs), "ends_others": ends_others}
+        body = {
+            "pcrs": dict(pcrs),
+            "ends_others": ends_others,
+            "until": None if until is None else until.astimezone(dt.UTC).isoformat(),
+        }
         path = f"/v1/enclaves/{enclave_uuid}/deployments"
         return _one(self._client.send("POST", path, body, may_repeat=True))
 
@@ -157,6 +171,16 @@ class RemoteOwner:
     def activity(self, *, limit: int, before: int | None = None) -> list[Json]:
         """What changed, newest first."""
         return _many(self._client.get("/v1/activity", limit=limit, before=before))
+
+    def releases(self, enclave_uuid: UUID, *, limit: int, before: int | None = None) -> list[Json]:
+        """Bundles that were released to an enclave, and refusals, newest first."""
+        path = f"/v1/enclaves/{enclave_uuid}/releases"
+        return _many(self._client.get(path, limit=limit, before=before))
+
+    def events(self, enclave_uuid: UUID, *, limit: int, before: int | None = None) -> list[Json]:
+        """What hosts reported of an enclave, newest first."""
+        path = f"/v1/enclaves/{enclave_uuid}/events"
+        return _many(self._client.get(path, limit=limit, before=before))
 
 
 def _new_key(name: str, scopes: Sequence[str], not_after: dt.datetime | None) -> Json:

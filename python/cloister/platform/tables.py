@@ -112,6 +112,8 @@ class Enclave(Base):
     accepts_debug: Mapped[bool]
     bundle_version: Mapped[int]
     created_ms: Mapped[int]
+    max_boots: Mapped[int | None]
+    """Most boots that are released to at one time; any number, when absent."""
 
 
 class EnclaveSigner(Base):
@@ -135,6 +137,8 @@ class Deployment(Base):
     active: Mapped[bool]
     created_ms: Mapped[int]
     ended_ms: Mapped[int | None]
+    until_ms: Mapped[int | None]
+    """When it ends by itself."""
 
 
 class ApiKey(Base):

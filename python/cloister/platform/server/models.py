@@ -8,7 +8,7 @@ import datetime as dt
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 Name = Annotated[StrictStr, Field(min_length=1, max_length=63)]
 Hex = Annotated[StrictStr, Field(max_length=128)]
@@ -80,9 +80,12 @@ class NewEnclave(FromOwner):
 
 
 class EnclaveChange(FromOwner):
-    """What may be changed of a development enclave."""
+    """What may be changed of an enclave; what is left out stays."""
 
-    accepts_debug: StrictBool
+    accepts_debug: Annotated[StrictBool, Field(description="Of a development enclave.")] = False
+    max_boots: Annotated[StrictInt | None, Field(description="At one time; null: any number.")] = (
+        None
+    )
 
 
 class NewDeployment(FromOwner):
@@ -93,6 +96,7 @@ class NewDeployment(FromOwner):
         Field(max_length=32, description="Registers by index."),
     ]
     ends_others: StrictBool = False
+    until: AwareDatetime | None = None
 
 
 class NewKey(FromOwner):
@@ -177,6 +181,7 @@ class EnclaveShown(BaseModel):
     trust_class: str
     accepts_debug: bool
     bundle_version: int
+    max_boots: int | None
     signers: list[str]
     service_keys: list[str]
     app_public_key: str
@@ -190,6 +195,7 @@ class DeploymentShown(BaseModel):
     pcrs: dict[str, str]
     active: bool
     created: str
+    until: str | None
 
 
 class KeyShown(BaseModel):

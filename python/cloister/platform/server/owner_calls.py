@@ -97,8 +97,12 @@ def enclave(enclave: UUID, owner: Reads) -> Json:
 
 @router.patch("/v1/enclaves/{enclave}", tags=["enclaves"], response_model=models.EnclaveShown)
 def change_enclave(enclave: UUID, asked: models.EnclaveChange, owner: Manages) -> Json:
-    """Changes a development enclave."""
-    return owner.set_accepts_debug(enclave, accepts=asked.accepts_debug)
+    """Changes what is named of an enclave."""
+    if "accepts_debug" in asked.model_fields_set:
+        owner.set_accepts_debug(enclave, accepts=asked.accepts_debug)
+    if "max_boots" in asked.model_fields_set:
+        owner.set_max_boots(enclave, asked.max_boots)
+    return owner.enclave(enclave)
 
 
 @router.get(
@@ -119,7 +123,9 @@ def deployments(enclave: UUID, owner: Reads) -> list[Json]:
 )
 def add_deployment(enclave: UUID, asked: models.NewDeployment, owner: Deploys) -> Json:
     """Registers an image and makes it active."""
-    return owner.add_deployment(enclave, asked.pcrs, ends_others=asked.ends_others)
+    return owner.add_deployment(
+        enclave, asked.pcrs, ends_others=asked.ends_others, until=asked.until
+    )
 
 
 @router.delete(

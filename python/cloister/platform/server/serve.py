@@ -9,6 +9,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 
@@ -18,6 +19,8 @@ from cloister.platform.embedded import EmbeddedPlatform
 from cloister.platform.server import setup, tls
 from cloister.platform.server.app import make_app, make_parts
 from cloister.platform.server.configuration import PlatformConfig
+
+SILENT_SECONDS = 90.0  # above KEEP_ALIVE_SECONDS
 
 
 def serve(
@@ -65,7 +68,7 @@ def serve(
         )
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        server = _Server(
+        server = BoundedServer(
             settings, parts.versions.close, lambda: is_ready(f"https://{shown}:{port}")
         )
         asyncio.run(server.serve(sockets=[listening]))
@@ -93,15 +96,29 @@ def tls_context(config: PlatformConfig, *, now: dt.datetime) -> ssl.SSLContext:
     return context
 
 
-class _Server(uvicorn.Server):
-    """Ends long polls first when it stops, and says when it accepts."""
+class BoundedServer(uvicorn.Server):
+    """uvicorn, with an end for every wait: of a stop, and of a connection without a request.
+
+    Args:
+        config: What it serves.
+        stopping: Called when it stops, before it waits for what is in flight: ends long polls.
+        started: Called when it accepts.
+        silent_seconds: How long a connection may be without the whole head of a request.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, stopping: Callable[[], None], started: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        stopping: Callable[[], None],
+        started: Callable[[], None],
+        *,
+        silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         super().__init__(config)
+        self._silent_seconds = silent_seconds
         self._stopping = stopping
         self._started = started
+        self._silent_since: dict[Any, float] = {}
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -114,24 +131,50 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept."""
         await super().startup(sockets=sockets)
         self._started()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Looks ten times a second whether to stop; once a second at connections without a request.
+
+        uvicorn gives a connection as long as it likes for the head of a request.
+        """
+        if not counter % 10:
+            self._cut_silent()
+        return await super().on_tick(counter)
+
+    def _cut_silent(self) -> None:
+        now = asyncio.get_running_loop().time()
+        silent = {one for one in self.server_state.connections if _is_idle(one)}
+        self._silent_since = {one: self._silent_since.get(one, now) for one in silent}
+        for connection, since in self._silent_since.items():
+            if now - since > self._silent_seconds:
+                _abort(connection)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting, ends long polls, answers what is in flight."""
         self._stopping()
         ending = asyncio.ensure_future(super().shutdown(sockets=sockets))
         while not (await asyncio.wait([ending], timeout=LOOK_SECONDS))[0]:
-            self._cut_idle()
+            # Over TLS a polite end waits for the client.
+            for connection in filter(_is_idle, list(self.server_state.connections)):
+                _abort(connection)
         await ending
 
-    def _cut_idle(self) -> None:
-        """Closes connections without a request: over TLS a polite end waits for the client."""
-        for connection in list(self.server_state.connections):
-            cycle = getattr(connection, "cycle", None)
-            transport = getattr(connection, "transport", None)
-            is_idle = cycle is None or cycle.response_complete
-            if is_idle and transport is not None and not transport.get_write_buffer_size():
-                transport.abort()
+
+def _is_idle(connection: object) -> bool:
+    """Whether a connection of uvicorn has neither a request nor the rest of an answer."""
+    cycle = getattr(connection, "cycle", None)
+    transport = getattr(connection, "transport", None)
+    has_nothing_to_say = transport is None or not transport.get_write_buffer_size()
+    return (cycle is None or cycle.response_complete) and has_nothing_to_say
+
+
+def _abort(connection: object) -> None:
+    transport = getattr(connection, "transport", None)
+    if transport is not None:
+        transport.abort()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Schema 2: what the owner's server adds: tokens, events of hosts, a master key in a KMS."""
+"""Schema 2: what the owner's server adds: tokens, events, limits, a master key in a KMS."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +14,8 @@ def upgrade() -> None:
     op.add_column("store", sa.Column("key_uri", sa.String(512), nullable=True))
     op.add_column("store", sa.Column("key_wrapped", sa.LargeBinary(), nullable=True))
     op.add_column("store", sa.Column("restored_ms", sa.BigInteger(), nullable=True))
+    op.add_column("enclaves", sa.Column("max_boots", sa.BigInteger(), nullable=True))
+    op.add_column("deployments", sa.Column("until_ms", sa.BigInteger(), nullable=True))
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(32), nullable=False),
