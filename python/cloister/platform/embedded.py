@@ -194,10 +194,10 @@ class EmbeddedPlatform:
             ReleaseRefused: No such enclave or boot, its deployment is not active any more, or the
                 proof is not that of an enclave of its image.
         """
-        uuid = _uuid(enclave_uuid)
+        uuid, now_ms = _uuid(enclave_uuid), to_ms(self._clock())
         with self._database.writing() as session:
             _known(session, uuid)
-            boot = _boot(session, uuid, boot_key)
+            boot = _boot(session, uuid, boot_key, now_ms)
             return sealed_objects.record(
                 session,
                 self._database.vault,
@@ -206,7 +206,7 @@ class EmbeddedPlatform:
                 version=version,
                 sha256=sha256,
                 proof=proof,
-                now_ms=to_ms(self._clock()),
+                now_ms=now_ms,
             )
 
     def close(self) -> None:
