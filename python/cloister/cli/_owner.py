@@ -9,10 +9,11 @@ import pathlib
 from collections.abc import Iterator
 from uuid import UUID
 
+from cloister import attest
 from cloister import config as configuration
 from cloister.cli import output, settings
 from cloister.cli.settings import Settings
-from cloister.errors import ConfigError, UsageError
+from cloister.errors import ConfigError, MissingInput, UsageError
 from cloister.platform.https import PlatformClient
 from cloister.platform.owner import Owner
 from cloister.platform.remote_owner import RemoteOwner
@@ -97,6 +98,54 @@ def app_of(owner: AnyOwner, config: pathlib.Path) -> UUID:
             hint="EV_APP_UUID names one, or `app_uuid` of the enclave.toml of --config",
         )
     return UUID(apps[0]["uuid"])
+
+
+def deployed(name: str, config: pathlib.Path) -> list[attest.Measurements]:
+    """What the images of an enclave measure that are deployed now: the registers of code.
+
+    Args:
+        name: Name or uuid of the enclave.
+        config: The enclave.toml, whose folder has the local store and which may name the app.
+
+    Raises:
+        MissingInput: There is no such enclave, or no image of it is deployed.
+        UsageError: Several enclaves of the app have this name.
+    """
+    with opened(config.parent) as owner:
+        uuid = _named(owner, name, config)
+        found = [one["pcrs"] for one in owner.deployments(uuid) if one["active"]]
+    if not found:
+        raise MissingInput(
+            f"no image of the enclave `{name}` is deployed",
+            hint="`cloister list deployments` shows which were",
+        )
+    measured = [pcrs for pcrs in found if any(bytes.fromhex(pcrs["0"]))]
+    if not measured:
+        raise UsageError(
+            f"the enclave `{name}` runs in debug mode: its registers are zero and prove nothing",
+            hint="--dangerous-accept-debug and --dangerous-any-measurement, without --enclave",
+        )
+    return [
+        attest.Measurements(
+            {int(index): value for index, value in pcrs.items() if int(index) in attest.IDENTIFYING}
+        )
+        for pcrs in measured
+    ]
+
+
+def _named(owner: AnyOwner, name: str, config: pathlib.Path) -> UUID:
+    with contextlib.suppress(ValueError):
+        return UUID(name)
+    named = [one for one in owner.enclaves(app_of(owner, config)) if one["name"] == name]
+    if not named:
+        raise MissingInput(
+            f"there is no enclave `{name}`", hint="`cloister list enclaves` shows those of the app"
+        )
+    if len(named) > 1:
+        raise UsageError(
+            f"{len(named)} enclaves are named `{name}`", hint="use the uuid of one of them"
+        )
+    return UUID(named[0]["uuid"])
 
 
 def enclave_of(config: pathlib.Path) -> UUID:
