@@ -20,8 +20,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.local_run import Somebody
-from tests.support.platform_server import PlatformServer, serving
 from tests.support.object_heads import image_of, name_of, proof_of
+from tests.support.platform_server import PlatformServer, serving
 from tests.support.platform_world import PCRS, ManualClock, SimulatedBoot
 
 from cloister import crypto

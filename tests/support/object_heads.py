@@ -1,7 +1,7 @@
 """What an enclave says of its sealed objects, made after wire.md §3 with Python's `cryptography`.
 
-It is a second implementation: what the enclave computes in Rust and what the platform checks must be
-what the page says.
+It is a second implementation: what the enclave computes in Rust and what the platform checks must
+be what the page says.
 """
 
 import hashlib

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cloister.errors import CloisterError
-from cloister.host.objects import DirectoryObjects, PreconditionFailed
+from cloister.host.objects import ObjectStore, PreconditionFailed
 from cloister.host.orders import OrderBook
 from cloister.host.ports import CertificateAuthority, Clock, EventSink, Platform, utc_now
 from cloister.host.problems import VERSION, VERSION_HEADER, Problem, answer_problem
@@ -43,7 +43,7 @@ def agent_app(  # noqa: PLR0913 - the parts, keyword-only
     platform: Platform,
     certificates: CertificateAuthority,
     *,
-    objects: DirectoryObjects,
+    objects: ObjectStore,
     events: EventSink,
     clock: Clock = utc_now,
     bundle_poll: dt.timedelta = BUNDLE_POLL,
@@ -91,7 +91,7 @@ class _Calls:
         self,
         platform: Platform,
         orders: OrderBook,
-        objects: DirectoryObjects,
+        objects: ObjectStore,
         events: EventSink,
         clock: Clock,
         bundle_poll: dt.timedelta,

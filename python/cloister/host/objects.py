@@ -12,7 +12,8 @@ import os
 import pathlib
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from cloister.errors import InputError, OutputError
 
@@ -26,16 +27,56 @@ class PreconditionFailed(InputError):
     """The object is not in the state that the caller asked for."""
 
 
+class ObjectStore(Protocol):
+    """Where objects are. Every method may be called from any thread, and blocks."""
+
+    def read(self, enclave: uuid.UUID, name: str) -> tuple[bytes, str] | None:
+        """Returns an object and its entity tag, or ``None``.
+
+        Raises:
+            InputError: ``name`` is not a name.
+            OutputError: The store cannot be reached.
+        """
+
+    def write(
+        self,
+        enclave: uuid.UUID,
+        name: str,
+        body: bytes,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> str:
+        """Replaces an object whole and returns its entity tag.
+
+        Raises:
+            InputError: ``name`` is not a name, or ``body`` is longer than ``MAX_OBJECT_BYTES``.
+            PreconditionFailed: A condition does not hold; nothing was changed.
+            OutputError: The store refused, or there is no room.
+        """
+
+    def remove(self, enclave: uuid.UUID, name: str, *, if_match: str | None = None) -> bool:
+        """Removes an object; ``False`` when there is none.
+
+        Raises:
+            InputError: ``name`` is not a name.
+            PreconditionFailed: It is not the object that the caller asked for.
+            OutputError: The store refused.
+        """
+
+
 class DirectoryObjects:
     """Objects in a directory.
 
     Args:
         root: The directory; made when absent, mode 0700.
+        limit: How many objects an enclave may have.
     """
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: pathlib.Path, *, limit: int = MAX_OBJECTS) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = root
+        self._limit = limit
 
     def read(self, enclave: uuid.UUID, name: str) -> tuple[bytes, str] | None:
         """Returns an object and its entity tag, or ``None``.
@@ -72,7 +113,7 @@ class DirectoryObjects:
         with self._alone(enclave):
             _check(self.read(enclave, name), if_match, if_none_match)
             if not path.exists():
-                _make_room(path)
+                _make_room(path, self._limit)
             try:
                 _replace(path, body)
             except OSError as problem:
@@ -121,9 +162,7 @@ class DirectoryObjects:
             os.close(lock)
 
     def _path(self, enclave: uuid.UUID, name: str) -> pathlib.Path:
-        if not _NAME.fullmatch(name):
-            raise InputError("an object's name is 1 to 128 of a-z, 0-9, dot, dash and underscore")
-        return self._root / str(enclave) / name
+        return self._root / str(enclave) / checked_name(name)
 
 
 def entity_tag(body: bytes) -> str:
@@ -146,20 +185,56 @@ def _is_among(tag: str, condition: str) -> bool:
     return condition.strip() == "*" or tag in {part.strip() for part in condition.split(",")}
 
 
-def _make_room(path: pathlib.Path) -> None:
-    """Lets go of what another image of the enclave wrote longest ago, when there is no room.
+def to_let_go(
+    kept: Iterable[tuple[str, float]], name: str, *, limit: int = MAX_OBJECTS
+) -> str | None:
+    """What has to go before an object ``name`` can be added.
 
-    An image that is gone leaves its objects; one that still runs makes another at its next start.
+    It is what another image of the enclave wrote longest ago. An image that is gone leaves its
+    objects; one that still runs makes another at its next start.
+
+    Args:
+        kept: Names of the enclave's objects and when each was written.
+        name: The name to be added.
+        limit: How many an enclave may have.
+
+    Returns:
+        A name, or ``None``: there is room.
+
+    Raises:
+        OutputError: There is none, and nothing of another image.
     """
-    kept = [entry for entry in path.parent.iterdir() if _NAME.fullmatch(entry.name)]
-    if len(kept) < MAX_OBJECTS:
-        return
+    kept = list(kept)
+    if len(kept) < limit:
+        return None
+    scope = name.rpartition(".")[2]
     others = [
-        entry for entry in kept if _OF_AN_IMAGE.search(entry.name) and entry.suffix != path.suffix
+        (at, other)
+        for other, at in kept
+        if _OF_AN_IMAGE.search(other) and other.rpartition(".")[2] != scope
     ]
     if not others:
-        raise OutputError(f"an enclave has at most {MAX_OBJECTS} objects")
-    min(others, key=lambda entry: entry.stat().st_mtime_ns).unlink()
+        raise OutputError(f"an enclave has at most {limit} objects")
+    return min(others)[1]
+
+
+def checked_name(name: str) -> str:
+    """The name of an object.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError("an object's name is 1 to 128 of a-z, 0-9, dot, dash and underscore")
+    return name
+
+
+def _make_room(path: pathlib.Path, limit: int) -> None:
+    kept = [entry for entry in path.parent.iterdir() if _NAME.fullmatch(entry.name)]
+    times = ((entry.name, entry.stat().st_mtime_ns) for entry in kept)
+    old = to_let_go(times, path.name, limit=limit)
+    if old is not None:
+        (path.parent / old).unlink()
 
 
 def _replace(path: pathlib.Path, body: bytes) -> None:

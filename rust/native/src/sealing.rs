@@ -213,10 +213,6 @@ fn object_scope(pcr0: Vec<u8>, pcr1: Vec<u8>, pcr2: Vec<u8>) -> PyResult<String>
 
 #[pyfunction]
 #[pyo3(signature = (*, sealing_secret, image, enclave, name, version, sha256, proof))]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "keyword-only: what a proof is about"
-)]
 fn verify_object_head(
     sealing_secret: Vec<u8>,
     image: (Vec<u8>, Vec<u8>, Vec<u8>),

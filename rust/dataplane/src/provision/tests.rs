@@ -598,12 +598,13 @@ async fn t19_the_sealing_secret_ends_with_its_bundle() {
     world.pass(Duration::from_secs(1)).await;
     let grant = world.watch.objects.borrow().clone().unwrap();
     assert!(grant.sealer.is_some());
-    let grant = Arc::downgrade(&grant);
+    let kept = Arc::downgrade(&grant);
+    drop(grant);
     world.host.set(|state| state.is_withheld = true);
     world.pass(16 * MINUTE).await;
     assert!(!world.is_ready());
     assert!(world.watch.objects.borrow().is_none());
-    assert!(grant.upgrade().is_none(), "nobody keeps it");
+    assert!(kept.upgrade().is_none(), "nobody keeps it");
     world.host.set(|state| state.is_withheld = false);
     world.pass(MINUTE).await;
     assert!(world.watch.objects.borrow().is_some());
