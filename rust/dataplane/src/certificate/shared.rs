@@ -63,8 +63,8 @@ pub struct SharedOrders {
     objects: Arc<dyn ObjectStore>,
     grants: watch::Receiver<Option<Arc<Grant>>>,
     used: Option<Used>,
-    /// The object that was missing or another one, so that it is reported once.
-    reported: Option<u64>,
+    /// When an object that was lost or changed was replaced last.
+    replaced: Option<Instant>,
 }
 
 /// What is in use.
@@ -91,7 +91,7 @@ impl SharedOrders {
             objects,
             grants,
             used: None,
-            reported: None,
+            replaced: None,
         }
     }
 
@@ -199,12 +199,17 @@ impl SharedOrders {
                         return self.put_in_use(version, sha256, content, false);
                     }
                 }
+                // Ours, newer than the bundle at hand, and to be replaced by what was ordered for it.
+                Some(Some((version, sha256, _)))
+                    if wanted.is_some() && self.is_used(version, sha256) => {}
                 // Of this image, and newer than anything this boot knows: finish it.
                 Some(Some((version, sha256, content))) if version > known => {
                     self.record(sealer, name, version, sha256).await?;
                     return self.put_in_use(version, sha256, content, false);
                 }
-                _ => self.notice(name, head).await,
+                _ if head.is_some() => self.notice(name, known).await?,
+                // Nothing, or something that never was an object, and nothing was recorded.
+                _ => {}
             }
             let content = match wanted.take() {
                 Some(content) => content,
@@ -320,13 +325,22 @@ impl SharedOrders {
         self.orders.key.take().map_or_else(TlsKey::generate, Ok)
     }
 
-    /// Says that the store does not hold what the platform recorded.
-    async fn notice(&mut self, name: &str, head: Option<(u64, [u8; 32])>) {
-        let Some((version, _)) = head else { return };
-        if self.reported == Some(version) {
-            return;
+    fn is_used(&self, version: u64, sha256: [u8; 32]) -> bool {
+        let used = self.used.as_ref();
+        used.is_some_and(|used| (used.version, used.sha256) == (version, sha256))
+    }
+
+    /// Says that the store does not hold what the platform recorded, which is then replaced.
+    ///
+    /// A host that gives back nonsense each time would have enclaves replace it without end, and each
+    /// time order a certificate: one enclave does it once in [`REPLACE_PAUSE`].
+    async fn notice(&mut self, name: &str, version: u64) -> Result<(), SharedError> {
+        let now = Instant::now();
+        let is_soon = |at: Instant| now.duration_since(at) < REPLACE_PAUSE;
+        if self.replaced.is_some_and(is_soon) {
+            return Err(SharedError::Contended);
         }
-        self.reported = Some(version);
+        self.replaced = Some(now);
         let message =
             format!("the object store lost or changed `{name}`, version {version}: it is replaced");
         tracing::warn!("{message}");
@@ -337,6 +351,7 @@ impl SharedOrders {
         if let Err(error) = self.orders.agent.event(event).await {
             tracing::debug!(%error, "an event was not delivered");
         }
+        Ok(())
     }
 }
 
@@ -384,6 +399,8 @@ impl std::fmt::Debug for SharedOrders {
 const KIND: &str = "tls";
 /// Each time somebody else was faster; then others have agreed, or the host plays.
 const ATTEMPTS: usize = 4;
+/// Shortest time between two replacements of an object that the host lost or changed.
+const REPLACE_PAUSE: Duration = Duration::from_secs(60);
 /// How long the maker of a key is let order its certificate, at least; at most twice this.
 const CHAIN_PATIENCE: Duration = Duration::from_secs(30);
 

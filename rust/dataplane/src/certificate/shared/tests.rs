@@ -39,7 +39,8 @@ struct World {
     forges_records: Mutex<bool>,
     /// The host hands out this in place of what it has.
     hands_out: Mutex<HandsOut>,
-    writes: Mutex<u32>,
+    /// The host takes writes and keeps none.
+    keeps_nothing: Mutex<bool>,
 }
 
 fn sealer(image: u8) -> Sealer {
@@ -126,9 +127,10 @@ impl ObjectStore for Arc<World> {
                 (_, Only::If(_) | Only::IfAbsent) => false,
             };
             if holds {
-                objects.insert(name, body);
+                if !*self.keeps_nothing.lock().unwrap() {
+                    objects.insert(name, body);
+                }
                 *self.hands_out.lock().unwrap() = HandsOut::WhatItHas;
-                *self.writes.lock().unwrap() += 1;
             }
             Ok(holds)
         })
@@ -447,4 +449,25 @@ async fn an_ended_bundle_changes_no_certificate() {
     scene.world.announce();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(enclave.shown(), first);
+}
+
+/// A host that keeps nothing and says it does: every enclave would replace, and order, without end.
+#[tokio::test(start_paused = true)]
+async fn t12_a_host_that_keeps_nothing_costs_few_orders() {
+    let scene = Scene::new();
+    *scene.world.keeps_nothing.lock().unwrap() = true;
+    let enclaves: Vec<_> = (0..3).map(|_| scene.boot()).collect();
+    sleep(Duration::from_secs(600)).await;
+    // Each enclave replaces once a minute at most, and orders for what it replaced.
+    let orders = scene.authority.keys().len();
+    assert!((1..=3 * 11).contains(&orders), "{orders}");
+    assert!(scene.warnings() <= 3 * 11, "{}", scene.warnings());
+    // The host is mended, and they agree.
+    *scene.world.keeps_nothing.lock().unwrap() = false;
+    sleep(Duration::from_secs(1_800)).await;
+    let shown = enclaves[0].shown();
+    assert_eq!(shown.origin, Origin::Ordered);
+    for enclave in &enclaves {
+        assert_eq!(enclave.shown(), shown);
+    }
 }
