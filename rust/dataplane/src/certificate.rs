@@ -1,7 +1,7 @@
 //! The TLS certificate in use: made inside, ordered from outside, swapped without dropping anybody.
 //!
-//! The private key is made here and leaves this process in no form. Whoever signs certificates is
-//! not believed: a chain that does not carry our key and our names is refused ([`chain`]). Clients
+//! The private key is made in an enclave of this image and leaves it sealed to the image alone, so that
+//! its enclaves can share it ([`shared`]). Whoever signs certificates is not believed: a chain that does not carry our key and our names is refused ([`chain`]). Clients
 //! that attest are bound to the key by the document's `user_data`, whoever signed the certificate.
 //!
 //! A handshake takes [`Certificates::current`] once and uses that [`Current`] alone: the certificate

@@ -193,15 +193,15 @@ impl SharedOrders {
             let stored = self.objects.read(name).await?;
             let known = self.known_version(head);
             match stored.as_ref().map(|stored| judge(sealer, name, stored)) {
-                // The one recorded; with a renewal at hand it is what that replaces.
-                Some(Some((version, sha256, content))) if head == Some((version, sha256)) => {
-                    if wanted.is_none() {
-                        return self.put_in_use(version, sha256, content, false);
-                    }
+                Some(Some((version, sha256, content)))
+                    if wanted.is_none() && head == Some((version, sha256)) =>
+                {
+                    return self.put_in_use(version, sha256, content, false);
                 }
-                // Ours, newer than the bundle at hand, and to be replaced by what was ordered for it.
+                // What was ordered replaces the one recorded, or ours that the bundle does not say yet.
                 Some(Some((version, sha256, _)))
-                    if wanted.is_some() && self.is_used(version, sha256) => {}
+                    if wanted.is_some()
+                        && (head == Some((version, sha256)) || self.is_used(version, sha256)) => {}
                 // Of this image, and newer than anything this boot knows: finish it.
                 Some(Some((version, sha256, content))) if version > known => {
                     self.record(sealer, name, version, sha256).await?;

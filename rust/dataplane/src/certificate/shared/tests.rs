@@ -1,10 +1,5 @@
 //! Enclaves that agree, and a host that does what it can against it.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    reason = "numbers of a test are small"
-)]
-
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
