@@ -7,6 +7,7 @@ said, and what `/proc` shows of host processes.
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -140,7 +141,10 @@ def shown_by_proc(pid: int) -> Iterator[tuple[str, bytes]]:
         words = (place / "cmdline").read_bytes()
         if words.startswith(b"/hello-enclave"):
             continue  # its variables are in its environment: that is what they are for
-        yield f"{each} {words!r}", words + (place / "environ").read_bytes()
+        environment = b""
+        with contextlib.suppress(PermissionError):  # then nobody but root sees it
+            environment = (place / "environ").read_bytes()
+        yield f"{each} {words!r}", words + environment
 
 
 def limits_inside(init: int) -> Iterator[tuple[str, str]]:
