@@ -16,8 +16,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::file::EncryptedFile;
-use crate::key_cache::{DerivedKeys, Found, KeyCache};
+use crate::curve::Curve;
+use crate::file::{EncryptedFile, Unfit};
+use crate::key_cache::{DerivedKeys, EphemeralKey, Found, KeyCache};
 use crate::keys::Keyring;
 use crate::metadata;
 use crate::token::Token;
@@ -34,9 +35,15 @@ pub enum OpenError {
     /// It holds bytes that cannot stand where it stands.
     #[error("the clear text cannot stand where its ciphertext stands")]
     CannotStand,
+    /// An encrypted file whose checksum is wrong.
+    #[error("the encrypted file is damaged or cut short: its checksum is wrong")]
+    Damaged,
     /// A token of the SDKs' debug mode outside a debug enclave.
     #[error("the ciphertext was made in debug mode, which this enclave does not accept")]
     Debug,
+    /// Not an encrypted file.
+    #[error("not an encrypted file: it does not have the form of one")]
+    NotAFile,
     /// Not yet: the session may derive no more keys until it is granted some.
     #[error("the ciphertext is not opened yet")]
     Paused,
@@ -58,8 +65,10 @@ pub enum OpenError {
         /// The limit.
         limit: usize,
     },
-    /// A version on secp256k1.
-    #[error("the ciphertext is of a secp256k1 version, which this enclave does not open")]
+    /// An encrypted file of a version that used a nonce twice.
+    #[error(
+        "the encrypted file is of version 04 or 05, which used a nonce twice: it is not opened"
+    )]
     UnsupportedVersion,
 }
 
@@ -95,9 +104,9 @@ pub struct OpenSession<'k> {
     policy: OpenPolicy,
     keys: Keys<'k>,
     /// Ephemeral keys of this request.
-    distinct: HashSet<[u8; 33]>,
+    distinct: HashSet<EphemeralKey>,
     /// The last of them: most documents have one.
-    last: Option<[u8; 33]>,
+    last: Option<EphemeralKey>,
     allowance: u32,
     is_paused: bool,
     counts: OpenCounts,
@@ -184,22 +193,22 @@ impl<'k> OpenSession<'k> {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Debug`], [`OpenError::UnsupportedVersion`], [`OpenError::TooManyKeys`],
-    /// [`OpenError::Paused`], [`OpenError::CannotOpen`], in this order.
+    /// [`OpenError::Debug`], [`OpenError::TooManyKeys`], [`OpenError::Paused`],
+    /// [`OpenError::CannotOpen`], in this order.
     pub fn open(&mut self, bytes: &[u8], token: &Token) -> Result<Opened, OpenError> {
         if token.is_debug && !self.policy.dangerous_accept_debug {
             return Err(OpenError::Debug);
         }
-        if !token.version.is_p256() {
-            return Err(OpenError::UnsupportedVersion);
-        }
         let iv: [u8; 12] = array(bytes, &token.iv)?;
-        let compressed: [u8; 33] = array(bytes, &token.key)?;
+        let ephemeral = EphemeralKey {
+            curve: token.version.curve(),
+            compressed: array(bytes, &token.key)?,
+        };
         let sealed = Zeroizing::new(decode(bytes, &token.data)?);
-        self.work(&compressed, |session| {
+        self.work(&ephemeral, |session| {
             let has_kdf = token.version.has_kdf();
-            let aad = |app: &[u8; 33]| additional_data(token, &compressed, app);
-            let clear = session.try_keys(&compressed, has_kdf, iv, aad, &sealed)?;
+            let aad = |app: &[u8; 33]| additional_data(token, &ephemeral.compressed, app);
+            let clear = session.try_keys(&ephemeral, has_kdf, iv, aad, &sealed)?;
             accept(token, &clear).ok_or(OpenError::CannotOpen)
         })
     }
@@ -217,20 +226,22 @@ impl<'k> OpenSession<'k> {
         if file.is_debug && !self.policy.dangerous_accept_debug {
             return Err(OpenError::Debug);
         }
+        // The version on secp256k1 came before KDF and additional data.
+        let is_p256 = file.ephemeral.curve == Curve::P256;
         self.work(&file.ephemeral, |session| {
-            let aad = |app: &[u8; 33]| app.to_vec();
-            session.try_keys(&file.ephemeral, true, file.iv, aad, file.sealed)
+            let aad = |app: &[u8; 33]| if is_p256 { app.to_vec() } else { Vec::new() };
+            session.try_keys(&file.ephemeral, is_p256, file.iv, aad, file.sealed)
         })
     }
 
     /// Opens something that was made with an ephemeral key, and counts it.
     fn work<T>(
         &mut self,
-        compressed: &[u8; 33],
+        ephemeral: &EphemeralKey,
         open: impl FnOnce(&mut Self) -> Result<T, OpenError>,
     ) -> Result<T, OpenError> {
         let derived = self.counts.derived;
-        let opened = self.admit(compressed).and_then(|()| open(self));
+        let opened = self.admit(ephemeral).and_then(|()| open(self));
         self.is_paused = matches!(opened, Err(OpenError::Paused));
         if !self.is_paused {
             self.counts.opened = self.counts.opened.saturating_add(u64::from(opened.is_ok()));
@@ -241,23 +252,23 @@ impl<'k> OpenSession<'k> {
     }
 
     /// Makes room for an ephemeral key, within the limit.
-    fn admit(&mut self, compressed: &[u8; 33]) -> Result<(), OpenError> {
-        if self.last.as_ref() != Some(compressed) && !self.distinct.contains(compressed) {
+    fn admit(&mut self, ephemeral: &EphemeralKey) -> Result<(), OpenError> {
+        if self.last.as_ref() != Some(ephemeral) && !self.distinct.contains(ephemeral) {
             let limit = self.policy.distinct_keys;
             if self.distinct.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
                 return Err(OpenError::TooManyKeys { limit });
             }
-            self.distinct.insert(*compressed);
+            self.distinct.insert(*ephemeral);
         }
-        self.last = Some(*compressed);
+        self.last = Some(*ephemeral);
         let mut keys = self.keys.cell().borrow_mut();
-        if keys.knows(compressed) {
+        if keys.knows(ephemeral) {
             return Ok(());
         }
         if self.allowance == 0 {
             return Err(OpenError::Paused);
         }
-        if keys.admit(compressed) {
+        if keys.admit(ephemeral) {
             return Ok(());
         }
         // Finding that it is no point of the curve is work, too.
@@ -265,10 +276,10 @@ impl<'k> OpenSession<'k> {
         Err(OpenError::CannotOpen)
     }
 
-    /// Tries every app key, newest first.
+    /// Tries every app key of the curve, newest first.
     fn try_keys(
         &mut self,
-        compressed: &[u8; 33],
+        ephemeral: &EphemeralKey,
         has_kdf: bool,
         iv: [u8; 12],
         aad: impl Fn(&[u8; 33]) -> Vec<u8>,
@@ -277,14 +288,14 @@ impl<'k> OpenSession<'k> {
         let mut keys = self.keys.cell().borrow_mut();
         let (allowance, derived) = (&mut self.allowance, &mut self.counts.derived);
         let mut buffer = Zeroizing::new(Vec::with_capacity(sealed.len()));
-        for (position, app_key) in self.keyring.newest_first().enumerate() {
+        for (position, app_key) in self.keyring.newest_first(ephemeral.curve).enumerate() {
             let may_derive = || {
                 let left = allowance.checked_sub(1);
                 *derived = derived.saturating_add(u64::from(left.is_some()));
                 *allowance = left.unwrap_or(0);
                 left.is_some()
             };
-            let key = match keys.key(compressed, (position, app_key), has_kdf, may_derive) {
+            let key = match keys.key(ephemeral, (position, app_key), has_kdf, may_derive) {
                 Found::Key(key) => key,
                 Found::None => continue,
                 Found::Paused => return Err(OpenError::Paused),
@@ -292,7 +303,7 @@ impl<'k> OpenSession<'k> {
             buffer.clear();
             buffer.extend_from_slice(sealed);
             let nonce = Nonce::assume_unique_for_key(iv);
-            let aad = Aad::from(aad(app_key.public().compressed()));
+            let aad = Aad::from(aad(app_key.public()));
             if let Ok(clear) = key.open_in_place(nonce, aad, buffer.as_mut_slice()) {
                 let length = clear.len();
                 buffer.truncate(length);
@@ -336,7 +347,7 @@ pub(crate) fn additional_data(token: &Token, ephemeral: &[u8; 33], app: &[u8; 33
             let head = if token.is_debug {
                 0x80
             } else {
-                (token.kind.number() << 4) | CURVE_P256
+                (token.kind.number() << 4) | token.version.curve().number()
             };
             let mut out = vec![head];
             out.extend_from_slice(ephemeral);
@@ -371,6 +382,21 @@ pub fn open_header_value(
     Ok(Some(opened.clear))
 }
 
+/// Opens an encrypted file that is there whole.
+///
+/// # Errors
+///
+/// [`OpenError::NotAFile`], [`OpenError::Damaged`], [`OpenError::UnsupportedVersion`],
+/// [`OpenError::Debug`], [`OpenError::TooManyKeys`], [`OpenError::Paused`],
+/// [`OpenError::CannotOpen`], in this order.
+pub fn open_file(
+    file: &[u8],
+    session: &mut OpenSession<'_>,
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let file = EncryptedFile::parse(file).map_err(Unfit::as_error)?;
+    session.open_file(&file)
+}
+
 fn array<const N: usize>(
     bytes: &[u8],
     range: &std::ops::Range<usize>,
@@ -401,14 +427,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The curve's number in AADv2.
-const CURVE_P256: u8 = 1;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kdf;
-    use crate::keys::AppPrivateKey;
+    use crate::keys::{AppPrivateKey, Secp256k1PrivateKey};
     use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
     use serde_json::Value;
 
@@ -423,10 +446,10 @@ mod tests {
     }
 
     fn keyring() -> Keyring {
-        let other = AppPrivateKey::from_bytes(&[0x33; 32]).unwrap();
-        let ours = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
-        let newest = AppPrivateKey::from_bytes(&[0x44; 32]).unwrap();
-        Keyring::new(vec![other, ours, newest]).unwrap()
+        let p256 = [0x33, 0x11, 0x44].map(|byte| AppPrivateKey::from_bytes(&[byte; 32]).unwrap());
+        let secp256k1 =
+            [0x33, 0x11, 0x44].map(|byte| Secp256k1PrivateKey::from_bytes(&[byte; 32]).unwrap());
+        Keyring::with_secp256k1(p256.into(), secp256k1.into()).unwrap()
     }
 
     fn open(text: &str) -> Result<Opened, OpenError> {
@@ -440,10 +463,6 @@ mod tests {
         let mut opened = 0;
         for vector in vectors()["strings"].as_array().unwrap() {
             let text = vector["token"].as_str().unwrap();
-            if vector["curve"] == "SECP256K1" {
-                assert_eq!(open(text), Err(OpenError::UnsupportedVersion), "{text}");
-                continue;
-            }
             let plain = match &vector["plain"] {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
@@ -455,7 +474,36 @@ mod tests {
             );
             opened += 1;
         }
-        assert_eq!(opened, 12);
+        assert_eq!(opened, 24);
+    }
+
+    /// A version that is not written means RFVC, whose type is anybody's word.
+    #[test]
+    fn a_token_without_a_version_is_the_oldest_on_secp256k1() {
+        let text = "ev:RFVC:AAECAwQFBgcICQoL:AkZtf8rlY+XLCaDRhwu1gDRIBGF4eaFJSc8iKF8brj8n:IMG3MCpSmRFsC2GP7RB37fNRDJaxZbqyYEy+:$";
+        let bare = text.replace("RFVC:", "");
+        assert_eq!(open(&bare).unwrap().clear.as_slice(), b"hello world");
+        let typed = text.replace("RFVC:", "RFVC:number:");
+        assert_eq!(open(&typed), Err(OpenError::CannotOpen));
+        // Another version on the same curve has another key.
+        let other = text.replace("RFVC:", "S0lS:");
+        assert_eq!(open(&other), Err(OpenError::CannotOpen));
+    }
+
+    #[test]
+    fn a_curve_without_a_key_opens_nothing() {
+        let p256 = Keyring::new(vec![AppPrivateKey::from_bytes(&[0x11; 32]).unwrap()]).unwrap();
+        let vectors = vectors();
+        let mut seen = [0, 0];
+        for vector in vectors["strings"].as_array().unwrap() {
+            let text = vector["token"].as_str().unwrap().as_bytes();
+            let mut session = OpenSession::new(&p256, POLICY);
+            let opened = session.open(text, &Token::parse(text).unwrap());
+            let is_p256 = vector["curve"] == "SECP256R1";
+            assert_eq!(opened.is_ok(), is_p256);
+            seen[usize::from(is_p256)] += 1;
+        }
+        assert_eq!(seen, [12, 12]);
     }
 
     /// Without a KDF and without additional data the type is anybody's word.
@@ -501,7 +549,11 @@ mod tests {
         let ours = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
         let ephemeral = AppPrivateKey::from_bytes(&[0x22; 32]).unwrap();
         let shared = ephemeral.agree(ours.public().uncompressed()).unwrap();
-        let key = kdf::derive(shared.as_slice(), ephemeral.public().uncompressed());
+        let key = kdf::derive(
+            Curve::P256,
+            shared.as_slice(),
+            ephemeral.public().uncompressed(),
+        );
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_slice()).unwrap());
         let token = |head: u8| {
             let (point, app) = (ephemeral.public().compressed(), ours.public().compressed());
