@@ -8,6 +8,8 @@
 
 pub mod attestation;
 mod crypto;
+mod files;
+mod openings;
 mod pcr;
 
 use std::fmt;
@@ -22,10 +24,13 @@ use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+pub(crate) use self::openings::Openings;
 use crate::clock::Clock;
 use crate::health::Board;
+use crate::held::HeldBytes;
 use crate::live::Live;
 use crate::nsm_thread::{NsmCallError, NsmThread};
 use crate::small_http::{Answer, Refused, Service, answer, json, not_allowed, refusal, whole};
@@ -38,6 +43,11 @@ pub struct InternalApi {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) board: Arc<Board>,
     pub(crate) started: Instant,
+    /// Where ciphertexts are opened.
+    pub(crate) openings: Openings,
+    /// Whose turn it is to encrypt a document.
+    pub(crate) sealings: Arc<Semaphore>,
+    pub(crate) held: HeldBytes,
 }
 
 impl Service for InternalApi {
@@ -61,19 +71,20 @@ impl InternalApi {
             }
             ("/encrypt", &Method::POST) => {
                 let role = crypto::data_role(&head.headers)?;
-                let body = whole(body, crypto::MAX_BODY_BYTES).await?;
-                self.encrypt(&body, role)
+                self.encrypt(body, role).await
             }
-            ("/decrypt", &Method::POST) => {
-                let body = whole(body, crypto::MAX_BODY_BYTES).await?;
-                self.decrypt(&body)
-            }
+            ("/decrypt", &Method::POST) => self.decrypt(body).await,
+            ("/encrypt/file", &Method::POST) => self.encrypt_file(body).await,
+            ("/decrypt/file", &Method::POST) => self.decrypt_file(body).await,
             ("/random", &Method::GET) => self.random(head.uri.query()).await,
             ("/pcrs", &Method::GET) => self.pcrs().await,
             ("/health", &Method::GET) => Ok(json(StatusCode::OK, &self.board.health())),
             ("/info", &Method::GET) => Ok(self.info()),
             ("/env", &Method::GET) => Ok(self.env()),
-            ("/attestation-doc" | "/encrypt" | "/decrypt", _) => Err(not_allowed("POST").into()),
+            (
+                "/attestation-doc" | "/encrypt" | "/decrypt" | "/encrypt/file" | "/decrypt/file",
+                _,
+            ) => Err(not_allowed("POST").into()),
             ("/random" | "/pcrs" | "/health" | "/info" | "/env", _) => {
                 Err(not_allowed("GET").into())
             }
@@ -242,6 +253,3 @@ impl fmt::Debug for InternalApi {
 /// Most bytes of `GET /random`.
 pub const MAX_RANDOM_BYTES: usize = 4096;
 const DEFAULT_RANDOM_BYTES: usize = 32;
-
-#[cfg(test)]
-mod tests;

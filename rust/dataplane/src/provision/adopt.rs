@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cloister_ciphertext::{AppPrivateKey, Keyring};
+use cloister_ciphertext::{AppPrivateKey, Keyring, Secp256k1PrivateKey};
 use cloister_sealing::{AppKey, Bundle, Curve};
 use zeroize::Zeroizing;
 
@@ -58,22 +58,22 @@ pub(super) fn adopt(bundle: Bundle, now_ms: u64) -> Result<Adopted, ProvisionErr
 }
 
 fn keyring(app_keys: &[AppKey]) -> Result<Option<Arc<Keyring>>, ProvisionError> {
-    let mut usable = Vec::new();
-    let mut last = 0;
+    let (mut p256, mut secp256k1) = (Vec::new(), Vec::new());
     for (position, key) in app_keys.iter().enumerate() {
-        if key.curve != Curve::P256 {
-            tracing::warn!(id = %key.id, "an app key of another curve than P-256 is not used");
-            continue;
+        let refused = |_| ProvisionError::Key { position };
+        match key.curve {
+            Curve::P256 => p256.push(AppPrivateKey::from_bytes(&key.private).map_err(refused)?),
+            Curve::Secp256k1 => {
+                secp256k1.push(Secp256k1PrivateKey::from_bytes(&key.private).map_err(refused)?);
+            }
         }
-        let key = AppPrivateKey::from_bytes(&key.private)
-            .map_err(|_| ProvisionError::Key { position })?;
-        usable.push(key);
-        last = position;
     }
-    if usable.is_empty() {
+    if app_keys.is_empty() {
         return Ok(None);
     }
-    let keyring = Keyring::new(usable).map_err(|_| ProvisionError::Key { position: last })?;
+    let position = app_keys.len().saturating_sub(1);
+    let keyring =
+        Keyring::with_secp256k1(p256, secp256k1).map_err(|_| ProvisionError::Key { position })?;
     Ok(Some(Arc::new(keyring)))
 }
 
