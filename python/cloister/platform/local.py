@@ -143,6 +143,32 @@ def development_app_key_file(directory: pathlib.Path) -> str:
     )
 
 
+def app_private_keys(directory: pathlib.Path) -> list[tuple[str, bytes]]:
+    """Curve and scalar of every key of the app, oldest first: what opens its ciphertexts here.
+
+    They are for this process; :func:`development_app_key_file` is what leaves it.
+
+    Raises:
+        StoreError: There is no development store, or it has no app.
+    """
+    database = open_store(directory)
+    try:
+        app_uuid = sole_app(database)
+        with database.reading() as session:
+            rows = session.scalars(
+                select(AppKey).where(AppKey.app_uuid == app_uuid).order_by(AppKey.position)
+            ).all()
+        return [
+            (
+                row.curve,
+                database.vault.open(row.private_sealed, place=f"app_keys/{row.id}/private"),
+            )
+            for row in rows
+        ]
+    finally:
+        database.close()
+
+
 def sole_app(database: Database) -> UUID:
     """The one app of a local store.
 
