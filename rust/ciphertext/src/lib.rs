@@ -23,6 +23,7 @@ mod metadata;
 mod open;
 mod place;
 mod random;
+mod room;
 pub mod scan;
 mod seal;
 mod seal_file;
@@ -41,6 +42,7 @@ pub use open::{
 };
 pub use place::{Place, place_for};
 pub use random::{Random, RandomError};
+pub use room::make_room;
 pub use scan::{ScanError, ScanLimits, ScanSummary, Scanner, may_contain_token, may_need_scan};
 pub use seal::{SealError, SealOptions, seal, seal_values};
 pub use seal_file::{FileSealer, MAX_SEALED_FILE_BYTES, seal_file};

@@ -23,9 +23,11 @@ use cloister_wire::config::EnclaveConfig;
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 pub(crate) use self::openings::Openings;
 use crate::clock::Clock;
@@ -33,7 +35,10 @@ use crate::health::Board;
 use crate::held::HeldBytes;
 use crate::live::Live;
 use crate::nsm_thread::{NsmCallError, NsmThread};
-use crate::small_http::{Answer, Refused, Service, answer, json, not_allowed, refusal, whole};
+use crate::small_http::{
+    Answer, Pieces, Refused, Service, answer, json, not_allowed, refusal, whole, with_body,
+};
+use crate::wiped;
 
 /// Answers the calls of the user process.
 pub struct InternalApi {
@@ -139,12 +144,13 @@ impl InternalApi {
         let bytes = self
             .nsm
             .call(move |nsm| {
-                let mut bytes = vec![0; length];
+                let mut bytes = Zeroizing::new(vec![0; length]);
                 nsm.random(&mut bytes).map(|()| bytes)
             })
             .await
             .map_err(|error| nsm_failure(&error))?;
-        Ok(answer(StatusCode::OK, "application/octet-stream", bytes))
+        let bytes = Pieces::secret(bytes, Vec::new());
+        Ok(with_body(StatusCode::OK, "application/octet-stream", bytes))
     }
 
     fn info(&self) -> Answer {
@@ -170,15 +176,35 @@ impl InternalApi {
         let Some(variables) = variables else {
             return *unavailable("no bundle has come yet");
         };
-        let entries: Vec<_> = variables
-            .iter()
-            .map(|(name, value)| match std::str::from_utf8(value) {
-                Ok(text) => json!({ "name": name, "value": text }),
-                Err(_) => json!({ "name": name, "base64": STANDARD.encode(value) }),
-            })
-            .collect();
-        json(StatusCode::OK, &json!({ "env": entries }))
+        let encoded = |value: &[u8]| match std::str::from_utf8(value) {
+            Ok(_) => Zeroizing::new(String::new()),
+            Err(_) => Zeroizing::new(STANDARD.encode(value)),
+        };
+        let encoded: Vec<_> = variables.iter().map(|(_, value)| encoded(value)).collect();
+        let variables = variables.iter().zip(&encoded);
+        let env = variables.map(|((name, value), base64)| match std::str::from_utf8(value) {
+            Ok(value) => Variable::Text { name, value },
+            Err(_) => Variable::Bytes { name, base64 },
+        });
+        let env = Env { env: env.collect() };
+        // Text and lists of text always have a JSON form.
+        let body = wiped::to_json(&env).unwrap_or_default();
+        let body = Pieces::secret(body, Vec::new());
+        with_body(StatusCode::OK, "application/json", body)
     }
+}
+
+/// What `GET /env` shows. It borrows: a copy would have to be wiped.
+#[derive(Serialize)]
+struct Env<'v> {
+    env: Vec<Variable<'v>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Variable<'v> {
+    Bytes { name: &'v str, base64: &'v str },
+    Text { name: &'v str, value: &'v str },
 }
 
 /// A page on the internet can have a browser or the application itself send requests to a name that

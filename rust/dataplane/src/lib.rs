@@ -26,3 +26,4 @@ pub mod server;
 mod small_http;
 #[cfg(test)]
 mod test_support;
+mod wiped;

@@ -15,7 +15,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cloister_ciphertext::{
-    Keyring, OpenError, OpenPolicy, OpenSession, Place, ScanError, ScanLimits, Scanner, open_file,
+    Keyring, OpenError, OpenPolicy, OpenSession, Place, ScanError, ScanLimits, Scanner, make_room,
+    open_file,
 };
 use cloister_wire::config::EnclaveConfig;
 use thiserror::Error;
@@ -174,12 +175,9 @@ impl Opener {
         let cache = self.caches.of(Some(keyring));
         let mut session = OpenSession::shared(&cache, self.policy);
         let mut scanner = Scanner::new(Place::Json, self.limits);
-        let mut clear = Zeroizing::new(Vec::new());
-        let mut taken = 0_usize;
+        let mut clear = Zeroizing::new(Vec::with_capacity(document.len()));
         for piece in document.chunks(PIECE_BYTES) {
-            taken = taken.saturating_add(piece.len());
-            let undecided = taken.min(self.limits.max_token).saturating_add(PIECE_BYTES);
-            make_room(&mut clear, undecided.saturating_mul(MOST_ESCAPED));
+            make_room(&mut clear, scanner.held().saturating_add(piece.len()));
             scanner.push(piece, &mut clear, &mut session)?;
             while session.is_paused() {
                 self.slice(&mut session, patience, |session| {
@@ -243,22 +241,8 @@ impl Opener {
     }
 }
 
-/// Makes room for `more` bytes; what was written is copied and wiped where it lay, which a vector that
-/// grows by itself does not do.
-fn make_room(clear: &mut Zeroizing<Vec<u8>>, more: usize) {
-    let needed = clear.len().saturating_add(more);
-    if needed > clear.capacity() {
-        let room = needed.max(clear.capacity().saturating_mul(2));
-        let mut larger = Zeroizing::new(Vec::with_capacity(room));
-        larger.extend_from_slice(clear);
-        *clear = larger;
-    }
-}
-
 /// How much of a document is looked at before there is room for more of it, bytes.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Most bytes that JSON writes for one of a clear text: `\u0000`.
-const MOST_ESCAPED: usize = 6;
 
 #[cfg(test)]
 mod tests;

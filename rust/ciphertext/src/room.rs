@@ -1,0 +1,35 @@
+//! Room for clear text that grows.
+
+use zeroize::Zeroizing;
+
+/// Most bytes that JSON writes for one of a clear text: `\u0000`.
+const MOST_ESCAPED: usize = 6;
+
+/// Makes room for the clear text of `sealed` more bytes of a document, whatever is in them. What was
+/// written is copied and wiped where it lay, which a vector that grows by itself does not do.
+pub fn make_room(clear: &mut Zeroizing<Vec<u8>>, sealed: usize) {
+    let more = sealed.saturating_mul(MOST_ESCAPED);
+    let needed = clear.len().saturating_add(more);
+    if needed > clear.capacity() {
+        let room = needed.max(clear.capacity().saturating_mul(2));
+        let mut larger = Zeroizing::new(Vec::with_capacity(room));
+        larger.extend_from_slice(clear);
+        *clear = larger;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_made_once_and_what_was_there_stays() {
+        let mut clear = Zeroizing::new(b"clear".to_vec());
+        make_room(&mut clear, 200);
+        assert_eq!(*clear, b"clear");
+        assert!(clear.capacity() >= 1_205);
+        let before = clear.as_ptr();
+        make_room(&mut clear, 200);
+        assert_eq!(clear.as_ptr(), before, "there is room already");
+    }
+}
