@@ -56,7 +56,7 @@ def decrypt(
 
     A text that is a ciphertext becomes what was encrypted, with its type; what stands in longer
     text is put there in place, as an enclave does. Everything else stays as it is. ``bytes`` that
-    were encrypted come back as ``str`` when they are UTF-8: a ciphertext does not tell the two apart.
+    were encrypted come back as ``str`` when they are UTF-8: a ciphertext does not tell them apart.
 
     Args:
         value: What to decrypt.
