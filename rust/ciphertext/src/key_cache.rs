@@ -114,6 +114,8 @@ enum Slot {
 /// What a look for a key came to.
 pub(crate) enum Found<'c> {
     Key(&'c LessSafeKey),
+    /// The ephemeral key was not taken up, or let go of since.
+    Gone,
     /// There is no such key.
     None,
     /// It would have to be derived, and there is no leave for that.
@@ -153,7 +155,7 @@ impl DerivedKeys {
         may_derive: impl FnOnce() -> bool,
     ) -> Found<'_> {
         let Some(ephemeral) = self.by_ephemeral.get_mut(key) else {
-            return Found::None;
+            return Found::Gone;
         };
         if ephemeral.derived.len() <= position {
             let room = position.saturating_add(1);

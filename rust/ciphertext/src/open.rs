@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-use aws_lc_rs::aead::{Aad, Nonce};
+use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use thiserror::Error;
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::curve::Curve;
 use crate::file::{EncryptedFile, Unfit};
 use crate::key_cache::{DerivedKeys, EphemeralKey, Found, KeyCache};
-use crate::keys::Keyring;
+use crate::keys::{Keyring, OpeningKey};
 use crate::metadata;
 use crate::token::Token;
 use crate::version::{AdditionalData, ValueType};
@@ -107,6 +107,8 @@ pub struct OpenSession<'k> {
     distinct: HashSet<EphemeralKey>,
     /// The last of them: most documents have one.
     last: Option<EphemeralKey>,
+    /// The last one that was read, and how it was written.
+    last_text: Option<([u8; 44], EphemeralKey)>,
     allowance: u32,
     is_paused: bool,
     counts: OpenCounts,
@@ -157,6 +159,7 @@ impl<'k> OpenSession<'k> {
             keys,
             distinct: HashSet::new(),
             last: None,
+            last_text: None,
             allowance,
             is_paused: false,
             counts: OpenCounts::default(),
@@ -200,17 +203,32 @@ impl<'k> OpenSession<'k> {
             return Err(OpenError::Debug);
         }
         let iv: [u8; 12] = array(bytes, &token.iv)?;
-        let ephemeral = EphemeralKey {
-            curve: token.version.curve(),
-            compressed: array(bytes, &token.key)?,
-        };
-        let sealed = Zeroizing::new(decode(bytes, &token.data)?);
+        let ephemeral = self.ephemeral_key(bytes, token)?;
+        let text = bytes.get(token.data.clone()).unwrap_or_default();
         self.work(&ephemeral, |session| {
             let has_kdf = token.version.has_kdf();
             let aad = |app: &[u8; 33]| additional_data(token, &ephemeral.compressed, app);
-            let clear = session.try_keys(&ephemeral, has_kdf, iv, aad, &sealed)?;
-            accept(token, &clear).ok_or(OpenError::CannotOpen)
+            let fill = |buffer: &mut Vec<u8>| decode(text, buffer);
+            let room = text.len();
+            let clear = session.try_keys(&ephemeral, has_kdf, iv, aad, (room, fill))?;
+            accept(token, clear).ok_or(OpenError::CannotOpen)
         })
+    }
+
+    /// The ephemeral key of a token. Most documents have one, written in the same characters.
+    fn ephemeral_key(&mut self, bytes: &[u8], token: &Token) -> Result<EphemeralKey, OpenError> {
+        let curve = token.version.curve();
+        let text = bytes.get(token.key.clone()).unwrap_or_default();
+        if let Some((known, key)) = &self.last_text
+            && known == text
+            && key.curve == curve
+        {
+            return Ok(*key);
+        }
+        let compressed = array(bytes, &token.key)?;
+        let key = EphemeralKey { curve, compressed };
+        self.last_text = text.try_into().ok().map(|text| (text, key));
+        Ok(key)
     }
 
     /// Opens an encrypted file.
@@ -229,8 +247,16 @@ impl<'k> OpenSession<'k> {
         // The version on secp256k1 came before KDF and additional data.
         let is_p256 = file.ephemeral.curve == Curve::P256;
         self.work(&file.ephemeral, |session| {
-            let aad = |app: &[u8; 33]| if is_p256 { app.to_vec() } else { Vec::new() };
-            session.try_keys(&file.ephemeral, is_p256, file.iv, aad, file.sealed)
+            let aad = |app: &[u8; 33]| {
+                let app = if is_p256 { app.as_slice() } else { &[] };
+                Additional::from_parts(&[app])
+            };
+            let fill = |buffer: &mut Vec<u8>| {
+                buffer.extend_from_slice(file.sealed);
+                Ok(())
+            };
+            let room = file.sealed.len();
+            session.try_keys(&file.ephemeral, is_p256, file.iv, aad, (room, fill))
         })
     }
 
@@ -253,14 +279,24 @@ impl<'k> OpenSession<'k> {
 
     /// Makes room for an ephemeral key, within the limit.
     fn admit(&mut self, ephemeral: &EphemeralKey) -> Result<(), OpenError> {
-        if self.last.as_ref() != Some(ephemeral) && !self.distinct.contains(ephemeral) {
+        if self.last.as_ref() == Some(ephemeral) {
+            // Whether it is still known is found out where its key is looked for.
+            return Ok(());
+        }
+        if !self.distinct.contains(ephemeral) {
             let limit = self.policy.distinct_keys;
             if self.distinct.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
                 return Err(OpenError::TooManyKeys { limit });
             }
             self.distinct.insert(*ephemeral);
         }
+        self.take_up(ephemeral)?;
         self.last = Some(*ephemeral);
+        Ok(())
+    }
+
+    /// Has the cache know an ephemeral key.
+    fn take_up(&mut self, ephemeral: &EphemeralKey) -> Result<(), OpenError> {
         let mut keys = self.keys.cell().borrow_mut();
         if keys.knows(ephemeral) {
             return Ok(());
@@ -276,42 +312,65 @@ impl<'k> OpenSession<'k> {
         Err(OpenError::CannotOpen)
     }
 
-    /// Tries every app key of the curve, newest first.
+    /// Tries every app key of the curve, newest first. `fill` writes the ciphertext and its tag into an
+    /// empty buffer of this room; it is asked once for each key that is tried.
     fn try_keys(
         &mut self,
         ephemeral: &EphemeralKey,
         has_kdf: bool,
         iv: [u8; 12],
-        aad: impl Fn(&[u8; 33]) -> Vec<u8>,
-        sealed: &[u8],
+        aad: impl Fn(&[u8; 33]) -> Additional,
+        (room, fill): (usize, impl Fn(&mut Vec<u8>) -> Result<(), OpenError>),
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let mut keys = self.keys.cell().borrow_mut();
-        let (allowance, derived) = (&mut self.allowance, &mut self.counts.derived);
-        let mut buffer = Zeroizing::new(Vec::with_capacity(sealed.len()));
+        let mut buffer = Zeroizing::new(Vec::with_capacity(room));
         for (position, app_key) in self.keyring.newest_first(ephemeral.curve).enumerate() {
-            let may_derive = || {
-                let left = allowance.checked_sub(1);
-                *derived = derived.saturating_add(u64::from(left.is_some()));
-                *allowance = left.unwrap_or(0);
-                left.is_some()
+            let key = loop {
+                let mut keys = self.keys.cell().borrow_mut();
+                let (allowance, derived) = (&mut self.allowance, &mut self.counts.derived);
+                let may_derive = || {
+                    let left = allowance.checked_sub(1);
+                    *derived = derived.saturating_add(u64::from(left.is_some()));
+                    *allowance = left.unwrap_or(0);
+                    left.is_some()
+                };
+                match keys.key(ephemeral, (position, app_key), has_kdf, may_derive) {
+                    Found::Key(key) => {
+                        break Some(open_with(key, iv, &aad, app_key, &fill, &mut buffer)?);
+                    }
+                    Found::None => break None,
+                    Found::Paused => return Err(OpenError::Paused),
+                    Found::Gone => {}
+                }
+                drop(keys);
+                self.take_up(ephemeral)?;
             };
-            let key = match keys.key(ephemeral, (position, app_key), has_kdf, may_derive) {
-                Found::Key(key) => key,
-                Found::None => continue,
-                Found::Paused => return Err(OpenError::Paused),
-            };
-            buffer.clear();
-            buffer.extend_from_slice(sealed);
-            let nonce = Nonce::assume_unique_for_key(iv);
-            let aad = Aad::from(aad(app_key.public()));
-            if let Ok(clear) = key.open_in_place(nonce, aad, buffer.as_mut_slice()) {
-                let length = clear.len();
-                buffer.truncate(length);
+            if key == Some(true) {
                 return Ok(buffer);
             }
         }
         Err(OpenError::CannotOpen)
     }
+}
+
+/// Whether `key` opens what `fill` writes; if so, `buffer` is the clear text.
+fn open_with(
+    key: &LessSafeKey,
+    iv: [u8; 12],
+    aad: impl Fn(&[u8; 33]) -> Additional,
+    app_key: OpeningKey<'_>,
+    fill: impl Fn(&mut Vec<u8>) -> Result<(), OpenError>,
+    buffer: &mut Vec<u8>,
+) -> Result<bool, OpenError> {
+    buffer.clear();
+    fill(buffer)?;
+    let nonce = Nonce::assume_unique_for_key(iv);
+    let aad = Aad::from(aad(app_key.public()));
+    let Ok(clear) = key.open_in_place(nonce, aad, buffer.as_mut_slice()) else {
+        return Ok(false);
+    };
+    let length = clear.len();
+    buffer.truncate(length);
+    Ok(true)
 }
 
 impl fmt::Debug for OpenSession<'_> {
@@ -323,36 +382,61 @@ impl fmt::Debug for OpenSession<'_> {
 }
 
 /// Cuts the metadata off and checks the type.
-fn accept(token: &Token, clear: &[u8]) -> Option<Opened> {
-    let value = if token.version.has_metadata() {
-        metadata::skip(clear)?
-    } else {
-        clear
-    };
+fn accept(token: &Token, mut clear: Zeroizing<Vec<u8>>) -> Option<Opened> {
+    if token.version.has_metadata() {
+        let value = metadata::skip(&clear)?;
+        let start = clear.len().checked_sub(value.len())?;
+        clear.drain(..start);
+    }
     // Older versions do not authenticate the type, and the newest authenticates what anybody may
     // have written: a number that is none would add fields to a document.
-    let is_typed = token.kind.admits(value);
-    is_typed.then(|| Opened {
-        kind: token.kind,
-        clear: Zeroizing::new(value.to_vec()),
-    })
+    let kind = token.kind;
+    kind.admits(&clear).then_some(Opened { kind, clear })
 }
 
-/// What the version authenticates besides the ciphertext, at most 67 bytes.
-pub(crate) fn additional_data(token: &Token, ephemeral: &[u8; 33], app: &[u8; 33]) -> Vec<u8> {
+/// What is authenticated besides the ciphertext.
+pub(crate) struct Additional {
+    bytes: [u8; MOST_ADDITIONAL_BYTES],
+    length: usize,
+}
+
+impl Additional {
+    /// The parts, one after the other; together at most [`MOST_ADDITIONAL_BYTES`].
+    fn from_parts(parts: &[&[u8]]) -> Self {
+        let mut bytes = [0; MOST_ADDITIONAL_BYTES];
+        let mut length = 0_usize;
+        for part in parts {
+            let end = length.saturating_add(part.len());
+            if let Some(to) = bytes.get_mut(length..end) {
+                to.copy_from_slice(part);
+                length = end;
+            }
+        }
+        Self { bytes, length }
+    }
+}
+
+impl AsRef<[u8]> for Additional {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// AADv2: a byte and two compressed points.
+const MOST_ADDITIONAL_BYTES: usize = 67;
+
+/// What the version authenticates besides the ciphertext.
+pub(crate) fn additional_data(token: &Token, ephemeral: &[u8; 33], app: &[u8; 33]) -> Additional {
     match token.version.additional_data() {
-        AdditionalData::None => Vec::new(),
-        AdditionalData::AppKey => app.to_vec(),
+        AdditionalData::None => Additional::from_parts(&[]),
+        AdditionalData::AppKey => Additional::from_parts(&[app]),
         AdditionalData::V2 => {
             let head = if token.is_debug {
                 0x80
             } else {
                 (token.kind.number() << 4) | token.version.curve().number()
             };
-            let mut out = vec![head];
-            out.extend_from_slice(ephemeral);
-            out.extend_from_slice(app);
-            out
+            Additional::from_parts(&[&[head], ephemeral, app])
         }
     }
 }
@@ -401,19 +485,25 @@ fn array<const N: usize>(
     bytes: &[u8],
     range: &std::ops::Range<usize>,
 ) -> Result<[u8; N], OpenError> {
-    decode(bytes, range)?
-        .try_into()
-        .map_err(|_| OpenError::CannotOpen)
+    let text = bytes.get(range.clone()).ok_or(OpenError::CannotOpen)?;
+    let mut out = [0; N];
+    if let Ok(length) = BASE64.decode_slice(text, &mut out) {
+        return (length == N).then_some(out).ok_or(OpenError::CannotOpen);
+    }
+    // A `\/` of JSON, or longer than what it is.
+    let mut decoded = Vec::with_capacity(text.len());
+    decode(text, &mut decoded)?;
+    decoded.try_into().map_err(|_| OpenError::CannotOpen)
 }
 
-/// Decodes base64 without or with padding; a `\/` of JSON is a `/`.
-fn decode(bytes: &[u8], range: &std::ops::Range<usize>) -> Result<Vec<u8>, OpenError> {
-    let text = bytes.get(range.clone()).ok_or(OpenError::CannotOpen)?;
+/// Decodes base64 without or with padding behind what `out` holds, which has room; a `\/` of JSON is
+/// a `/`.
+fn decode(text: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
     let decoded = if memchr::memchr(b'\\', text).is_none() {
-        BASE64.decode(text)
+        BASE64.decode_vec(text, out)
     } else {
         let plain: Vec<u8> = text.iter().copied().filter(|byte| *byte != b'\\').collect();
-        BASE64.decode(plain)
+        BASE64.decode_vec(plain, out)
     };
     decoded.map_err(|_| OpenError::CannotOpen)
 }
@@ -432,7 +522,7 @@ mod tests {
     use super::*;
     use crate::kdf;
     use crate::keys::{AppPrivateKey, Secp256k1PrivateKey};
-    use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
+    use aws_lc_rs::aead::{AES_256_GCM, UnboundKey};
     use serde_json::Value;
 
     const POLICY: OpenPolicy = OpenPolicy {
