@@ -149,6 +149,8 @@ pub(super) struct Opened {
     is_unread: bool,
     /// Whether nothing was written to it, so that there is room.
     is_unwritten: bool,
+    /// Bytes that were written to it; wraps around.
+    sent: u64,
     stream: Stream,
 }
 
@@ -159,6 +161,7 @@ impl Opened {
             used: 0,
             is_unread: false,
             is_unwritten: false,
+            sent: 0,
             stream,
         }
     }
@@ -169,6 +172,18 @@ impl Opened {
             is_unread: true,
             is_unwritten: true,
             ..Self::new(Vec::new(), stream)
+        }
+    }
+
+    /// How many bytes were written to it; wraps around.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn count(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = written {
+            let count = u64::try_from(*count).unwrap_or(u64::MAX);
+            self.sent = self.sent.wrapping_add(count);
         }
     }
 }
@@ -219,7 +234,9 @@ impl AsyncWrite for Opened {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.is_unwritten = false;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.count(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -227,12 +244,17 @@ impl AsyncWrite for Opened {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if std::mem::take(&mut self.is_unwritten)
-            && let Some(written) = at_once(self.stream.write_at_once(slices))
-        {
-            return Poll::Ready(written);
-        }
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let at_once = if std::mem::take(&mut self.is_unwritten) {
+            at_once(self.stream.write_at_once(slices))
+        } else {
+            None
+        };
+        let written = match at_once {
+            Some(written) => Poll::Ready(written),
+            None => Pin::new(&mut self.stream).poll_write_vectored(context, slices),
+        };
+        self.count(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

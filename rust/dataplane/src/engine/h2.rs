@@ -9,6 +9,7 @@ mod head;
 mod linger;
 mod meter;
 mod stream;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -21,7 +22,6 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::connection::Client;
@@ -32,7 +32,8 @@ use super::seats::Seat;
 use super::settings::Settings;
 use super::site::Site;
 use crate::certificate::Current;
-use meter::{Meter, Metered};
+use meter::Meter;
+use wire::{Gathering, Sender, Wire, wire};
 
 /// Bytes of one request, and of all requests of a connection, that a client may be ahead.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -114,17 +115,19 @@ pub(super) async fn serve(site: Rc<Site>, client: Client) {
         last: Cell::new(Instant::now()),
         waker: RefCell::default(),
     });
-    let metered = Metered::new(stream, meter, site.settings.linger);
+    let (wire, sender) = wire(stream, meter, site.settings.linger);
     // On the heap: the connection has no room for it once it is over.
-    let handshake = Box::pin(builder(&site.settings).handshake(metered));
+    let handshake = Box::pin(builder(&site.settings).handshake(wire));
     let limit = site.settings.head_timeout;
     let Ok(Ok(connection)) = Deadline::default().within(limit, handshake).await else {
         return;
     };
+    sender.gather();
     let seat = site.seats.take();
     let mut serving = Serving {
         link,
         connection,
+        sender,
         seat,
         ending: None,
         is_cut: false,
@@ -162,7 +165,8 @@ type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 /// A connection being served.
 struct Serving<'s, T> {
     link: Rc<Link>,
-    connection: Connection<Metered<T>, Bytes>,
+    connection: Connection<Wire<T>, Bytes>,
+    sender: Sender<T>,
     seat: Seat<'s>,
     /// When the client was told that no request is taken any more.
     ending: Option<Instant>,
@@ -173,7 +177,7 @@ struct Serving<'s, T> {
     deadline: Deadline,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Serving<'_, T> {
+impl<T: Gathering> Serving<'_, T> {
     /// The next request; `None` when the connection is over.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Accepted>> {
         match &mut *self.link.waker.borrow_mut() {
@@ -212,14 +216,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Serving<'_, T> {
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending if !self.is_cut && self.link.meter.is_flood() => {}
-                Poll::Pending => match self.end() {
-                    None => return Poll::Pending,
-                    Some(end) => match self.deadline.poll_at(context, end) {
+                Poll::Pending => {
+                    if let Poll::Ready(Err(error)) = self.sender.poll(context) {
+                        tracing::debug!(%error, "an HTTP/2 connection broke off");
+                        return Poll::Ready(None);
+                    }
+                    let Some(end) = self.end() else {
+                        return Poll::Pending;
+                    };
+                    match self.deadline.poll_at(context, end) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(()) if self.is_idle() => self.farewell(),
                         Poll::Ready(()) => return Poll::Ready(None),
-                    },
-                },
+                    }
+                }
             }
         }
     }

@@ -6,23 +6,16 @@
 //! that. Requests that are taken back before they were answered are counted for ten seconds each.
 
 use std::cell::Cell;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::linger::Linger;
 use crate::engine::duplex::Host;
 
 /// Bytes read for each byte of heads and bodies, and bytes besides.
 const BYTES_PER_PAYLOAD: u64 = 8;
 const BYTES_BESIDES: u64 = 8 * 1024 * 1024;
-/// What rustls takes while the client takes nothing: its buffer of 64 KiB, and a record more.
-const TLS_BYTES: usize = (64 + 16) * 1024;
 /// How long requests that were taken back are counted together.
 const RESETS_FOR: Duration = Duration::from_secs(10);
 
@@ -36,8 +29,8 @@ pub(super) struct Meter {
     resets_since: Cell<Option<Instant>>,
     /// Since when the client takes nothing of what was written.
     stalled: Cell<Option<Instant>>,
-    /// Bytes that were taken since then and may wait in TLS.
-    waiting: Cell<usize>,
+    /// What the client's socket had taken when that was looked at last; wraps around.
+    sent: Cell<u64>,
 }
 
 impl Meter {
@@ -49,7 +42,7 @@ impl Meter {
             resets: Cell::new(0),
             resets_since: Cell::new(None),
             stalled: Cell::new(None),
-            waiting: Cell::new(0),
+            sent: Cell::new(0),
         }
     }
 
@@ -81,36 +74,19 @@ impl Meter {
         self.stalled.get()
     }
 
-    /// Takes note of a write. That TLS has room for it says nothing of the client, until it is more
-    /// than TLS holds.
-    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &polled {
-            Poll::Ready(Ok(count)) if self.stalled.get().is_some() => {
-                let waiting = self.waiting.get().saturating_add(*count);
-                self.waiting.set(waiting);
-                if waiting > TLS_BYTES {
-                    self.stalled.set(None);
-                }
-            }
-            Poll::Ready(_) => {}
-            Poll::Pending => self.stall(),
-        }
-        polled
+    /// Counts bytes that were read.
+    pub(super) fn read(&self, bytes: u64) {
+        self.read.set(self.read.get().wrapping_add(bytes));
     }
 
-    /// Takes note of a flush: after one nothing waits in TLS.
-    fn flushed<R>(&self, polled: Poll<R>) -> Poll<R> {
-        match polled {
-            Poll::Ready(_) => self.stalled.set(None),
-            Poll::Pending => self.stall(),
-        }
-        polled
-    }
-
-    fn stall(&self) {
-        if self.stalled.get().is_none() {
+    /// Takes note of how many bytes the client's socket has taken so far, and whether that was all.
+    /// What TLS has taken says nothing of the client.
+    pub(super) fn sent(&self, sent: u64, is_all: bool) {
+        let has_moved = self.sent.replace(sent) != sent;
+        if is_all {
+            self.stalled.set(None);
+        } else if has_moved || self.stalled.get().is_none() {
             self.stalled.set(Some(Instant::now()));
-            self.waiting.set(0);
         }
     }
 }
@@ -122,81 +98,6 @@ impl Host for Rc<Meter> {
     }
 }
 
-/// A stream whose reads are counted and whose writes are watched. Shut down, it is read a while longer.
-#[derive(Debug)]
-pub(super) struct Metered<T> {
-    stream: T,
-    meter: Rc<Meter>,
-    is_shut: bool,
-    linger: Linger,
-}
-
-impl<T> Metered<T> {
-    pub(super) fn new(stream: T, meter: Rc<Meter>, linger: Duration) -> Self {
-        Self {
-            stream,
-            meter,
-            is_shut: false,
-            linger: Linger::new(linger),
-        }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let count = buffer.filled().len().saturating_sub(before);
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        let meter = &self.meter;
-        meter.read.set(meter.read.get().saturating_add(count));
-        polled
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.meter.wrote(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.meter.wrote(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_flush(context);
-        self.meter.flushed(polled)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if !this.is_shut {
-            let polled = Pin::new(&mut this.stream).poll_shutdown(context);
-            ready!(this.meter.flushed(polled))?;
-            this.is_shut = true;
-        }
-        this.linger.poll(&mut this.stream, context).map(Ok)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,32 +105,12 @@ mod tests {
     #[test]
     fn t03_frames_without_payload_are_a_flood_at_some_point() {
         let meter = Meter::new(10);
-        meter.read.set(BYTES_BESIDES);
+        meter.read(BYTES_BESIDES);
         assert!(!meter.is_flood());
-        meter.read.set(BYTES_BESIDES + 1);
+        meter.read(1);
         assert!(meter.is_flood());
         meter.payload(1);
         assert!(!meter.is_flood());
-    }
-
-    #[test]
-    fn t03_what_tls_takes_is_not_taken_by_the_client() {
-        let meter = Meter::new(10);
-        let wrote = |count| meter.wrote(Poll::Ready(Ok(count)));
-        let _progress = wrote(1000);
-        assert!(meter.stalled().is_none());
-        let _stall = meter.flushed(Poll::<()>::Pending);
-        let since = meter.stalled();
-        assert!(since.is_some());
-        let _taken = wrote(TLS_BYTES);
-        let _stall = meter.wrote(Poll::Pending);
-        assert_eq!(meter.stalled(), since);
-        let _progress = wrote(1);
-        assert!(meter.stalled().is_none());
-        let _stall = meter.wrote(Poll::Pending);
-        assert!(meter.stalled().is_some());
-        let _progress = meter.flushed(Poll::Ready(()));
-        assert!(meter.stalled().is_none());
     }
 
     #[test]

@@ -83,6 +83,10 @@ pub(super) async fn serve(
 
 /// Of how long a body the rest is still taken once the request was answered.
 const LINGER_BYTES: u64 = 256 * 1024;
+/// Bytes of a body in one frame: with the frame's own 9 (RFC 9113 §4.1) they fill one record of TLS
+/// (2^14, RFC 8446 §5.1). The largest frame that every client takes would need a second record for its
+/// end.
+const FRAME_BYTES: usize = 16_384 - 9;
 /// Room for an ordinary head, in bytes.
 const HEAD_BYTES: usize = 512;
 
@@ -330,8 +334,9 @@ impl ResponseSink for Sink<'_> {
     async fn data(&mut self, mut data: Bytes, is_last: bool) -> Result<(), Fault> {
         let sending = self.sending.as_mut().ok_or(Fault::Broken)?;
         while !data.is_empty() {
-            let room = room(sending, data.len()).await.ok_or(Fault::Broken)?;
-            let part = data.split_to(room.min(data.len()));
+            let wanted = data.len().min(FRAME_BYTES);
+            let room = room(sending, wanted).await.ok_or(Fault::Broken)?;
+            let part = data.split_to(room.min(wanted));
             self.link.meter.payload(length(part.len()));
             let is_end = is_last && data.is_empty();
             let sent = sending.send_data(part, is_end);
@@ -375,7 +380,10 @@ fn head_of(status: u16, headers: HeaderMap) -> Response<()> {
 
 /// Adds the context id.
 fn context(context: &[u8; 32], headers: &mut HeaderMap) {
-    if let Ok(value) = HeaderValue::from_bytes(context) {
+    if let Ok(mut value) = HeaderValue::from_bytes(context) {
+        // No two responses have the same. A literal that is never indexed (RFC 7541 §6.2.3) leaves
+        // both sides' tables to what comes again, and is not looked for among the earlier ones.
+        value.set_sensitive(true);
         headers.insert(CONTEXT, value);
     }
 }
