@@ -2,8 +2,17 @@
 
 use zeroize::Zeroizing;
 
+/// How much of a document is best pushed at once, bytes: [`make_room`] asks for six times as much, and
+/// all of that is wiped in the end.
+pub const PIECE_BYTES: usize = 8 * 1024;
 /// Most bytes that JSON writes for one of a clear text: `\u0000`.
 const MOST_ESCAPED: usize = 6;
+
+/// Room for the clear text of a document that does not become longer by being opened.
+pub fn room_for(document: &[u8]) -> Zeroizing<Vec<u8>> {
+    let spare = PIECE_BYTES.saturating_mul(MOST_ESCAPED);
+    Zeroizing::new(Vec::with_capacity(document.len().saturating_add(spare)))
+}
 
 /// Makes room for the clear text of `sealed` more bytes of a document, whatever is in them. What was
 /// written is copied and wiped where it lay, which a vector that grows by itself does not do.

@@ -15,8 +15,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cloister_ciphertext::{
-    Keyring, OpenError, OpenPolicy, OpenSession, Place, ScanError, ScanLimits, Scanner, make_room,
-    open_file,
+    Keyring, OpenError, OpenPolicy, OpenSession, PIECE_BYTES, Place, ScanError, ScanLimits,
+    Scanner, make_room, open_file, room_for,
 };
 use cloister_wire::config::EnclaveConfig;
 use thiserror::Error;
@@ -175,7 +175,7 @@ impl Opener {
         let cache = self.caches.of(Some(keyring));
         let mut session = OpenSession::shared(&cache, self.policy);
         let mut scanner = Scanner::new(Place::Json, self.limits);
-        let mut clear = Zeroizing::new(Vec::with_capacity(document.len()));
+        let mut clear = room_for(document);
         for piece in document.chunks(PIECE_BYTES) {
             make_room(&mut clear, scanner.held().saturating_add(piece.len()));
             scanner.push(piece, &mut clear, &mut session)?;
@@ -240,9 +240,6 @@ impl Opener {
             .expire(live.keyring.as_ref(), self.begun.elapsed());
     }
 }
-
-/// How much of a document is looked at before there is room for more of it, bytes.
-const PIECE_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -86,3 +86,73 @@ impl fmt::Debug for Variables {
 
 /// Longest life of a bundle, milliseconds (wire.md §3): the bound on withheld revocations.
 pub(super) const MAX_LIFE_MS: u64 = 15 * 60 * 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cloister_ciphertext::{OpenPolicy, OpenSession, Token};
+    use std::collections::BTreeMap;
+
+    fn bundle(curves: &[Curve], private: [u8; 32]) -> Bundle {
+        let key = |curve: &Curve| AppKey {
+            id: "key".to_owned(),
+            curve: *curve,
+            private: Zeroizing::new(private),
+        };
+        Bundle {
+            v: cloister_sealing::bundle::VERSION,
+            enclave: uuid::Uuid::nil(),
+            deployment: String::new(),
+            version: 1,
+            challenge: [0; 32],
+            recipient: [0; 32],
+            pcr0: [0; 48],
+            issued_at: 0,
+            not_after: u64::MAX,
+            app_keys: curves.iter().map(key).collect(),
+            api_keys: Vec::new(),
+            env: Vec::new(),
+            objects: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            identity: cloister_sealing::Identity::default(),
+        }
+    }
+
+    /// A known answer on secp256k1 (`tests/vectors/ciphertext`).
+    const OLDER: &[u8] = b"ev:RFVC:AAECAwQFBgcICQoL:AkZtf8rlY+XLCaDRhwu1gDRIBGF4eaFJSc8iKF8brj8n:IMG3MCpSmRFsC2GP7RB37fNRDJaxZbqyYEy+:$";
+
+    #[test]
+    fn keys_of_both_curves_are_taken_over_and_the_newest_on_p256_encrypts() {
+        let both = bundle(
+            &[Curve::Secp256k1, Curve::P256, Curve::Secp256k1],
+            [0x11; 32],
+        );
+        let adopted = adopt(both, 1_000).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(adopted.live.not_after_ms, 1_000 + MAX_LIFE_MS);
+        let keyring = adopted.live.keyring.unwrap();
+        assert!(keyring.newest().is_some());
+        let policy = OpenPolicy {
+            dangerous_accept_debug: false,
+            distinct_keys: 1,
+        };
+        let mut session = OpenSession::new(&keyring, policy);
+        let opened = session.open(OLDER, &Token::parse(OLDER).unwrap()).unwrap();
+        assert_eq!(*opened.clear, b"hello world");
+
+        let none = adopt(bundle(&[], [0x11; 32]), 0).unwrap_or_else(|error| panic!("{error}"));
+        assert!(none.live.keyring.is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_none_or_one_too_many_is_refused_with_its_position() {
+        let position = |adopted: Result<Adopted, ProvisionError>| match adopted {
+            Err(ProvisionError::Key { position }) => Some(position),
+            Err(_) | Ok(_) => None,
+        };
+        for curve in [Curve::P256, Curve::Secp256k1] {
+            assert_eq!(position(adopt(bundle(&[curve], [0; 32]), 0)), Some(0));
+            assert_eq!(position(adopt(bundle(&[curve; 5], [1; 32]), 0)), Some(4));
+            assert_eq!(position(adopt(bundle(&[curve; 4], [1; 32]), 0)), None);
+        }
+    }
+}

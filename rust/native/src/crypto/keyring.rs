@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
 use cloister_ciphertext::{
-    AppPrivateKey, KeyCache, KeyError, Keyring, OpenError, OpenPolicy, OpenSession, Opened, Place,
-    ScanError, ScanLimits, Scanner, Secp256k1PrivateKey, Token, ValueType, make_room,
-    may_contain_token, open_file,
+    AppPrivateKey, KeyCache, KeyError, Keyring, OpenError, OpenPolicy, OpenSession, Opened,
+    PIECE_BYTES, Place, ScanError, ScanLimits, Scanner, Secp256k1PrivateKey, Token, ValueType,
+    make_room, may_contain_token, open_file, room_for,
 };
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -153,7 +153,7 @@ fn scan(document: &[u8], session: &mut OpenSession<'_>) -> Result<Zeroizing<Vec<
         ..ScanLimits::default()
     };
     let mut scanner = Scanner::new(Place::Json, limits);
-    let mut clear = Zeroizing::new(Vec::with_capacity(document.len()));
+    let mut clear = room_for(document);
     for piece in document.chunks(PIECE_BYTES) {
         make_room(&mut clear, scanner.held().saturating_add(piece.len()));
         scanner.push(piece, &mut clear, session)?;
@@ -174,7 +174,5 @@ fn unopened(py: Python<'_>, error: OpenError) -> PyErr {
     cloister_error(py, "MalformedCiphertext", &error.to_string())
 }
 
-/// How much of a document is looked at before there is room for more clear text, bytes.
-const PIECE_BYTES: usize = 256 * 1024;
 /// A search shorter than this costs less than to leave the interpreter.
 const WORTH_DETACHING_BYTES: usize = 4096;
