@@ -21,6 +21,7 @@ use crate::file::{EncryptedFile, Unfit};
 use crate::key_cache::{DerivedKeys, EphemeralKey, Found, KeyCache};
 use crate::keys::{Keyring, OpeningKey};
 use crate::metadata;
+use crate::room::wipe;
 use crate::token::Token;
 use crate::version::{AdditionalData, ValueType};
 
@@ -88,6 +89,12 @@ pub struct Opened {
     pub kind: ValueType,
     /// Its clear text, wiped when dropped.
     pub clear: Zeroizing<Vec<u8>>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        wipe(&mut self.clear);
+    }
 }
 
 impl fmt::Debug for Opened {
@@ -459,11 +466,11 @@ pub fn open_header_value(
     let Some(token) = Token::parse(value) else {
         return Ok(None);
     };
-    let opened = session.open(value, &token)?;
+    let mut opened = session.open(value, &token)?;
     if memchr::memchr3(b'\r', b'\n', 0, &opened.clear).is_some() {
         return Err(OpenError::CannotStand);
     }
-    Ok(Some(opened.clear))
+    Ok(Some(std::mem::take(&mut opened.clear)))
 }
 
 /// Opens an encrypted file that is there whole.

@@ -1,6 +1,6 @@
-//! Room for clear text that grows.
+//! Memory of clear text: room to grow in, and wiping it.
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// How much of a document is best pushed at once, bytes: [`make_room`] asks for six times as much, and
 /// all of that is wiped in the end.
@@ -23,8 +23,16 @@ pub fn make_room(clear: &mut Zeroizing<Vec<u8>>, sealed: usize) {
         let room = needed.max(clear.capacity().saturating_mul(2));
         let mut larger = Zeroizing::new(Vec::with_capacity(room));
         larger.extend_from_slice(clear);
+        wipe(clear);
         *clear = larger;
     }
+}
+
+/// Wipes and empties. What [`Zeroizing`] does when it is dropped, many bytes at a time instead of one
+/// by one; it wipes what lay behind them then.
+pub fn wipe(clear: &mut Vec<u8>) {
+    clear.as_mut_slice().zeroize();
+    clear.clear();
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloister_ciphertext::wipe;
 use cloister_transport::Listener;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -48,12 +49,26 @@ impl Pieces {
     /// Clear text: wiped when it has been sent. Cut, so that what the connection copies into a buffer
     /// of its own is little.
     pub(crate) fn secret(clear: Zeroizing<Vec<u8>>, room: Vec<Held>) -> Self {
-        let mut rest = Bytes::from_owner(clear);
+        let mut rest = Bytes::from_owner(Secret(clear));
         let mut pieces = VecDeque::new();
         while !rest.is_empty() {
             pieces.push_back(rest.split_to(rest.len().min(SECRET_PIECE_BYTES)));
         }
         Self::new(pieces, room)
+    }
+}
+
+struct Secret(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Secret {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use cloister_ciphertext::{
     AppPrivateKey, KeyCache, KeyError, Keyring, OpenError, OpenPolicy, OpenSession, Opened,
     PIECE_BYTES, Place, ScanError, ScanLimits, Scanner, Secp256k1PrivateKey, Token, ValueType,
-    make_room, may_contain_token, open_file, room_for,
+    make_room, may_contain_token, open_file, room_for, wipe,
 };
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -100,14 +100,14 @@ impl PyKeyring {
         }
         let opened = py.detach(|| self.with_session(|session| scan(bytes, session)));
         opened
-            .map(|clear| PyBytes::new(py, &clear))
+            .map(|clear| given(py, clear))
             .map_err(|error| cloister_error(py, "MalformedCiphertext", &error.to_string()))
     }
 
     fn decrypt_file<'py>(&self, py: Python<'py>, file: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let clear = py.detach(|| self.with_session(|session| open_file(file, session)));
         clear
-            .map(|clear| PyBytes::new(py, &clear))
+            .map(|clear| given(py, clear))
             .map_err(|error| unopened(py, error))
     }
 }
@@ -160,6 +160,13 @@ fn scan(document: &[u8], session: &mut OpenSession<'_>) -> Result<Zeroizing<Vec<
     }
     scanner.finish(&mut clear, session)?;
     Ok(clear)
+}
+
+/// A copy for the interpreter; the original is wiped.
+fn given(py: Python<'_>, mut clear: Zeroizing<Vec<u8>>) -> Bound<'_, PyBytes> {
+    let copy = PyBytes::new(py, &clear);
+    wipe(&mut clear);
+    copy
 }
 
 fn name(kind: ValueType) -> &'static str {
