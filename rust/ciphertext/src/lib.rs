@@ -12,8 +12,10 @@
 
 #![forbid(unsafe_code)]
 
+mod additional;
 mod boundary;
 mod curve;
+mod decode;
 mod file;
 mod gcm;
 mod kdf;

@@ -6,11 +6,11 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::additional::additional_data;
 use crate::curve::Curve;
 use crate::kdf;
 use crate::keys::{AppPrivateKey, AppPublicKey};
 use crate::metadata;
-use crate::open::additional_data;
 use crate::random::Random;
 use crate::token::Token;
 use crate::version::{ValueType, Version};

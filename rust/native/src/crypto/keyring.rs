@@ -1,5 +1,6 @@
 //! `cloister._native.crypto.Keyring`: the private halves that open ciphertexts.
 
+use std::mem::take;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
@@ -23,6 +24,9 @@ pub(crate) struct PyKeyring {
     cache: Mutex<KeyCache>,
     begun: Instant,
     accepts_debug: bool,
+    /// Memory that was wiped, for the next document: to have it anew from the system costs as much as
+    /// to open what is in it.
+    kept: Mutex<Vec<u8>>,
 }
 
 /// Type and clear text.
@@ -49,6 +53,7 @@ impl PyKeyring {
             keyring,
             begun: Instant::now(),
             accepts_debug: dangerous_accept_debug,
+            kept: Mutex::default(),
         })
     }
 
@@ -98,9 +103,17 @@ impl PyKeyring {
         if is_clear {
             return Ok(document);
         }
-        let opened = py.detach(|| self.with_session(|session| scan(bytes, session)));
+        let opened = py.detach(|| {
+            let mut clear = self.room(bytes);
+            self.with_session(|session| scan(bytes, &mut clear, session))
+                .map(|()| clear)
+        });
         opened
-            .map(|clear| given(py, clear))
+            .map(|clear| {
+                let copy = PyBytes::new(py, &clear);
+                self.keep(clear);
+                copy
+            })
             .map_err(|error| cloister_error(py, "MalformedCiphertext", &error.to_string()))
     }
 
@@ -113,6 +126,27 @@ impl PyKeyring {
 }
 
 impl PyKeyring {
+    /// Room for the clear text of a document.
+    fn room(&self, document: &[u8]) -> Zeroizing<Vec<u8>> {
+        let kept = self.kept.try_lock().map(|mut kept| take(&mut *kept));
+        let kept = kept.unwrap_or_default();
+        if kept.capacity() > document.len() {
+            Zeroizing::new(kept)
+        } else {
+            room_for(document)
+        }
+    }
+
+    /// Wipes a clear text, and keeps its memory when it is not much.
+    fn keep(&self, mut clear: Zeroizing<Vec<u8>>) {
+        wipe(&mut clear);
+        if clear.capacity() <= MOST_KEPT_BYTES
+            && let Ok(mut kept) = self.kept.try_lock()
+        {
+            *kept = take(&mut *clear);
+        }
+    }
+
     /// Lets `work` have a session that derives as many keys as it needs.
     fn with_session<T>(&self, work: impl FnOnce(&mut OpenSession<'_>) -> T) -> T {
         let policy = OpenPolicy {
@@ -146,20 +180,22 @@ fn keyring(keys: &[(String, PyBackedBytes)]) -> Result<Keyring, KeyError> {
     Keyring::with_secp256k1(p256, secp256k1)
 }
 
-fn scan(document: &[u8], session: &mut OpenSession<'_>) -> Result<Zeroizing<Vec<u8>>, ScanError> {
+fn scan(
+    document: &[u8],
+    clear: &mut Zeroizing<Vec<u8>>,
+    session: &mut OpenSession<'_>,
+) -> Result<(), ScanError> {
     // The limit of a document is its caller's memory.
     let limits = ScanLimits {
         max_token: usize::MAX,
         ..ScanLimits::default()
     };
     let mut scanner = Scanner::new(Place::Json, limits);
-    let mut clear = room_for(document);
     for piece in document.chunks(PIECE_BYTES) {
-        make_room(&mut clear, scanner.held().saturating_add(piece.len()));
-        scanner.push(piece, &mut clear, session)?;
+        make_room(clear, scanner.held().saturating_add(piece.len()));
+        scanner.push(piece, clear, session)?;
     }
-    scanner.finish(&mut clear, session)?;
-    Ok(clear)
+    scanner.finish(clear, session).map(|_| ())
 }
 
 /// A copy for the interpreter; the original is wiped.
@@ -181,5 +217,7 @@ fn unopened(py: Python<'_>, error: OpenError) -> PyErr {
     cloister_error(py, "MalformedCiphertext", &error.to_string())
 }
 
+/// Most memory that a keyring keeps for the next document, bytes.
+const MOST_KEPT_BYTES: usize = 1 << 20;
 /// A search shorter than this costs less than to leave the interpreter.
 const WORTH_DETACHING_BYTES: usize = 4096;
