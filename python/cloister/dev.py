@@ -110,6 +110,9 @@ class DataPlane:
             "certificate": None if certificate is None else _read(certificate[0]),
             "key": None if certificate is None else _read(certificate[1]),
             "nsm_root_dir": None if nsm_root_dir is None else os.fspath(nsm_root_dir),
+            # A development data plane has zero PCRs; `cloister.testing` has others, under a root
+            # that is kept nowhere.
+            "nsm": None,
             "logs": None if logs is None else os.fspath(logs),
             "health": None if metrics_listen is None else _address(metrics_listen),
             "internal_api": None if internal_api is None else _address(internal_api),

@@ -142,7 +142,14 @@ def test_the_first_page_works_from_its_first_command_to_its_last(terminal: Termi
 
 @pytest.mark.parametrize(
     ("page", "least"),
-    [("client.md", 10), ("dependencies.md", 5), ("encryption.md", 5), ("reproducible.md", 5)],
+    [
+        ("attestation.md", 6),
+        ("client.md", 10),
+        ("dependencies.md", 5),
+        ("encryption.md", 5),
+        ("reproducible.md", 5),
+        ("testing.md", 6),
+    ],
 )
 def test_what_another_page_shows_is_what_happens(terminal: Terminal, page: str, least: int) -> None:
     assert follow(terminal, page) >= least

@@ -4,6 +4,7 @@
 that runs the tests, so that nothing is fetched; the package itself is the wheel's.
 """
 
+import configparser
 import pathlib
 import subprocess
 import sys
@@ -45,6 +46,17 @@ def test_it_is_abi3_and_carries_the_static_binaries(wheel: pathlib.Path) -> None
     for name in ("_bin/cloister-enclave", "_bin/cloister-sandbox", "_native.abi3.so", "py.typed"):
         assert f"cloister/{name}" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_pytest_finds_its_fixtures(wheel: pathlib.Path) -> None:
+    declared = configparser.ConfigParser()
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [
+            name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")
+        ]
+        declared.read_string(archive.read(name).decode())
+        assert "cloister/pytest_plugin.py" in archive.namelist()
+    assert dict(declared["pytest11"]) == {"cloister": "cloister.pytest_plugin"}
 
 
 def test_the_package_is_the_wheels(python: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "python" / "cloister"
 TOUCH_NATIVE = {"attest", "crypto", "build", "host", "runners", "platform", "testing", "dev"}
-CLIENT_MUST_NOT = {"cli", "host", "build", "platform", "dev", "runners"}
+CLIENT_MUST_NOT = {"cli", "host", "build", "platform", "dev", "runners", "testing"}
 
 
 def modules() -> list[pathlib.Path]:
@@ -64,6 +64,19 @@ def test_the_client_pays_for_nothing_but_the_client(path: pathlib.Path) -> None:
     for name in imported(path):
         for other in CLIENT_MUST_NOT:
             assert not under(name, f"cloister.{other}"), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_pytest_is_imported_by_its_plugin_only(path: pathlib.Path) -> None:
+    uses = any(under(name, "pytest") for name in imported(path))
+    assert uses == (path == PACKAGE / "pytest_plugin.py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_testing_is_for_tests(path: pathlib.Path) -> None:
+    """What plays an enclave is in no path that a program takes."""
+    if room(path) not in {"testing", "pytest_plugin"}:
+        assert not any(under(name, "cloister.testing") for name in imported(path))
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -7,23 +7,18 @@ connection, so that a test can say that nothing arrived.
 import base64
 import contextlib
 import datetime as dt
-import ipaddress
 import json
 import pathlib
-import secrets
 import socket
 import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from tests.support.simulated import milliseconds
 
 from cloister._native import attest as native
+from cloister.testing.authority import Authority
 
 WELL_KNOWN = "/.well-known/attestation"
 
@@ -54,11 +49,9 @@ class EnclaveServer:
         self.answer_for_documents: Callable[[], bytes | None] = lambda: None
         self.ca_file = folder / "ca.pem"
         self._lock = threading.Lock()
-        self._ca_key = ec.generate_private_key(ec.SECP256R1())
         self._folder = folder
-        self._ca_name = f"test CA {secrets.token_hex(8)}"
-        self._ca = self._issue(self._ca_name, self._ca_key.public_key(), is_ca=True)
-        self.ca_file.write_bytes(self._ca.public_bytes(serialization.Encoding.PEM))
+        self._authority = Authority()
+        self.ca_file.write_bytes(self._authority.pem)
         self.spki = b""
         self._context = self.new_key()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -75,23 +68,13 @@ class EnclaveServer:
 
     def new_key(self) -> ssl.SSLContext:
         """Another TLS key and certificate for connections from here on."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._issue("enclave", key.public_key(), is_ca=False)
+        made = self._authority.identity()
         bundle = self._folder / "enclave.pem"
-        bundle.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
+        bundle.write_bytes(made.key_pem + made.certificate_pem)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(bundle)
-        self.spki = key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        self._leaf = certificate.public_bytes(serialization.Encoding.DER)
+        self.spki = made.spki
+        self._leaf = made.der
         self._context = context
         return context
 
@@ -111,30 +94,6 @@ class EnclaveServer:
         self._accepting.join(timeout=10)
         for thread in self._threads:
             thread.join(timeout=10)
-
-    def _issue(self, name: str, key: ec.EllipticCurvePublicKey, *, is_ca: bool) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._ca_name)])
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(minutes=5))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        )
-        if not is_ca:
-            names = x509.SubjectAlternativeName(
-                [
-                    x509.DNSName("localhost"),
-                    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-                ]
-            )
-            builder = builder.add_extension(names, critical=False)
-        return builder.sign(self._ca_key, hashes.SHA256())
 
     def _accept(self) -> None:
         while not self._stop.is_set():

@@ -71,13 +71,20 @@ class Somebody:
             "NO_COLOR": "1",
         }
 
-    def popen(self, words: list[str], folder: pathlib.Path, **more: Any) -> subprocess.Popen[str]:
-        """Starts ``cloister`` with these words."""
+    def popen(
+        self,
+        words: list[str],
+        folder: pathlib.Path,
+        *,
+        module: str = "cloister.cli.main",
+        **more: Any,
+    ) -> subprocess.Popen[str]:
+        """Starts ``cloister``, or another module, with these words."""
         who: dict[str, Any] = {}
         if self.uid is not None:
             who = {"user": self.uid, "group": self.uid, "extra_groups": []}
         return subprocess.Popen(
-            [self.python, "-m", "cloister.cli.main", *words],
+            [self.python, "-m", module, *words],
             cwd=folder,
             env=self.environment(),
             stdout=subprocess.PIPE,

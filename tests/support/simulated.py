@@ -5,14 +5,11 @@ import pathlib
 
 from cloister import attest
 from cloister._native import attest as native
+from cloister.testing.document import milliseconds
 
 PCR0 = bytes.fromhex("5a" * 48)
 PCR8 = bytes.fromhex("88" * 48)
 NOW = dt.datetime(2026, 9, 21, 12, 0, 0, tzinfo=dt.UTC)
-
-
-def milliseconds(moment: dt.datetime) -> int:
-    return round(moment.timestamp() * 1000)
 
 
 def now() -> dt.datetime:

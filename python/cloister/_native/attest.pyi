@@ -123,3 +123,42 @@ class SimulatedNsm:
 
     def handle(self, request: bytes, *, now_ms: int) -> bytes:
         """Answers one request of the NSM protocol, in CBOR."""
+
+    def another(
+        self, pcrs: list[tuple[int, bytes]], *, module_id: str, now_ms: int
+    ) -> SimulatedNsm:
+        """The module of another enclave under the same root; raises as the class."""
+
+    def forge(
+        self,
+        *,
+        now_ms: int,
+        timestamp_ms: int,
+        module_id: str,
+        pcrs: list[tuple[int, bytes]],
+        user_data: bytes | None = None,
+        nonce: bytes | None = None,
+        public_key: bytes | None = None,
+    ) -> bytes:
+        """A document that says this, signed with the chain of ``now_ms``; no limit holds.
+
+        Raises:
+            ValueError: A register is not 48 bytes long.
+            cloister.errors.RunnerError: The system gives no entropy.
+        """
+
+    def tell_truth(self) -> None:
+        """Documents say what is so again."""
+
+    def tell_bytes(self, document: bytes) -> None:
+        """In place of every document without a public key come these bytes."""
+
+    def tell_fields(self, *, user_data: bytes | None = None, nonce: bytes | None = None) -> None:
+        """Documents without a public key carry these in place of what was asked for."""
+
+    def tell_error(self, code: str) -> None:
+        """Documents without a public key are refused with this code of the NSM.
+
+        Raises:
+            ValueError: There is no such code.
+        """

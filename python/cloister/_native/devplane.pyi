@@ -3,6 +3,8 @@
 import datetime as dt
 from typing import final
 
+from cloister._native.attest import SimulatedNsm
+
 __all__ = ["DevPlane"]
 
 @final
@@ -17,6 +19,7 @@ class DevPlane:
         KeyFileError: An app key is none, or is not marked for development.
         OutputError: The log file cannot be opened.
         RunnerError: It cannot listen, or does not accept traffic within ``start_timeout``.
+        UsageError: ``nsm`` has a root that is kept in a folder.
         ValueError: An address is none.
     """
 
@@ -34,6 +37,7 @@ class DevPlane:
         certificate: bytes | None,
         key: bytes | None,
         nsm_root_dir: str | None,
+        nsm: SimulatedNsm | None,
         logs: str | None,
         health: str | None,
         internal_api: str | None,

@@ -82,20 +82,22 @@ def show(
 ) -> None:
     """Decode an attestation document without believing anything in it.
 
-    Anybody can write a document that shows these values: nothing is verified.
+    Shows when it was made, its registers (PCRs) and what each of them means, and its certificates
+    with their names and times. Anybody can write a document that shows these values: nothing is
+    verified.
 
     Example:
       cloister attestation show doc.cbor
     """
-    decoded = attest.decode(_read(document)).as_dict()
-    if not as_json:
-        for position, certificate in enumerate(decoded["certificates"]):
-            decoded[f"certificate {position}"] = (
-                f"{certificate['not_before']} to {certificate['not_after']}"
-            )
-        del decoded["certificates"]
+    decoded = attest.decode(_read(document))
     output.note("nothing in this document was verified: anybody can write it")
-    output.show({"verified": False, **decoded}, as_json=as_json)
+    from cloister.cli import _document_text  # noqa: PLC0415 - nothing else here reads certificates
+
+    output.show(
+        {"verified": False, **_document_text.as_json(decoded)},
+        as_json=as_json,
+        text=_document_text.as_text(decoded, now=dt.datetime.now(dt.UTC)),
+    )
 
 
 def _read(name: str) -> bytes:

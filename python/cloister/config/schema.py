@@ -217,6 +217,8 @@ class Limits(Table):
         head: Request head, bytes (431).
         headers: Header lines (431).
         target: Request target, bytes (414).
+        chunk_extension: Extension of one chunk of a body, bytes (400).
+        trailers: Trailer section of a body, bytes (400); it has at most ``headers`` lines.
         body: Request body, bytes (413); ``None``: no bound. Attested as ``max_body``.
         head_timeout: From the first byte of a head to its end, ms (408).
         body_idle: Between two reads or writes of a body, ms (408).
@@ -228,6 +230,7 @@ class Limits(Table):
         upstream_idle: A connection to the user process that nobody uses, ms.
         upstream_idle_connections: Such connections.
         upstream_response: Until the user process's response head is there, ms (504).
+        interim_responses: Interim responses (1xx) before the final one (502).
         h2_streams: HTTP/2 concurrent streams of a connection.
         h2_resets: HTTP/2 requests that a client takes back within 10 s before they are answered.
         decrypt_buffer: Body opened whole before anything is forwarded, bytes.
@@ -245,6 +248,8 @@ class Limits(Table):
     head: int = setting(integer(1024, _MIB, "bytes"), default=64 * _KIB)
     headers: int = setting(integer(1, 4096), default=128)
     target: int = setting(integer(256, _MIB, "bytes"), default=32 * _KIB)
+    chunk_extension: int = setting(integer(0, 64 * _KIB, "bytes"), default=_KIB)
+    trailers: int = setting(integer(2, _MIB, "bytes"), default=16 * _KIB)
     body: int | None = setting(integer(1, 1 << 50, "bytes"), default=None)
     head_timeout: int = setting(integer(100, _HOUR_MS, "milliseconds"), default=10_000)
     body_idle: int = setting(integer(100, _HOUR_MS, "milliseconds"), default=30_000)
@@ -256,6 +261,7 @@ class Limits(Table):
     upstream_idle: int = setting(integer(0, _HOUR_MS, "milliseconds"), default=4_000)
     upstream_idle_connections: int = setting(integer(0, 100_000), default=256)
     upstream_response: int = setting(integer(10, 24 * _HOUR_MS, "milliseconds"), default=60_000)
+    interim_responses: int = setting(integer(0, 1000), default=16)
     h2_streams: int = setting(integer(1, 100_000), default=250)
     h2_resets: int = setting(integer(1, 1_000_000), default=200)
     decrypt_buffer: int = setting(integer(0, _GIB, "bytes"), default=_MIB)

@@ -1,10 +1,11 @@
 //! The data plane without an enclave: for application developers, for tests, for timings.
 //!
-//! It joins the real data plane to a simulated NSM with zero PCRs and to an agent in this process,
+//! It joins the real data plane to a simulated NSM and to an agent in this process,
 //! behind which a small platform checks attestation documents and signs and seals bundles, exactly
 //! as a real one does. There is no way around provisioning. **Nothing here protects any data**: the
-//! keys, the plaintext and the "enclave" are all in one ordinary process. Only a client that accepts
-//! debug enclaves and names the development root attests it.
+//! keys, the plaintext and the "enclave" are all in one ordinary process. Its PCRs are zero, so only a
+//! client that accepts debug enclaves and names the development root attests it; a test may choose
+//! others ([`DevNsm`]), under a root that is kept nowhere (T-23).
 
 mod agent;
 mod app_key;
@@ -14,6 +15,7 @@ mod options;
 mod platform;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use cloister_dataplane::server::traffic::{StartTraffic, TrafficStats, engine};
 use cloister_dataplane::server::{
     DataPlane, DataPlaneOptions, GivenCertificate, Handle, Ingress, ServerError,
 };
-use cloister_nsm_sim::{DevelopmentRoot, LocalNsm, Simulator};
+use cloister_nsm_sim::{DevelopmentRoot, Simulator, Steered};
 use cloister_transport::{Address, Bound};
 use cloister_wire::config::EnclaveConfig;
 use cloister_wire::health::Health;
@@ -33,7 +35,7 @@ pub use self::app_key::{AppKeyError, read_app_key};
 use self::authority::Authority;
 pub use self::logs::LogOutput;
 use self::logs::LogWriter;
-pub use self::options::{DevApiKey, DevError, DevOptions};
+pub use self::options::{DevApiKey, DevError, DevNsm, DevOptions};
 use self::platform::Platform;
 
 /// A data plane that runs in this process. Dropping it stops it.
@@ -66,13 +68,11 @@ impl DevPlane {
     pub fn start_with(options: DevOptions, traffic: StartTraffic) -> Result<Self, DevError> {
         let clock: Arc<dyn Clock> = Arc::new(System);
         let now = UnixMillis(clock.now_ms());
-        let root = match &options.nsm_root_dir {
-            Some(dir) => DevelopmentRoot::load_or_create(dir, now)?,
-            None => DevelopmentRoot::generate(now)?,
+        let DevNsm { module, root } = match options.nsm {
+            Some(given) if given.root.is_kept() => return Err(DevError::KeptRoot),
+            Some(given) => given,
+            None => debug_nsm(options.nsm_root_dir.as_deref(), &clock, now)?,
         };
-        let simulator = Simulator::new(&root, [], MODULE_ID, now)?;
-        let time = Arc::clone(&clock);
-        let nsm = LocalNsm::new(simulator, move || UnixMillis(time.now_ms()));
 
         let (api_keys, records) = options::api_keys(&options.api_keys)?;
         let app_keys = options::app_keys(&options.app_keys)?;
@@ -120,7 +120,7 @@ impl DevPlane {
             health: options.health,
             internal_api: options.internal_api,
             agent: Arc::new(agent),
-            nsm: Arc::new(nsm),
+            nsm: module,
             clock,
             certificate: certificate.map(|(chain, key)| GivenCertificate { chain, key }),
             control: None,
@@ -223,6 +223,22 @@ impl DevPlane {
     pub fn stop(&self) -> Result<(), DevError> {
         Ok(self.handle.stop()?)
     }
+}
+
+/// A module with zero PCRs, under the root of a folder or under one that is kept nowhere.
+fn debug_nsm(
+    root_dir: Option<&Path>,
+    clock: &Arc<dyn Clock>,
+    now: UnixMillis,
+) -> Result<DevNsm, DevError> {
+    let root = match root_dir {
+        Some(dir) => DevelopmentRoot::load_or_create(dir, now)?,
+        None => DevelopmentRoot::generate(now)?,
+    };
+    let simulator = Simulator::new(&root, [], MODULE_ID, now)?;
+    let time = Arc::clone(clock);
+    let module = Arc::new(Steered::new(simulator, move || UnixMillis(time.now_ms())));
+    Ok(DevNsm { module, root })
 }
 
 /// The configuration with our service key in place of the measured ones: nothing is measured here,

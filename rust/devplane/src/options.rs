@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -10,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloister_ciphertext::{AppPrivateKey, Random};
 use cloister_dataplane::provision::SystemRandom;
 use cloister_dataplane::server::ServerError;
-use cloister_nsm_sim::{RootError, SimulatorError};
+use cloister_nsm_sim::{DevelopmentRoot, RootError, SimulatorError, Steered};
 use cloister_sealing::{ApiKeyRecord, SealingError};
 use cloister_transport::Address;
 use cloister_wire::config::ConfigError;
@@ -43,6 +44,8 @@ pub struct DevOptions {
     /// Folder of the development root of the simulated NSM; without it a root is made that is kept
     /// nowhere.
     pub nsm_root_dir: Option<PathBuf>,
+    /// A module of the caller's in place of the one with zero PCRs, for tests of clients.
+    pub nsm: Option<DevNsm>,
     /// Where transaction logs go.
     pub logs: LogOutput,
     /// Where `/health` and `/metrics` are served.
@@ -56,6 +59,17 @@ pub struct DevOptions {
     pub certificate_life: Duration,
     /// Longest wait until traffic is accepted.
     pub start_timeout: Duration,
+}
+
+/// A simulated NSM with PCRs of the caller's choice, so that a client can attest the data plane
+/// without accepting debug enclaves.
+#[derive(Clone, Debug)]
+pub struct DevNsm {
+    /// The module.
+    pub module: Arc<Steered>,
+    /// What its documents are signed under: a root that is kept nowhere, so that they are worth
+    /// nothing to anybody but the process that made it.
+    pub root: DevelopmentRoot,
 }
 
 /// An API key to accept.
@@ -83,6 +97,7 @@ impl DevOptions {
             proxy_protocol: false,
             certificate: None,
             nsm_root_dir: None,
+            nsm: None,
             logs: LogOutput::Dropped,
             health: None,
             internal_api: None,
@@ -135,6 +150,11 @@ pub enum DevError {
     /// The configuration refuses the start.
     #[error("{0}")]
     Config(#[from] ConfigError),
+    /// PCRs of the caller's choice under a root that others can find.
+    #[error(
+        "chosen PCRs need a root that is kept nowhere: documents under a kept one would pass for those of enclaves that really have them"
+    )]
+    KeptRoot,
     /// The log file cannot be opened.
     #[error("cannot open the log file")]
     Logs(#[source] std::io::Error),

@@ -451,3 +451,31 @@ fn a_healthy_application_makes_health_ok() {
         assert!(begun.elapsed() < Duration::from_secs(2));
     }
 }
+
+/// T-23: documents with registers of a test's choice are worth nothing outside of the test.
+#[test]
+fn t23_chosen_registers_need_a_root_that_is_kept_nowhere() {
+    let now = UnixMillis(System.now_ms());
+    let nsm = |root: DevelopmentRoot| {
+        let simulator = Simulator::new(&root, [(0, [7; 48])], "i-test", now).unwrap();
+        let module = Arc::new(Steered::new(simulator, || UnixMillis(System.now_ms())));
+        DevNsm { module, root }
+    };
+    let folder = std::env::temp_dir().join(format!("cloister-kept-root-{}", std::process::id()));
+    // A root that is made there, and one that is found there.
+    for _ in 0..2 {
+        let kept = DevelopmentRoot::load_or_create(&folder, now).unwrap();
+        let mut options = options();
+        options.nsm = Some(nsm(kept));
+        assert!(matches!(
+            DevPlane::start(options).unwrap_err(),
+            DevError::KeptRoot
+        ));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    let mut options = options();
+    options.nsm = Some(nsm(DevelopmentRoot::generate(now).unwrap()));
+    let (plane, _idle) = start(options);
+    let pcrs = json(&plane, "GET /pcrs", b"");
+    assert_eq!(pcrs["pcrs"]["0"]["value"], "07".repeat(48));
+}

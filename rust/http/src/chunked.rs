@@ -11,22 +11,41 @@ use crate::forward::may_forward_trailer;
 use crate::lines::HeadSearch;
 use crate::{HeadError, HeadLimits};
 
-/// Longest chunk extension, in bytes.
-pub const MAX_EXTENSION_BYTES: usize = 1024;
-/// Longest trailer section, in bytes.
-pub const MAX_TRAILER_BYTES: usize = 16 * 1024;
-/// Most trailer lines.
-pub const MAX_TRAILERS: usize = 64;
 /// Most digits of a chunk size: 60 bits.
 const MAX_SIZE_DIGITS: u8 = 15;
+
+/// What a chunked body may have besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkLimits {
+    /// Longest extension of a chunk, in bytes.
+    pub extension: usize,
+    /// Longest trailer section, in bytes.
+    pub trailers: usize,
+    /// Most trailer lines.
+    pub trailer_lines: usize,
+}
+
+impl Default for ChunkLimits {
+    /// 1 KiB; 16 KiB, 128 lines.
+    fn default() -> Self {
+        Self {
+            extension: 1024,
+            trailers: 16 * 1024,
+            trailer_lines: 128,
+        }
+    }
+}
 
 /// Why a chunked body was refused.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ChunkError {
     /// A chunk extension over its limit.
-    #[error("a chunk extension is longer than 1024 bytes")]
-    ExtensionTooLong,
+    #[error("a chunk extension is longer than {limit} bytes")]
+    ExtensionTooLong {
+        /// The limit.
+        limit: usize,
+    },
     /// A byte that no extension may have.
     #[error("a chunk extension has a control character")]
     Extension,
@@ -55,6 +74,7 @@ pub enum ChunkEvent<'b> {
 /// Decodes one chunked body.
 #[derive(Debug, Default)]
 pub struct ChunkDecoder {
+    limits: ChunkLimits,
     state: State,
     size: u64,
     digits: u8,
@@ -78,6 +98,14 @@ enum State {
 }
 
 impl ChunkDecoder {
+    /// A decoder at the start of a body.
+    pub fn new(limits: ChunkLimits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
     /// Reads from the start of `input`: how many bytes were consumed, and what they were.
     ///
     /// # Errors
@@ -146,8 +174,9 @@ impl ChunkDecoder {
             (State::Extension, b'\r') => State::SizeLf,
             (State::Extension, b'\t' | b' '..=b'~' | 0x80..=0xFF) => {
                 self.extension = self.extension.saturating_add(1);
-                if self.extension > MAX_EXTENSION_BYTES {
-                    return Err(ChunkError::ExtensionTooLong);
+                let limit = self.limits.extension;
+                if self.extension > limit {
+                    return Err(ChunkError::ExtensionTooLong { limit });
                 }
                 State::Extension
             }
@@ -156,6 +185,7 @@ impl ChunkDecoder {
                 self.digits = 0;
                 self.extension = 0;
                 if self.size == 0 {
+                    self.search = HeadSearch::of_section();
                     State::Trailer
                 } else {
                     State::Data
@@ -168,7 +198,7 @@ impl ChunkDecoder {
         Ok(())
     }
 
-    /// The trailer section is a head without a first line; one is put before it.
+    /// The trailer section is a head without a first line.
     fn trailer<'b>(
         &mut self,
         input: &'b [u8],
@@ -176,13 +206,13 @@ impl ChunkDecoder {
     ) -> Result<(usize, ChunkEvent<'b>), ChunkError> {
         const FIRST: &[u8] = b"\r\n";
         let limits = HeadLimits {
-            head: MAX_TRAILER_BYTES,
-            headers: MAX_TRAILERS,
+            head: self.limits.trailers,
+            headers: self.limits.trailer_lines,
             target: 0,
         };
         let before = self.trailer.len();
         let rest = input.get(at..).unwrap_or_default();
-        let room = MAX_TRAILER_BYTES.saturating_add(1).saturating_sub(before);
+        let room = limits.head.saturating_add(1).saturating_sub(before);
         self.trailer
             .extend_from_slice(rest.get(..room.min(rest.len())).unwrap_or_default());
         // Most bodies have no trailers: the section is one empty line.
@@ -330,18 +360,32 @@ mod tests {
 
     #[test]
     fn an_extension_and_a_trailer_section_have_limits() {
-        let extension = |length: usize| format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(length));
-        whole(&extension(MAX_EXTENSION_BYTES)).unwrap();
-        assert_eq!(
-            whole(&extension(MAX_EXTENSION_BYTES + 1)).unwrap_err(),
-            ChunkError::ExtensionTooLong
-        );
-        let trailer = |length: usize| format!("0\r\nx: {}\r\n\r\n", "y".repeat(length));
-        whole(&trailer(MAX_TRAILER_BYTES - 10)).unwrap();
-        assert!(matches!(
-            whole(&trailer(MAX_TRAILER_BYTES)),
-            Err(ChunkError::Trailer(_))
-        ));
+        let limits = ChunkLimits {
+            extension: 7,
+            trailers: 60,
+            trailer_lines: 3,
+        };
+        let judge = |text: String| {
+            let mut decoder = ChunkDecoder::new(limits);
+            let mut input = text.as_bytes();
+            loop {
+                match decoder.next(input)? {
+                    (consumed, ChunkEvent::Data(_)) => input = &input[consumed..],
+                    (_, event) => break Ok(event == ChunkEvent::End),
+                }
+            }
+        };
+        let extension = |length| format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(length));
+        assert_eq!(judge(extension(7)), Ok(true));
+        let limit = 7;
+        let long = judge(extension(8));
+        assert_eq!(long, Err(ChunkError::ExtensionTooLong { limit }));
+        let trailer = |length| format!("0\r\nx: {}\r\n\r\n", "y".repeat(length));
+        assert_eq!(judge(trailer(50)), Ok(true));
+        assert!(matches!(judge(trailer(60)), Err(ChunkError::Trailer(_))));
+        let lines = |count| format!("0\r\n{}\r\n", "x: y\r\n".repeat(count));
+        assert_eq!(judge(lines(3)), Ok(true));
+        assert!(matches!(judge(lines(4)), Err(ChunkError::Trailer(_))));
     }
 
     proptest! {

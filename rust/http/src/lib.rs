@@ -20,7 +20,7 @@ pub mod request;
 pub mod response;
 pub mod websocket;
 
-pub use chunked::{ChunkDecoder, ChunkError, ChunkEvent};
+pub use chunked::{ChunkDecoder, ChunkError, ChunkEvent, ChunkLimits};
 pub use error::{HeadError, Status};
 pub use fields::{Field, Fields, Known, Span};
 pub use lines::HeadSearch;

@@ -16,6 +16,11 @@ pub struct HeadSearch {
 }
 
 impl HeadSearch {
+    /// For a section that has header lines alone, and is empty up to now.
+    pub(crate) fn of_section() -> Self {
+        Self { line: 0, lines: 1 }
+    }
+
     /// The length of the head, its empty line included, or `None` when more bytes are needed.
     ///
     /// `bytes` begins with the head. A line feed without its carriage return is an error at once.

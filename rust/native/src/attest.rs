@@ -4,16 +4,17 @@
 //! Documented in `python/cloister/_native/attest.pyi`, where Python readers look.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cloister_attestation::{
     AwsLc, Claims, Decoded, Measurements, PCR_BYTES, PcrIndex, Pcrs, Policy, Remembering,
     TrustAnchor, UnixMillis, VerifyError, decode_unverified, verify_with,
 };
+use cloister_devplane::DevNsm;
 use cloister_nsm::protocol::{Request, Response};
-use cloister_nsm::{DocumentRequest, NsmError};
-use cloister_nsm_sim::{DevelopmentRoot, Simulator};
+use cloister_nsm::{DocumentRequest, ErrorCode, NsmError};
+use cloister_nsm_sim::{DevelopmentRoot, Forged, Simulator, Steered, Told};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -187,9 +188,9 @@ fn bytes<'py>(py: Python<'py>, value: Option<&[u8]>) -> Option<Bound<'py, PyByte
 
 /// The simulated NSM of one enclave.
 #[pyclass(frozen, name = "SimulatedNsm", module = "cloister._native.attest")]
-struct PySimulatedNsm {
+pub(crate) struct PySimulatedNsm {
     root: DevelopmentRoot,
-    simulator: Mutex<Simulator>,
+    module: Arc<Steered>,
 }
 
 #[pymethods]
@@ -203,32 +204,30 @@ impl PySimulatedNsm {
         now_ms: u64,
         root_dir: Option<PathBuf>,
     ) -> PyResult<Self> {
-        let now = UnixMillis(now_ms);
-        let measured: Result<Vec<_>, PyErr> = pcrs
-            .into_iter()
-            .map(|(index, value)| {
-                let value = value.try_into().map_err(|value: Vec<u8>| {
-                    let length = value.len();
-                    PyValueError::new_err(format!("PCR{index} is {length} bytes long, expected 48"))
-                })?;
-                Ok((index, value))
-            })
-            .collect();
-        let measured = measured?;
+        let measured = registers(pcrs)?;
         py.detach(|| {
+            let now = UnixMillis(now_ms);
             let root = match root_dir {
                 Some(dir) => DevelopmentRoot::load_or_create(&dir, now),
                 None => DevelopmentRoot::generate(now),
             }
             .map_err(|error| error.to_string())?;
-            let simulator = Simulator::new(&root, measured, module_id, now)
-                .map_err(|error| error.to_string())?;
-            Ok(Self {
-                root,
-                simulator: Mutex::new(simulator),
-            })
+            Self::booted(root, measured, module_id, now)
         })
         .map_err(|message: String| cloister_error(py, "RunnerError", &message))
+    }
+
+    #[pyo3(signature = (pcrs, *, module_id, now_ms))]
+    fn another(
+        &self,
+        py: Python<'_>,
+        pcrs: Vec<(u16, Vec<u8>)>,
+        module_id: String,
+        now_ms: u64,
+    ) -> PyResult<Self> {
+        let measured = registers(pcrs)?;
+        py.detach(|| Self::booted(self.root.clone(), measured, module_id, UnixMillis(now_ms)))
+            .map_err(|message| cloister_error(py, "RunnerError", &message))
     }
 
     #[getter]
@@ -276,15 +275,104 @@ impl PySimulatedNsm {
         let answer = py.detach(|| self.answer(request, now_ms));
         PyBytes::new(py, &answer)
     }
+
+    #[pyo3(signature = (
+        *, now_ms, timestamp_ms, module_id, pcrs, user_data=None, nonce=None, public_key=None
+    ))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword-only fields of the document"
+    )]
+    fn forge<'py>(
+        &self,
+        py: Python<'py>,
+        now_ms: u64,
+        timestamp_ms: u64,
+        module_id: String,
+        pcrs: Vec<(u16, Vec<u8>)>,
+        user_data: Option<Vec<u8>>,
+        nonce: Option<Vec<u8>>,
+        public_key: Option<Vec<u8>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let forged = Forged {
+            module_id,
+            timestamp: UnixMillis(timestamp_ms),
+            pcrs: registers(pcrs)?,
+            fields: DocumentRequest {
+                user_data,
+                nonce,
+                public_key,
+            },
+        };
+        py.detach(|| self.module.forge(&forged, UnixMillis(now_ms)))
+            .map(|document| PyBytes::new(py, &document))
+            .map_err(|error| cloister_error(py, "RunnerError", &error.to_string()))
+    }
+
+    fn tell_truth(&self) {
+        self.module.tell(None);
+    }
+
+    fn tell_bytes(&self, document: Vec<u8>) {
+        self.module.tell(Some(Told::Bytes(document)));
+    }
+
+    #[pyo3(signature = (*, user_data=None, nonce=None))]
+    fn tell_fields(&self, user_data: Option<Vec<u8>>, nonce: Option<Vec<u8>>) {
+        self.module.tell(Some(Told::Fields { user_data, nonce }));
+    }
+
+    fn tell_error(&self, code: &str) -> PyResult<()> {
+        let known = ErrorCode::from_name(code);
+        let code = known.ok_or_else(|| PyValueError::new_err("not an error code of the NSM"))?;
+        self.module.tell(Some(Told::Error(code)));
+        Ok(())
+    }
 }
 
 impl PySimulatedNsm {
-    fn answer(&self, request: &[u8], now_ms: u64) -> Vec<u8> {
-        self.simulator
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .handle(request, UnixMillis(now_ms))
+    fn booted(
+        root: DevelopmentRoot,
+        pcrs: Vec<(u16, [u8; PCR_BYTES])>,
+        module_id: String,
+        now: UnixMillis,
+    ) -> Result<Self, String> {
+        let simulator =
+            Simulator::new(&root, pcrs, module_id, now).map_err(|error| error.to_string())?;
+        let module = Arc::new(Steered::new(simulator, system_time));
+        Ok(Self { root, module })
     }
+
+    fn answer(&self, request: &[u8], now_ms: u64) -> Vec<u8> {
+        self.module.answer(request, UnixMillis(now_ms))
+    }
+
+    /// The module as a development data plane takes it.
+    pub(crate) fn as_dev_nsm(&self) -> DevNsm {
+        DevNsm {
+            module: Arc::clone(&self.module),
+            root: self.root.clone(),
+        }
+    }
+}
+
+fn registers(pcrs: Vec<(u16, Vec<u8>)>) -> PyResult<Vec<(u16, [u8; PCR_BYTES])>> {
+    pcrs.into_iter()
+        .map(|(index, value)| {
+            let value = value.try_into().map_err(|value: Vec<u8>| {
+                let length = value.len();
+                PyValueError::new_err(format!("PCR{index} is {length} bytes long, expected 48"))
+            })?;
+            Ok((index, value))
+        })
+        .collect()
+}
+
+/// The clock of a data plane over the module.
+fn system_time() -> UnixMillis {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    let elapsed = elapsed.unwrap_or_default().as_millis();
+    UnixMillis(u64::try_from(elapsed).unwrap_or(u64::MAX))
 }
 
 #[pymodule(gil_used = false)]

@@ -11,6 +11,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::attest::PySimulatedNsm;
 use crate::errors::cloister_error;
 
 /// A running data plane.
@@ -25,7 +26,8 @@ impl PyDevPlane {
     #[new]
     #[pyo3(signature = (
         config, *, listen, upstream, app_key_files, api_keys, env, workers, proxy_protocol,
-        certificate, key, nsm_root_dir, logs, health, internal_api, bundle_life, start_timeout
+        certificate, key, nsm_root_dir, nsm, logs, health, internal_api, bundle_life,
+        start_timeout
     ))]
     #[expect(
         clippy::too_many_arguments,
@@ -44,6 +46,7 @@ impl PyDevPlane {
         certificate: Option<Vec<u8>>,
         key: Option<Vec<u8>>,
         nsm_root_dir: Option<PathBuf>,
+        nsm: Option<PyRef<'_, PySimulatedNsm>>,
         logs: Option<&str>,
         health: Option<&str>,
         internal_api: Option<&str>,
@@ -62,6 +65,7 @@ impl PyDevPlane {
         options.proxy_protocol = proxy_protocol;
         options.certificate = certificate.zip(key);
         options.nsm_root_dir = nsm_root_dir;
+        options.nsm = nsm.map(|module| module.as_dev_nsm());
         options.logs = match logs {
             None => LogOutput::Dropped,
             Some("-") => LogOutput::Stderr,
@@ -181,6 +185,7 @@ fn to_python(py: Python<'_>, error: &DevError) -> PyErr {
     let class = match error {
         DevError::ApiKey { .. } | DevError::Config(_) => "ConfigError",
         DevError::AppKey { .. } => "KeyFileError",
+        DevError::KeptRoot => "UsageError",
         DevError::Logs(_) => "OutputError",
         _ => "RunnerError",
     };

@@ -19,8 +19,10 @@ mod pem;
 mod root;
 pub mod serve;
 mod simulator;
+mod steered;
 
 pub use error::SimulatorError;
 pub use local::LocalNsm;
 pub use root::{CERTIFICATE_FILE, DevelopmentRoot, KEY_FILE, RootError};
-pub use simulator::Simulator;
+pub use simulator::{Forged, Simulator};
+pub use steered::{Steered, Told};

@@ -23,6 +23,7 @@ use crate::pem;
 #[derive(Debug, Clone)]
 pub struct DevelopmentRoot {
     pub(crate) authority: Arc<Authority>,
+    is_kept: bool,
 }
 
 /// A key with the certificate over it.
@@ -65,23 +66,33 @@ impl DevelopmentRoot {
         let lock = open_private(&dir.join(LOCK_FILE), false).map_err(io)?;
         lock.file().lock().map_err(io)?;
         let (key_path, certificate_path) = (dir.join(KEY_FILE), dir.join(CERTIFICATE_FILE));
-        match (exists(&key_path)?, exists(&certificate_path)?) {
-            (true, true) => Self::load(&key_path, &certificate_path),
-            (false, true) => Err(RootError::NoKey { path: key_path }),
+        let root = match (exists(&key_path)?, exists(&certificate_path)?) {
+            (true, true) => Self::load(&key_path, &certificate_path)?,
+            (false, true) => return Err(RootError::NoKey { path: key_path }),
             (true, false) => {
                 // The crash came between the two files: the certificate can be made again.
                 let root = Self::certify(read_key(&key_path)?, now)?;
                 write_private(dir, &certificate_path, &root.certificate_pem()).map_err(io)?;
-                Ok(root)
+                root
             }
             (false, false) => {
                 let root = Self::generate(now)?;
                 let key = pem::encode(KEY_LABEL, &root.authority.key.to_pkcs8()?);
                 write_private(dir, &key_path, &key).map_err(io)?;
                 write_private(dir, &certificate_path, &root.certificate_pem()).map_err(io)?;
-                Ok(root)
+                root
             }
-        }
+        };
+        Ok(Self {
+            is_kept: true,
+            ..root
+        })
+    }
+
+    /// Whether its key is in a folder, where other processes and later ones find it. A root that is
+    /// not kept signs nothing after it was dropped.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// The certificate in DER.
@@ -127,6 +138,7 @@ impl DevelopmentRoot {
                 not_before,
                 not_after,
             }),
+            is_kept: false,
         })
     }
 
@@ -156,6 +168,7 @@ impl DevelopmentRoot {
                 not_before: UnixMillis(0),
                 not_after: UnixMillis(u64::MAX),
             }),
+            is_kept: true,
         })
     }
 }

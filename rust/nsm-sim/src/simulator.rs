@@ -15,6 +15,19 @@ use crate::issuer::Chain;
 use crate::pcr_bank::{PCR_COUNT, PcrBank};
 use crate::root::DevelopmentRoot;
 
+/// What a document says that no NSM would sign: see [`Simulator::forge`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forged {
+    /// Id of the enclave.
+    pub module_id: String,
+    /// When it says that it was made.
+    pub timestamp: UnixMillis,
+    /// The registers it shows, and no other.
+    pub pcrs: Vec<(u16, [u8; 48])>,
+    /// The fields of the caller's choice, of any length.
+    pub fields: DocumentRequest,
+}
+
 /// The NSM of one simulated enclave.
 #[derive(Debug)]
 pub struct Simulator {
@@ -117,25 +130,47 @@ impl Simulator {
         {
             return Err(ErrorCode::InputTooLarge);
         }
-        self.chain
-            .renew(now)
-            .map_err(|_| ErrorCode::InternalError)?;
-        let leaf = self.chain.leaf().ok_or(ErrorCode::InternalError)?;
-        let pcrs: Vec<(u16, &[u8])> = self
+        let genuine = Forged {
+            module_id: self.module_id.clone(),
+            timestamp: now,
+            pcrs: self
+                .pcrs
+                .locked()
+                .map(|(index, value)| (index, *value))
+                .collect(),
+            fields: request.clone(),
+        };
+        self.forge(&genuine, now)
+            .map_err(|_| ErrorCode::InternalError)
+    }
+
+    /// Signs a document that says `forged`, with the chain of the time `now`: what a verifier must
+    /// refuse, or be shown, in a test. The registers of the module do not matter, and no limit of
+    /// the NSM holds.
+    ///
+    /// # Errors
+    ///
+    /// [`SimulatorError::Crypto`].
+    pub fn forge(&mut self, forged: &Forged, now: UnixMillis) -> Result<Vec<u8>, SimulatorError> {
+        self.chain.renew(now)?;
+        let leaf = self.chain.leaf().ok_or(SimulatorError::Crypto {
+            what: "find a key to sign with",
+        })?;
+        let pcrs: Vec<(u16, &[u8])> = forged
             .pcrs
-            .locked()
-            .map(|(index, value)| (index, value.as_slice()))
+            .iter()
+            .map(|(index, value)| (*index, value.as_slice()))
             .collect();
         let payload = Payload {
-            module_id: &self.module_id,
-            timestamp: now,
+            module_id: &forged.module_id,
+            timestamp: forged.timestamp,
             pcrs: &pcrs,
             certificate: &leaf.certificate,
             cabundle: &self.chain.bundle(),
-            public_key: request.public_key.as_deref(),
-            user_data: request.user_data.as_deref(),
-            nonce: request.nonce.as_deref(),
+            public_key: forged.fields.public_key.as_deref(),
+            user_data: forged.fields.user_data.as_deref(),
+            nonce: forged.fields.nonce.as_deref(),
         };
-        sign(&payload.encode(), &leaf.key).map_err(|_| ErrorCode::InternalError)
+        sign(&payload.encode(), &leaf.key)
     }
 }

@@ -1,7 +1,9 @@
 //! `/dev/nsm`: the NSM of a real enclave.
 //!
 //! One ioctl carries a request and brings the answer. The structures are those of the kernel's
-//! `include/uapi/linux/nsm.h` and of nsm-api, `src/driver/mod.rs`. This cannot run outside an
+//! `include/uapi/linux/nsm.h` (6.8 and newer) and of nsm-api, `src/driver/mod.rs`; what comes of them is
+//! that of `drivers/misc/nsm.c`: a longer request is EMSGSIZE, a longer answer is cut to its buffer
+//! without a word, and a module that is silent for two minutes is ETIMEDOUT. This cannot run outside an
 //! enclave, so it is thin: [`Driver`] is the system call alone, and everything around it is tested
 //! over a driver that is not the kernel.
 
@@ -12,8 +14,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use crate::call::Exchange;
-use crate::protocol::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
-use crate::provider::NsmError;
+use crate::protocol::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, Response};
+use crate::provider::{ErrorCode, NsmError};
 
 /// The NSM of this enclave.
 #[derive(Debug)]
@@ -42,6 +44,13 @@ impl Device {
     }
 }
 
+impl<D: Driver> Device<D> {
+    /// The NSM behind a driver that is not the kernel's.
+    pub fn over(driver: D) -> Self {
+        Self { driver }
+    }
+}
+
 /// The system call: a request goes in, the answer's length comes out.
 pub trait Driver: Send + Sync {
     /// Sends `request` and writes the answer to the start of `response`.
@@ -60,12 +69,16 @@ impl<D: Driver> Exchange for Device<D> {
                 limit: MAX_REQUEST_BYTES,
             });
         }
-        // The driver refuses a buffer of any other size.
+        // As long as any answer: the driver cuts a longer one to its buffer and says nothing.
         let mut response = vec![0; MAX_RESPONSE_BYTES];
         let length = loop {
             match self.driver.message(request, &mut response) {
                 Ok(length) => break length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A driver with a smaller limit than ours; nsm-api says the same of it.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    return Ok(Response::Error(ErrorCode::InputTooLarge).encode());
+                }
                 Err(source) => {
                     return Err(NsmError::Io {
                         at: PATH.to_owned(),
@@ -150,7 +163,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::protocol::{Request, Response};
+    use crate::protocol::Request;
     use crate::provider::NsmProvider;
 
     /// An NSM in memory: answers `DescribePCR`, after one interruption.
@@ -193,27 +206,63 @@ mod tests {
 
     #[test]
     fn an_interrupted_call_is_made_again() {
-        let device = Device {
-            driver: Memory {
-                calls: Mutex::new(0),
-                claims: None,
-            },
-        };
+        let device = Device::over(Memory {
+            calls: Mutex::new(0),
+            claims: None,
+        });
         assert_eq!(device.describe_pcr(4).unwrap().value, vec![5; 48]);
         assert_eq!(*device.driver.calls.lock().unwrap(), 2);
     }
 
     #[test]
     fn a_length_beyond_the_buffer_is_refused() {
-        let device = Device {
-            driver: Memory {
-                calls: Mutex::new(1),
-                claims: Some(0x3001),
-            },
-        };
+        let device = Device::over(Memory {
+            calls: Mutex::new(1),
+            claims: Some(0x3001),
+        });
         assert!(matches!(
             device.describe_pcr(4),
             Err(NsmError::Protocol { .. })
+        ));
+    }
+
+    /// Answers nothing but an error of the system.
+    struct Failing(i32);
+
+    impl Driver for Failing {
+        fn message(&self, _request: &[u8], _response: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::from_raw_os_error(self.0))
+        }
+    }
+
+    #[test]
+    fn errors_of_the_driver_are_told_apart() {
+        let failing = |code| Device::over(Failing(code));
+        match failing(libc::EMSGSIZE).describe() {
+            Err(NsmError::Refused { code, .. }) => assert_eq!(code, ErrorCode::InputTooLarge),
+            other => panic!("{other:?}"),
+        }
+        for code in [libc::ETIMEDOUT, libc::ENODATA, libc::EFAULT] {
+            match failing(code).describe() {
+                Err(NsmError::Io { at, source }) => {
+                    assert_eq!((at.as_str(), source.raw_os_error()), (PATH, Some(code)));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// What does not fit into the driver's buffer is not sent.
+    #[test]
+    fn a_request_that_is_too_long_is_not_sent() {
+        let device = Device::over(Failing(libc::EIO));
+        assert!(matches!(
+            device.extend_pcr(16, &[0; MAX_REQUEST_BYTES]),
+            Err(NsmError::RequestTooLarge { .. })
+        ));
+        assert!(matches!(
+            device.exchange(&[0; MAX_REQUEST_BYTES + 1]),
+            Err(NsmError::RequestTooLarge { .. })
         ));
     }
 
@@ -225,9 +274,7 @@ mod tests {
             .write(true)
             .open("/dev/null")
             .unwrap();
-        let device = Device {
-            driver: Ioctl { file },
-        };
+        let device = Device::over(Ioctl { file });
         match device.describe() {
             Err(NsmError::Io { source, .. }) => {
                 assert_eq!(source.raw_os_error(), Some(libc::ENOTTY));

@@ -238,6 +238,10 @@ pub struct Limits {
     pub headers: u32,
     /// Request target, bytes (414).
     pub target: u64,
+    /// Extension of one chunk of a body, bytes (400).
+    pub chunk_extension: u64,
+    /// Trailer section of a body, bytes (400).
+    pub trailers: u64,
     /// Request body, bytes (413).
     pub max_body: Option<u64>,
     /// From the first byte of a head to its end, ms (408).
@@ -260,6 +264,8 @@ pub struct Limits {
     pub upstream_idle_connections: u32,
     /// Until the user process's response head is there, ms (504).
     pub upstream_response: u64,
+    /// Interim responses (1xx) of the user process before the final one (502).
+    pub interim_responses: u32,
     /// HTTP/2 concurrent streams.
     pub h2_streams: u32,
     /// HTTP/2 requests that a client takes back within 10 s before they are answered.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloister_http::HeadLimits;
+use cloister_http::{ChunkLimits, HeadLimits};
 use cloister_transport::Limits;
 use cloister_wire::config::EnclaveConfig;
 
@@ -13,6 +13,7 @@ const SPARE_DESCRIPTORS: u64 = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) head: HeadLimits,
+    pub(super) chunks: ChunkLimits,
     pub(super) max_body: Option<u64>,
     pub(super) head_timeout: Duration,
     pub(super) body_idle: Duration,
@@ -24,6 +25,7 @@ pub(super) struct Settings {
     pub(super) upstream_idle: Duration,
     pub(super) upstream_idle_connections: usize,
     pub(super) upstream_response: Duration,
+    pub(super) interim_responses: u32,
     pub(super) h2_streams: u32,
     pub(super) h2_resets: u32,
     pub(super) decrypt_buffer: u64,
@@ -62,6 +64,11 @@ impl Settings {
                 headers: count(limits.headers),
                 target: size(limits.target),
             },
+            chunks: ChunkLimits {
+                extension: size(limits.chunk_extension),
+                trailers: size(limits.trailers),
+                trailer_lines: count(limits.headers),
+            },
             max_body: limits.max_body,
             head_timeout: Duration::from_millis(limits.head_timeout),
             body_idle: Duration::from_millis(limits.body_idle),
@@ -74,6 +81,7 @@ impl Settings {
             upstream_idle_connections: count(limits.upstream_idle_connections)
                 .div_ceil(workers.max(1)),
             upstream_response: Duration::from_millis(limits.upstream_response),
+            interim_responses: limits.interim_responses,
             h2_streams: limits.h2_streams,
             h2_resets: limits.h2_resets,
             decrypt_buffer: limits.decrypt_buffer,

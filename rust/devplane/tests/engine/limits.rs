@@ -174,9 +174,6 @@ fn t03_a_user_process_has_limits_too() {
             "HTTP/1.1 200 OK\r\nX: {}\r\n\r\n",
             "x".repeat(5000)
         )),
-        line if line.contains("/interim") => {
-            Reply::bytes("HTTP/1.1 102 Processing\r\n\r\n".repeat(100))
-        }
         _ => Reply::ok("x"),
     });
     let site = limited(process, &json!({ "upstream_response": 200, "head": 4096 }));
@@ -188,6 +185,45 @@ fn t03_a_user_process_has_limits_too() {
         answer.message();
     }
     assert_eq!(site.client().ask(GET).status, 200);
+}
+
+/// What a body has besides its bytes, and what comes before a response, is bounded by settings of
+/// their own: at the bound it passes, one more is refused.
+#[test]
+fn t03_extensions_trailers_and_interim_responses_have_limits() {
+    let process = Process::new(|request| match request.line().split(['/', ' ']).nth(2) {
+        Some("") | None => Reply::ok("x"),
+        Some(count) => Reply::bytes(format!(
+            "{}HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx",
+            "HTTP/1.1 102 Processing\r\n\r\n".repeat(count.parse().unwrap())
+        )),
+    });
+    let limits = json!({ "chunk_extension": 3, "trailers": 20, "interim_responses": 2 });
+    let site = limited(process, &limits);
+    let chunked = |extension: &str, trailers: &str| {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let request = format!("{head}1{extension}\r\nx\r\n0\r\n{trailers}\r\n");
+        site.client().ask(request).status
+    };
+    assert_eq!((chunked(";a=b", ""), chunked(";a=bc", "")), (200, 400));
+    assert_eq!(
+        (
+            chunked("", "a: 0123456789\r\n"),
+            chunked("", "a: 0123456789abcdef\r\n")
+        ),
+        (200, 400)
+    );
+    for (count, last) in [(2, 200), (3, 502)] {
+        let mut client = site.client();
+        client.send(format!("GET /{count} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let answers = std::iter::repeat_with(|| client.answer().status);
+        let interim = answers.take_while(|status| *status == 102).count();
+        assert_eq!(interim, 2, "of {count}");
+        let answer = site
+            .client()
+            .ask(format!("GET /{count} HTTP/1.0\r\nHost: a\r\n\r\n"));
+        assert_eq!(answer.status, last, "of {count}");
+    }
 }
 
 /// The last answer says that it is the last, so that no client sends one request too many.

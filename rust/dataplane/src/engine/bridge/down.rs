@@ -17,9 +17,6 @@ use crate::engine::refusal::Refusal;
 use crate::engine::site::Site;
 use crate::server::traffic::UpstreamError;
 
-/// Most interim responses before the final one.
-const MAX_INTERIM: usize = 16;
-
 /// A piece of a response's body.
 #[derive(Debug)]
 pub(in crate::engine) enum Piece {
@@ -106,7 +103,7 @@ impl Down<'_> {
             site: request.site,
             is_request_over,
         };
-        for _ in 0..MAX_INTERIM {
+        for left in (0..=site.settings.interim_responses).rev() {
             let opened = pass.head(head, &mut from, to, deadline).await?;
             let (bytes, is_whole) = match opened {
                 Opened::Stale => return Ok(Returned::Stale),
@@ -117,6 +114,9 @@ impl Down<'_> {
                 let accept = accept.ok_or_else(unasked)?;
                 check_switch(head, &bytes, accept.as_bytes()).map_err(broken_handshake)?;
             } else if head.status < 200 {
+                if left == 0 {
+                    break;
+                }
                 // Our own 100 was sent already.
                 if head.status != 100 {
                     has_begun.set(true);

@@ -42,7 +42,7 @@ impl Conversation<'_> {
             body: Body {
                 reader,
                 inbox: &mut self.inbox,
-                source: Source::new(self.head.framing),
+                source: Source::new(self.head.framing, self.site.settings.chunks),
                 is_over: self.head.framing == RequestFraming::None,
             },
             sink: Sink {

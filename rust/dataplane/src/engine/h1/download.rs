@@ -23,9 +23,6 @@ use crate::engine::refusal::Refusal;
 use crate::engine::site::Site;
 use crate::server::traffic::UpstreamError;
 
-/// Most interim responses before the final one.
-const MAX_INTERIM: usize = 16;
-
 /// A response being passed on.
 pub(super) struct Download<'d> {
     pub(super) site: &'d Site,
@@ -90,7 +87,7 @@ impl Download<'_> {
         let Scratch {
             inbox, head, out, ..
         } = scratch;
-        for _ in 0..MAX_INTERIM {
+        for left in (0..=self.site.settings.interim_responses).rev() {
             if !self.head(head, inbox, process).await? {
                 return Ok(Returned::Stale);
             }
@@ -99,6 +96,9 @@ impl Download<'_> {
             }
             if head.status == 101 {
                 return self.switch(head, inbox, out, client).await;
+            }
+            if left == 0 {
+                break;
             }
             // Our own 100 was sent already.
             if head.status != 100 && takes_chunks(self.client_version) {
@@ -302,7 +302,7 @@ impl Download<'_> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut decoder = ChunkDecoder::default();
+        let mut decoder = ChunkDecoder::new(self.site.settings.chunks);
         loop {
             // A chunk that is broken is a response that is broken off.
             let (consumed, event) = decoder

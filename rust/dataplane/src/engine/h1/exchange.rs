@@ -289,7 +289,7 @@ impl Conversation<'_> {
         let has_begun = Cell::new(false);
         let is_over = AtomicBool::new(false);
         let received = Cell::new(0);
-        let source = Source::new(self.head.framing);
+        let source = Source::new(self.head.framing, site.settings.chunks);
         let outcome = {
             let (mut client_reads, mut client_writes) = tokio::io::split(&mut self.client.stream);
             let (mut process_reads, mut process_writes) = tokio::io::split(&mut upstream.stream);

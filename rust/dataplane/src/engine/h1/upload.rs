@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use cloister_ciphertext::{OpenSession, Scanner};
 use cloister_http::chunked::{write_chunk, write_end};
-use cloister_http::{ChunkDecoder, ChunkEvent, RequestFraming};
+use cloister_http::{ChunkDecoder, ChunkEvent, ChunkLimits, RequestFraming};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::inbox::Inbox;
@@ -33,9 +33,9 @@ pub(super) enum Source {
 }
 
 impl Source {
-    pub(super) fn new(framing: RequestFraming) -> Self {
+    pub(super) fn new(framing: RequestFraming, limits: ChunkLimits) -> Self {
         match framing {
-            RequestFraming::Chunked => Self::Chunked(ChunkDecoder::default()),
+            RequestFraming::Chunked => Self::Chunked(ChunkDecoder::new(limits)),
             RequestFraming::Length(length) => Self::Length(length),
             RequestFraming::None => Self::Length(0),
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes, BytesMut};
 use cloister_http::chunked::{write_chunk, write_end};
 use cloister_http::{
-    ChunkDecoder, ChunkEvent, HeadLimits, HeadSearch, ResponseFraming, ResponseHead,
+    ChunkDecoder, ChunkEvent, ChunkLimits, HeadLimits, HeadSearch, ResponseFraming, ResponseHead,
 };
 use cloister_transport::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
@@ -149,6 +149,7 @@ pub(in crate::engine) struct Source<'c, R> {
     reader: R,
     buffer: &'c mut BytesMut,
     limits: HeadLimits,
+    chunks: ChunkLimits,
     search: HeadSearch,
     is_head: bool,
     is_persistent: bool,
@@ -161,6 +162,7 @@ impl<'c, R: AsyncRead + Unpin> Source<'c, R> {
             reader,
             buffer,
             limits: opening.site.settings.head,
+            chunks: opening.site.settings.chunks,
             search: HeadSearch::default(),
             is_head: opening.is_head,
             is_persistent: false,
@@ -248,7 +250,7 @@ impl<R: AsyncRead + Unpin> ResponseSource for Source<'_, R> {
         self.search = HeadSearch::default();
         self.is_persistent = head.is_persistent;
         self.rest = match head.framing {
-            ResponseFraming::Chunked => Rest::Chunks(Box::default()),
+            ResponseFraming::Chunked => Rest::Chunks(Box::new(ChunkDecoder::new(self.chunks))),
             ResponseFraming::Length(length) => Rest::Length(length),
             ResponseFraming::None => Rest::Length(0),
             ResponseFraming::UntilClose => Rest::UntilClose,
