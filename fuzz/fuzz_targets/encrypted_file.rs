@@ -34,7 +34,7 @@ const CLEAR: &[u8] = b"clear text of a file";
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let key = || AppPrivateKey::from_bytes(&[0x11; 32]).expect("a scalar of the curve");
-    let other = Secp256k1PrivateKey::from_bytes(&[0x11; 32]).expect("a scalar of the curve");
+    let other = Secp256k1PrivateKey::from_bytes(&[0x33; 32]).expect("a scalar of the curve");
     Fixture {
         keyring: Keyring::with_secp256k1(vec![key()], vec![other]).expect("two keys"),
         file: seal_file(CLEAR, key().public(), &mut Counting(7)).expect("it seals"),

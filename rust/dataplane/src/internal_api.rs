@@ -21,7 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use cloister_nsm::{ErrorCode, NsmError};
 use cloister_wire::config::EnclaveConfig;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
+use hyper::header::{EXPECT, HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -36,7 +36,7 @@ use crate::held::HeldBytes;
 use crate::live::Live;
 use crate::nsm_thread::{NsmCallError, NsmThread};
 use crate::small_http::{
-    Answer, Pieces, Refused, Service, answer, json, not_allowed, refusal, whole, with_body,
+    Answer, Pieces, Refused, Service, answer, drain, json, not_allowed, refusal, whole, with_body,
 };
 use crate::wiped;
 
@@ -67,7 +67,20 @@ impl Service for InternalApi {
 impl InternalApi {
     async fn decide(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
         check_host(&request)?;
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
+        let decided = self.call(&head, &mut body).await;
+        // Who waits for a word before it sends anything needs no reading on.
+        if decided.is_err() && !head.headers.contains_key(EXPECT) {
+            drain(&mut body).await;
+        }
+        decided
+    }
+
+    async fn call(
+        &self,
+        head: &http::request::Parts,
+        body: &mut Incoming,
+    ) -> Result<Answer, Refused> {
         let path = head.uri.path();
         match (path, &head.method) {
             ("/attestation-doc", &Method::POST) => {

@@ -132,7 +132,7 @@ pub(crate) async fn serve(listener: Listener, service: Arc<impl Service>) -> std
 }
 
 /// Reads a whole body of at most `limit` bytes.
-pub(crate) async fn whole(body: Incoming, limit: usize) -> Result<Bytes, Refused> {
+pub(crate) async fn whole(body: &mut Incoming, limit: usize) -> Result<Bytes, Refused> {
     match timeout(BODY_DEADLINE, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(refusal(
@@ -160,6 +160,21 @@ pub(crate) async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Ref
             Err(_elapsed) => return Err(too_slow()),
         }
     }
+}
+
+/// Reads a body that nobody wants any more, for a while: many clients send all of it before they read
+/// an answer, and one whose connection is closed meanwhile never sees it.
+pub(crate) async fn drain(body: &mut Incoming) {
+    let mut left = MOST_DRAINED_BYTES;
+    let rest = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _elapsed = timeout(DRAIN_DEADLINE, rest).await;
 }
 
 fn broken_off() -> Refused {
@@ -218,6 +233,9 @@ const MAX_CONNECTIONS: usize = 128;
 const SECRET_PIECE_BYTES: usize = 64 * 1024;
 /// Longest head, bytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// How much of an unwanted body is read, bytes, and for how long.
+const MOST_DRAINED_BYTES: usize = 64 << 20;
+const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
 /// Longest wait for a turn, where work takes turns.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);

@@ -96,12 +96,13 @@ def test_the_sdk_decrypts_what_is_encrypted_here(version: str, plane: DataPlane)
     """Its ``decrypt`` is a call of an API; that of an enclave answers it."""
     client = SdkClient(app_uuid="app", api_key="key", base_url=f"http://{plane.internal_api}/")
     sealed = crypto.encrypt(DOCUMENT, public("SECP256R1"), version=version)
-    assert client.decrypt(sealed) == DOCUMENT
-    assert client.decrypt(sealed["text"]) == DOCUMENT["text"]
-    # The positive twin of what is not for this key.
     other = crypto.encrypt("x", _another_key(), version=version)
-    with pytest.raises(EvervaultError):
-        client.decrypt(other)
+    with client.request_handler.request.http_session:
+        assert client.decrypt(sealed) == DOCUMENT
+        assert client.decrypt(sealed["text"]) == DOCUMENT["text"]
+        # The twin: what is not for this key.
+        with pytest.raises(EvervaultError):
+            client.decrypt(other)
 
 
 def test_what_is_written_here_has_the_form_that_the_sdk_writes() -> None:

@@ -33,7 +33,7 @@ impl InternalApi {
     /// takes a second.
     pub(super) async fn encrypt(
         &self,
-        body: Incoming,
+        body: &mut Incoming,
         role: Option<String>,
     ) -> Result<Answer, Refused> {
         let (body, room) = self.read_document(body).await?;
@@ -60,7 +60,7 @@ impl InternalApi {
     }
 
     /// Every ciphertext becomes what is in it.
-    pub(super) async fn decrypt(&self, body: Incoming) -> Result<Answer, Refused> {
+    pub(super) async fn decrypt(&self, body: &mut Incoming) -> Result<Answer, Refused> {
         let (body, room) = self.read_document(body).await?;
         check_json(&body).map_err(|error| unsealed(&body, &error))?;
         let clear = self.openings.document(body).await;
@@ -85,7 +85,7 @@ impl InternalApi {
     }
 
     /// Reads a document, within its room.
-    async fn read_document(&self, body: Incoming) -> Result<(Bytes, Held), Refused> {
+    async fn read_document(&self, body: &mut Incoming) -> Result<(Bytes, Held), Refused> {
         let length = body.size_hint().exact().map(usize::try_from);
         let length = match length {
             Some(Ok(length)) => length.min(MAX_BODY_BYTES),

@@ -20,15 +20,15 @@ use crate::small_http::{Answer, Pieces, Refused, next_piece, refusal, with_body}
 
 impl InternalApi {
     /// A file for the newest app key.
-    pub(super) async fn encrypt_file(&self, mut body: Incoming) -> Result<Answer, Refused> {
+    pub(super) async fn encrypt_file(&self, body: &mut Incoming) -> Result<Answer, Refused> {
         let limit = self.max_file().saturating_sub(FILE_OVERHEAD_BYTES);
-        check_length(&body, limit)?;
+        check_length(body, limit)?;
         let key = self.newest_key()?;
         let mut out = Vec::new();
         let mut sealer = FileSealer::begin(&key, &mut SystemRandom::new(), &mut out)
             .map_err(|error| unavailable(&error.to_string()))?;
         let (mut made, mut room, mut taken) = (VecDeque::new(), Room::new(self), 0_usize);
-        while let Some(clear) = next_piece(&mut body).await? {
+        while let Some(clear) = next_piece(body).await? {
             taken = taken.saturating_add(clear.len());
             if taken > limit {
                 return Err(too_long(limit));
@@ -50,13 +50,13 @@ impl InternalApi {
     }
 
     /// What is in a file, when its tag is right.
-    pub(super) async fn decrypt_file(&self, mut body: Incoming) -> Result<Answer, Refused> {
+    pub(super) async fn decrypt_file(&self, body: &mut Incoming) -> Result<Answer, Refused> {
         let limit = self.max_file();
-        let length = check_length(&body, limit)?;
+        let length = check_length(body, limit)?;
         let mut room = Room::new(self);
         room.take(length)?;
         let mut file = Vec::with_capacity(length);
-        while let Some(piece) = next_piece(&mut body).await? {
+        while let Some(piece) = next_piece(body).await? {
             if file.len().saturating_add(piece.len()) > limit {
                 return Err(too_long(limit));
             }
