@@ -17,7 +17,7 @@ EXTENSION := $(VENV)/.extension
 
 include mk/static.mk
 
-.PHONY: help demo test test-rust test-python lint wheel bench bench-instructions bench-build bench-crypto conformance tools extension clean
+.PHONY: help demo test test-rust test-python lint wheel bench bench-instructions bench-build bench-attestation bench-crypto conformance tools extension clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,7 @@ test: test-rust test-python ## set up, then run every test
 test-rust: tools
 	cargo test --locked --workspace --exclude cloister-native --all-targets
 	cargo test --locked --workspace --exclude cloister-native --doc
+	cargo check --locked --quiet --package cloister-attestation --no-default-features
 
 test-python: tools $(EXTENSION) static hello wheel
 	$(PYTHON) -m pytest
@@ -54,6 +55,11 @@ bench: $(EXTENSION) static ## measure against nginx, HAProxy and plain proxies; 
 bench-instructions: ## count user instructions of a request, beside a plain proxy (valgrind)
 	PYTHON=$(PYTHON3) bash bench/load/run.sh instructions
 
+bench-attestation: $(EXTENSION) ## measure the verifier against P-384 alone and against others
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --group bench
+	cargo build --locked --quiet --release --package cloister-attestation --example verification_speed
+	$(PYTHON) -m bench.python.attestation_speed --rust $(CARGO_TARGET_DIR)/release/examples/verification_speed
+
 bench-build: $(EXTENSION) static ## measure building an image against sha384sum and cp
 	$(PYTHON) -m bench.python.build_speed
 
@@ -64,6 +70,8 @@ bench-crypto: $(EXTENSION) ## measure encryption from Python against its primiti
 
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
 	cargo test --locked -p cloister-devplane --test engine -- --ignored
+	cargo test --locked --release -p cloister-attestation --test mutations -- --ignored
+	cargo build --locked --quiet --release --package cloister-attestation --example verification_speed
 	$(PYTHON) -m pytest -m conformance -o addopts="-ra --import-mode=importlib"
 
 # PROGRAM:PACKAGE. Without these a test fails,

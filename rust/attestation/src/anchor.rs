@@ -36,6 +36,10 @@ impl TrustAnchor {
         if certificate.public_key.is_none() {
             return Err(AnchorError::NotP384);
         }
+        // What it says must hold cannot be passed over (RFC 5280 §6.2 lets an anchor carry constraints).
+        if certificate.has_unknown_critical {
+            return Err(AnchorError::CriticalExtension);
+        }
         if !certificate.is_ca || !certificate.key_usage.can_sign_certificates {
             return Err(AnchorError::NotCa);
         }
@@ -70,6 +74,9 @@ impl fmt::Debug for TrustAnchor {
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AnchorError {
+    /// A critical extension without a meaning here.
+    #[error("the root has a critical extension that is not understood")]
+    CriticalExtension,
     /// It cannot be read.
     #[error("the root is not a certificate in DER: {0}")]
     Malformed(#[from] CertificateError),
@@ -88,6 +95,7 @@ mod tests {
     use super::*;
 
     /// The file in the repository is the certificate that AWS publishes the digest of.
+    #[cfg(feature = "aws-lc")]
     #[test]
     fn the_pinned_root_has_the_published_digest() {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, AWS_NITRO_ROOT);

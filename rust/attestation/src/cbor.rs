@@ -18,7 +18,8 @@ pub use self::writer::Writer;
 #[error("{0}")]
 pub struct CborError(pub &'static str);
 
-/// Reads one item after the other.
+/// Reads one item after the other. A question that is refused moves nothing, so another may be asked;
+/// [`Reader::has_next`] and [`Reader::skip`] alone may stop in the middle.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -96,14 +97,20 @@ impl<'a> Reader<'a> {
     /// Something else comes next, or a number beyond 63 bits.
     pub fn integer(&mut self) -> Result<i64, CborError> {
         const TOO_LARGE: CborError = CborError("is an integer out of range");
-        if self.rest.first().is_some_and(|byte| byte >> 5 == NEGATIVE) {
-            let value = self.head(NEGATIVE, "is not an integer")?;
-            let value = i64::try_from(value).map_err(|_| TOO_LARGE)?;
-            // −1 − n, RFC 8949 §3.1; it is the bitwise complement.
-            return Ok(!value);
-        }
-        let value = self.head(UNSIGNED, "is not an integer")?;
-        i64::try_from(value).map_err(|_| TOO_LARGE)
+        self.or_stay(|reader| {
+            if reader
+                .rest
+                .first()
+                .is_some_and(|byte| byte >> 5 == NEGATIVE)
+            {
+                let value = reader.head(NEGATIVE, "is not an integer")?;
+                let value = i64::try_from(value).map_err(|_| TOO_LARGE)?;
+                // −1 − n, RFC 8949 §3.1; it is the bitwise complement.
+                return Ok(!value);
+            }
+            let value = reader.head(UNSIGNED, "is not an integer")?;
+            i64::try_from(value).map_err(|_| TOO_LARGE)
+        })
     }
 
     /// A byte string of at most `limit` bytes.
@@ -112,8 +119,7 @@ impl<'a> Reader<'a> {
     ///
     /// Something else comes next, or a longer one.
     pub fn bytes(&mut self, limit: usize) -> Result<&'a [u8], CborError> {
-        let length = self.head(BYTES, "is not a definite byte string")?;
-        self.take(length, limit)
+        self.string(BYTES, limit, "is not a definite byte string")
     }
 
     /// A byte string of at most `limit` bytes, or null.
@@ -126,8 +132,8 @@ impl<'a> Reader<'a> {
             self.rest = rest;
             return Ok(None);
         }
-        let length = self.head(BYTES, "is neither a definite byte string nor null")?;
-        self.take(length, limit).map(Some)
+        self.string(BYTES, limit, "is neither a definite byte string nor null")
+            .map(Some)
     }
 
     /// A text string of at most `limit` bytes.
@@ -136,9 +142,10 @@ impl<'a> Reader<'a> {
     ///
     /// Something else comes next, a longer one, or one that is not UTF-8.
     pub fn text(&mut self, limit: usize) -> Result<&'a str, CborError> {
-        let length = self.head(TEXT, "is not a definite text string")?;
-        let bytes = self.take(length, limit)?;
-        std::str::from_utf8(bytes).map_err(|_| CborError("is not UTF-8"))
+        self.or_stay(|reader| {
+            let bytes = reader.string(TEXT, limit, "is not a definite text string")?;
+            std::str::from_utf8(bytes).map_err(|_| CborError("is not UTF-8"))
+        })
     }
 
     /// True or false.
@@ -263,14 +270,37 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Ok(Remaining::Indefinite(limit))
             }
-            _ => {
-                let count = self.head(major, otherwise)?;
+            _ => self.or_stay(|reader| {
+                let count = reader.head(major, otherwise)?;
                 match usize::try_from(count) {
                     Ok(count) if count <= limit => Ok(Remaining::Definite(count)),
                     _ => Err(TOO_MANY),
                 }
-            }
+            }),
         }
+    }
+
+    fn string(
+        &mut self,
+        major: u8,
+        limit: usize,
+        otherwise: &'static str,
+    ) -> Result<&'a [u8], CborError> {
+        self.or_stay(|reader| {
+            let length = reader.head(major, otherwise)?;
+            reader.take(length, limit)
+        })
+    }
+
+    /// What `read` reads; where it fails the reader stays.
+    fn or_stay<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, CborError>,
+    ) -> Result<T, CborError> {
+        let mut attempt = self.clone();
+        let value = read(&mut attempt)?;
+        *self = attempt;
+        Ok(value)
     }
 
     /// The argument of an item of type `major`.

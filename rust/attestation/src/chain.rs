@@ -26,7 +26,7 @@ pub(crate) struct Leaf {
 ///
 /// # Errors
 ///
-/// The first rule that a certificate breaks, from the root down; for each one: names, key and
+/// The first rule that a certificate breaks, from the root down; for each one: that it is there once, names, key and
 /// algorithm, validity, authority, signature.
 pub(crate) fn verify_chain(
     leaf: &Certificate<'_>,
@@ -46,8 +46,13 @@ pub(crate) fn verify_chain(
     // The bundle starts with a copy of the root. It is passed over when it is the pinned one; any
     // other first certificate has to be signed by the pinned one like the rest.
     let copied = bundle.first().is_some_and(|(der, _)| *der == anchor.der());
-    for (position, (_, certificate)) in bundle.iter().enumerate().skip(usize::from(copied)) {
+    for (position, (der, certificate)) in bundle.iter().enumerate().skip(usize::from(copied)) {
         let link = Link::Bundle(position);
+        // §6.1: a certificate does not appear twice in a path, and the anchor is not in it.
+        let above_it = bundle.iter().take(position).map(|(earlier, _)| earlier);
+        if *der == anchor.der() || above_it.into_iter().any(|earlier| earlier == der) {
+            return Err(ChainError::Repeated { link });
+        }
         check_issued(certificate, link, above, &key, now, leeway, verifier)?;
         // §6.1.4 (k), (n): an intermediate is a CA whose key may sign certificates.
         if !certificate.is_ca {
@@ -234,6 +239,12 @@ pub enum ChainError {
     /// More intermediates than one above allows.
     #[error("{link} makes the chain longer than a certificate above it allows")]
     PathLength {
+        /// Which certificate.
+        link: Link,
+    },
+    /// The same certificate again, or the trust anchor below itself.
+    #[error("{link} is in the chain twice")]
+    Repeated {
         /// Which certificate.
         link: Link,
     },

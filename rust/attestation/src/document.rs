@@ -135,7 +135,12 @@ fn check_protected(header: &[u8]) -> Result<(), VerifyError> {
     if reader.has_next(&mut pairs).map_err(at(FIELD))? {
         return Err(malformed(FIELD, "has another header than the algorithm"));
     }
-    reader.finish().map_err(at(FIELD))
+    reader.finish().map_err(at(FIELD))?;
+    // What is left is a map until a break.
+    if header != PROTECTED {
+        return Err(malformed(FIELD, "is not in its shortest form"));
+    }
+    Ok(())
 }
 
 impl<'a> Fields<'a> {
@@ -345,6 +350,8 @@ pub const COSE_SIGN1: u64 = 18;
 pub const HEADER_ALGORITHM: i64 = 1;
 /// ECDSA with SHA-384 (RFC 9053 §2.1).
 pub const ES384: i64 = -35;
+/// The protected header, `{1: -35}`, in its one spelling.
+const PROTECTED: &[u8] = &[0xa1, 0x01, 0x38, 0x22];
 /// The digest of the registers.
 pub const DIGEST: &str = "SHA384";
 

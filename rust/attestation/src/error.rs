@@ -1,6 +1,7 @@
 //! Why a document is refused.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -60,7 +61,7 @@ pub enum VerifyError {
     #[error("{}", mismatch(expected, received))]
     MeasurementMismatch {
         /// The accepted sets.
-        expected: Vec<Measurements>,
+        expected: Arc<[Measurements]>,
         /// The registers of the document.
         received: Pcrs,
     },

@@ -1,5 +1,6 @@
 //! What a verifier insists on. A policy that would accept anything cannot be made.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -10,12 +11,12 @@ use crate::measurements::{Measurements, PcrIndex};
 /// What a document must prove to be accepted by [`crate::verify()`].
 ///
 /// Made by [`Policy::builder`]. [`Policy::with_nonce`] and [`Policy::with_user_data`] add what
-/// differs from one document to the next.
+/// differs from one document to the next; a clone to add it to shares the measurements.
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub(crate) anchor: TrustAnchor,
     /// `None`: any measurement, which only [`PolicyBuilder::dangerous_any_measurement`] sets.
-    pub(crate) accepted: Option<Vec<Measurements>>,
+    pub(crate) accepted: Option<Arc<[Measurements]>>,
     pub(crate) max_age: Duration,
     pub(crate) leeway: Duration,
     pub(crate) accepts_debug: bool,
@@ -128,7 +129,7 @@ impl PolicyBuilder {
             (0, true) => None,
             (_, true) => return Err(PolicyError::Contradiction),
             (count, false) if count > MAX_SETS => return Err(PolicyError::TooManySets { count }),
-            (_, false) => Some(self.accepted),
+            (_, false) => Some(Arc::from(self.accepted)),
         };
         if self.max_age.is_zero() {
             return Err(PolicyError::MaxAge);

@@ -5,9 +5,6 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, UnparsedPublicKey, VerificationAlgorithm,
-};
 use thiserror::Error;
 
 /// A P-384 point in its uncompressed form: 4, x, y (SEC 1 §2.3.3).
@@ -38,7 +35,11 @@ pub enum SignatureForm {
 #[error("the signature does not verify")]
 pub struct SignatureRefused;
 
-/// Checks ES384 signatures.
+/// Checks ES384 signatures: all the cryptography that a verifier needs.
+///
+/// A trait, because the verifier itself runs anywhere and no implementation of P-384 does:
+/// `AwsLc` (with the feature `aws-lc`) is the fastest by far and is C and assembly, which browsers do
+/// not run. `examples/portable-verifier` has one that is Rust alone.
 pub trait SignatureVerifier {
     /// Checks that `signature` is over `message` by the owner of `key`.
     ///
@@ -52,26 +53,9 @@ pub trait SignatureVerifier {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), SignatureRefused>;
-}
 
-/// [`SignatureVerifier`] on AWS-LC.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AwsLc;
-
-impl SignatureVerifier for AwsLc {
-    fn verify_es384(
-        &self,
-        key: &P384PublicKey,
-        form: SignatureForm,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), SignatureRefused> {
-        let algorithm: &'static dyn VerificationAlgorithm = match form {
-            SignatureForm::Der => &ECDSA_P384_SHA384_ASN1,
-            SignatureForm::Fixed => &ECDSA_P384_SHA384_FIXED,
-        };
-        UnparsedPublicKey::new(algorithm, &key.0)
-            .verify(message, signature)
-            .map_err(|_| SignatureRefused)
-    }
+    /// SHA-384 (FIPS 180-4) of all `parts`, one after the other.
+    ///
+    /// It stands for `user_data` in the message of [`crate::VerifyError::BindingMismatch`].
+    fn sha384(&self, parts: &[&[u8]]) -> [u8; 48];
 }

@@ -1,13 +1,13 @@
 //! The one function that believes a document.
 
-use aws_lc_rs::digest::{SHA384, digest};
+use std::sync::Arc;
 
 use crate::chain::verify_chain;
 use crate::claims::Claims;
 use crate::document::{Document, Fields, malformed};
 use crate::error::VerifyError;
 use crate::policy::Policy;
-use crate::signature::{AwsLc, SignatureForm, SignatureVerifier};
+use crate::signature::{SignatureForm, SignatureVerifier};
 use crate::time::UnixMillis;
 use crate::x509::Certificate;
 
@@ -15,7 +15,10 @@ use crate::x509::Certificate;
 ///
 /// `document` is the `COSE_Sign1` as the NSM returned it, at most
 /// [`crate::document::MAX_DOCUMENT_BYTES`] long. `now` is the verifier's clock, passed in so that a
-/// test or a replay needs no fake time.
+/// test or a replay needs no fake time. `verifier` does the cryptography.
+///
+/// The result is all of the claims or one error; there is no part of a result. The rules, in this
+/// order and with their sources, are in `docs/spec/attestation.md`.
 ///
 /// The payload has to be decoded to find the certificate chain; nothing else in it is acted on
 /// before the signature is known to be good.
@@ -31,15 +34,6 @@ use crate::x509::Certificate;
 /// - [`VerifyError::BindingMismatch`].
 ///
 /// [NSM-AP]: https://github.com/aws/aws-nitro-enclaves-nsm-api/blob/main/docs/attestation_process.md
-pub fn verify(document: &[u8], policy: &Policy, now: UnixMillis) -> Result<Claims, VerifyError> {
-    verify_with(document, policy, now, &AwsLc)
-}
-
-/// [`verify`] with another implementation of the signature algorithm.
-///
-/// # Errors
-///
-/// As [`verify`].
 pub fn verify_with(
     document: &[u8],
     policy: &Policy,
@@ -71,7 +65,7 @@ pub fn verify_with(
     // 5–7: what the policy asks for.
     check_freshness(&document.fields, policy, now)?;
     check_measurements(&document.fields, policy)?;
-    check_binding(&document.fields, policy)?;
+    check_binding(&document.fields, policy, verifier)?;
     let fields = document.fields;
     Ok(Claims {
         module_id: fields.module_id.to_owned(),
@@ -125,7 +119,7 @@ fn check_measurements(fields: &Fields<'_>, policy: &Policy) -> Result<(), Verify
     match &policy.accepted {
         Some(sets) if !sets.iter().any(|set| set.match_all(&fields.pcrs)) => {
             Err(VerifyError::MeasurementMismatch {
-                expected: sets.clone(),
+                expected: Arc::clone(sets),
                 received: fields.pcrs.clone(),
             })
         }
@@ -133,7 +127,12 @@ fn check_measurements(fields: &Fields<'_>, policy: &Policy) -> Result<(), Verify
     }
 }
 
-fn check_binding(fields: &Fields<'_>, policy: &Policy) -> Result<(), VerifyError> {
+fn check_binding(
+    fields: &Fields<'_>,
+    policy: &Policy,
+    verifier: &impl SignatureVerifier,
+) -> Result<(), VerifyError> {
+    let sha384 = |bytes: &[u8]| verifier.sha384(&[bytes]);
     match &policy.user_data {
         Some(expected) if fields.user_data != Some(expected.as_slice()) => {
             Err(VerifyError::BindingMismatch {
@@ -144,12 +143,4 @@ fn check_binding(fields: &Fields<'_>, policy: &Policy) -> Result<(), VerifyError
         }
         _ => Ok(()),
     }
-}
-
-fn sha384(bytes: &[u8]) -> [u8; 48] {
-    let mut out = [0; 48];
-    for (to, from) in out.iter_mut().zip(digest(&SHA384, bytes).as_ref()) {
-        *to = *from;
-    }
-    out
 }

@@ -99,11 +99,18 @@ fn read_signed<'a>(
     if fields.expect(SEQUENCE)?.contents != algorithm {
         return Err("names two signature algorithms".into());
     }
-    let issuer = fields.expect(SEQUENCE)?.whole;
+    let issuer = fields.expect(SEQUENCE)?;
+    // §4.1.2.4: a name that is not empty.
+    if issuer.contents.is_empty() {
+        return Err("has no name of an issuer".into());
+    }
     let mut validity = fields.inside(SEQUENCE)?;
     let not_before = time(validity.any()?)?;
     let not_after = time(validity.any()?)?;
     validity.finish()?;
+    if not_after < not_before {
+        return Err("ends before it begins".into());
+    }
     let subject = fields.expect(SEQUENCE)?.whole;
     let public_key = public_key(fields.inside(SEQUENCE)?)?;
     // §4.1.2.8: unique identifiers must not be used; what is not an extension is refused here.
@@ -116,7 +123,7 @@ fn read_signed<'a>(
         signed: signed.whole,
         signature,
         is_es384: algorithm == ECDSA_WITH_SHA384,
-        issuer,
+        issuer: issuer.whole,
         subject,
         not_before,
         not_after,
@@ -157,6 +164,10 @@ pub fn subject_public_key_info(certificate: &[u8]) -> Result<&[u8], CertificateE
 /// §4.1.2.9 and §4.2: each extension at most once; those without meaning here are passed over unless
 /// they are critical.
 fn read_extensions(mut all: Der<'_>, certificate: &mut Certificate<'_>) -> Result<(), Problem> {
+    // §4.1: `SEQUENCE SIZE (1..MAX) OF Extension`.
+    if all.is_empty() {
+        return Err("has a list of no extensions");
+    }
     let mut seen = Vec::new();
     while !all.is_empty() {
         let mut extension = all.inside(SEQUENCE)?;
@@ -209,13 +220,14 @@ fn basic_constraints(value: &[u8]) -> Result<(bool, Option<u8>), Problem> {
     Ok((is_ca, path_length))
 }
 
-/// §4.2.1.3: bit 0 is digitalSignature, bit 5 keyCertSign, counted from the most significant.
+/// §4.2.1.3: bit 0 is digitalSignature, bit 5 keyCertSign, counted from the most significant; nine bits
+/// are named, and at least one must be set.
 fn key_usage(value: &[u8]) -> Result<KeyUsage, Problem> {
     let mut outer = Der::new(value);
-    let bits = outer.expect(BIT_STRING)?.contents;
+    let bits = der::named_bits(outer.expect(BIT_STRING)?.contents)?;
     outer.finish()?;
     match bits {
-        [0..=7, first] | [0..=7, first, _] => Ok(KeyUsage {
+        [first] | [first, 0x80] => Ok(KeyUsage {
             can_sign_data: first & 0x80 != 0,
             can_sign_certificates: first & 0x04 != 0,
         }),
@@ -258,7 +270,10 @@ fn time(element: Element<'_>) -> Result<UnixMillis, Problem> {
             short @ 50.. => (short.saturating_add(1900), 2),
             short => (short.saturating_add(2000), 2),
         },
-        (GENERALIZED_TIME, 14) => (number(0..4)?, 4),
+        (GENERALIZED_TIME, 14) => match number(0..4)? {
+            late @ 2050.. => (late, 4),
+            _ => return Err(WRONG),
+        },
         _ => return Err(WRONG),
     };
     let part = |index: usize| -> Result<u64, Problem> {
@@ -338,7 +353,9 @@ mod tests {
         ] {
             assert!(utc(wrong).is_err(), "{wrong}");
         }
-        generalized("20500101000000.5Z").unwrap_err();
+        for wrong in ["20500101000000.5Z", "20491231235959Z", "00010101000000Z"] {
+            assert!(generalized(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -361,6 +378,16 @@ mod tests {
             can_sign_certificates: true,
         };
         assert_eq!(key_usage(&[3, 2, 2, 0x04]), Ok(certify));
-        key_usage(&[3, 1, 0]).unwrap_err();
+        assert_eq!(key_usage(&[3, 3, 7, 0x04, 0x80]), Ok(certify));
+        // No bit; bits beyond the nine; more zeros than needed; padding that would read as keyCertSign.
+        for wrong in [
+            &[3, 1, 0][..],
+            &[3, 3, 6, 0x04, 0x40],
+            &[3, 2, 0, 0x04],
+            &[3, 2, 8, 0],
+            &[3, 2, 7, 0x84],
+        ] {
+            key_usage(wrong).unwrap_err();
+        }
     }
 }

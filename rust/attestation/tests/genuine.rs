@@ -8,57 +8,26 @@
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "facts of a manifest that is in the repository"
 )]
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use cloister_attestation::{
-    ChainError, Measurements, PcrIndex, Policy, UnixMillis, VerifyError, decode_unverified, verify,
+    AwsLc, ChainError, Measurements, PcrIndex, Policy, Remembering, VerifyError, decode_unverified,
+    verify, verify_with,
 };
-use serde_json::Value;
 
-struct Genuine {
-    name: String,
-    kind: String,
-    bytes: Vec<u8>,
-    at: UnixMillis,
-    facts: Value,
-}
+#[path = "support/documents.rs"]
+#[expect(dead_code, reason = "shared with the other tests of documents")]
+mod documents;
 
-fn all() -> Vec<Genuine> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/attestation");
-    let text = fs::read_to_string(folder.join("manifest.json")).expect("the manifest");
-    let entries: Vec<Value> = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(entries.len(), 17);
-    entries
-        .into_iter()
-        .map(|facts| {
-            let name = facts["file"].as_str().expect("file").to_owned();
-            Genuine {
-                kind: facts["kind"].as_str().expect("kind").to_owned(),
-                bytes: fs::read(folder.join(&name)).expect("the document"),
-                at: UnixMillis(facts["timestamp_ms"].as_u64().expect("timestamp")),
-                name,
-                facts,
-            }
-        })
-        .collect()
-}
+use documents::{all, any_policy as any_debug};
 
 fn any() -> Policy {
     Policy::builder()
         .dangerous_any_measurement()
-        .build()
-        .expect("a policy")
-}
-
-fn any_debug() -> Policy {
-    Policy::builder()
-        .dangerous_any_measurement()
-        .dangerous_accept_debug()
         .build()
         .expect("a policy")
 }
@@ -185,7 +154,7 @@ fn the_tag_may_be_there() {
 }
 
 /// Every byte of one genuine document, changed by one bit: refused, each of them. About 4500
-/// verifications; most end at the form, the chain or the signature.
+/// verifications; most end at the form, the chain or the signature. Of the others, `mutations.rs`.
 #[test]
 fn every_changed_byte_of_a_genuine_document_is_refused() {
     let documents = all();
@@ -193,15 +162,16 @@ fn every_changed_byte_of_a_genuine_document_is_refused() {
         .iter()
         .rfind(|document| document.kind == "prod")
         .expect("one");
-    verify(&document.bytes, &any(), document.at).expect("the unchanged twin");
+    let verifier = Remembering::new(AwsLc);
+    let verify = |bytes: &[u8]| verify_with(bytes, &any(), document.at, &verifier);
+    verify(&document.bytes).expect("the unchanged twin");
     let mut changed = document.bytes.clone();
     for position in 0..changed.len() {
         changed[position] ^= 1 << (position % 8);
-        let answer = verify(&changed, &any(), document.at);
-        assert!(answer.is_err(), "byte {position}");
+        assert!(verify(&changed).is_err(), "byte {position}");
         changed[position] = document.bytes[position];
     }
-    verify(&changed, &any(), document.at).expect("restored");
+    verify(&changed).expect("restored");
 }
 
 #[test]

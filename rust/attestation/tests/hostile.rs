@@ -14,12 +14,14 @@
     reason = "helpers of tests fail by panicking, on numbers of their own"
 )]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cloister_attestation::cbor::Writer;
 use cloister_attestation::{
-    AwsLc, ChainError, Link, Measurements, PcrIndex, Policy, Remembering, TrustAnchor, UnixMillis,
-    VerifyError, verify, verify_with,
+    AwsLc, ChainError, Link, Measurements, P384PublicKey, PcrIndex, Policy, Remembering,
+    SignatureForm, SignatureRefused, SignatureVerifier, TrustAnchor, UnixMillis, VerifyError,
+    verify, verify_with,
 };
 use cloister_nsm_sim::certificate::{
     AUTHORITY_USAGE, Certificate, INSTANCE_USAGE, LEAF_USAGE, Role, SigningKey,
@@ -238,7 +240,10 @@ fn each_rule_of_the_chain_is_enforced() {
         }
     );
     assert!(matches!(
-        chain_error(|plan| plan[3].not_after = NOW.minus(hour)),
+        chain_error(|plan| {
+            plan[3].not_before = NOW.minus(2 * hour);
+            plan[3].not_after = NOW.minus(hour);
+        }),
         ChainError::Expired {
             link: Link::Leaf,
             ..
@@ -643,6 +648,58 @@ fn the_root_in_the_bundle_is_never_used() {
         with(&reversed),
         Err(VerifyError::UntrustedChain(_))
     ));
+}
+
+/// Counts what gets through to the other verifier, by form.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl SignatureVerifier for &Counting {
+    fn verify_es384(
+        &self,
+        key: &P384PublicKey,
+        form: SignatureForm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), SignatureRefused> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        AwsLc.verify_es384(key, form, message, signature)
+    }
+
+    fn sha384(&self, parts: &[&[u8]]) -> [u8; 48] {
+        AwsLc.sha384(parts)
+    }
+}
+
+/// Five verifications for a new document, one for another of the same chain, none for a known one.
+#[test]
+fn what_is_known_is_not_verified_again() {
+    let counting = Counting::default();
+    let verifier = Remembering::new(&counting);
+    let forge = forge(&plan());
+    let policy = policy(&forge.root);
+    let bundle = cabundle(&forge);
+    let count = |nonce: &[u8]| {
+        let payload = Payload {
+            nonce: Some(nonce),
+            ..payload(&forge, &bundle)
+        };
+        let document = sign(&payload.encode(), &forge.leaf_key).expect("a document");
+        let ask = || {
+            counting.0.store(0, Ordering::Relaxed);
+            verify_with(&document, &policy, NOW, &verifier).expect("a right document");
+            counting.0.load(Ordering::Relaxed)
+        };
+        (ask(), ask())
+    };
+    assert_eq!(count(b"one"), (5, 0));
+    assert_eq!(count(b"two"), (1, 0));
+    // A document that is known is not believed for longer than another: its age is not remembered.
+    let document = document(&forge);
+    for now in [NOW, NOW.plus(Duration::from_secs(3 * 3600 + 1))] {
+        let answer = verify_with(&document, &policy, now, &verifier);
+        assert_eq!(answer.is_ok(), now == NOW);
+    }
 }
 
 /// With its memory full of a good chain, the verifier refuses what it refused without.

@@ -66,6 +66,33 @@ fn a_string_is_bounded_before_it_is_read() {
     assert_eq!(Reader::new(&[0x42, 1]).bytes(2), Err(CUT_SHORT));
 }
 
+/// The head of a string that is cut short, of too many items, of a number out of range.
+#[test]
+fn a_refused_question_moves_nothing() {
+    for (bytes, limit) in [
+        (&[0x56, 1, 2][..], 64),
+        (&[0x43, 1, 2, 3], 2),
+        (&[0x62, 0xc3, 0x28], 64),
+        (&[0x83, 1, 2, 3], 2),
+        (&[0x3b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], 64),
+    ] {
+        let mut reader = Reader::new(bytes);
+        reader.unsigned().unwrap_err();
+        reader.integer().unwrap_err();
+        reader.bytes(limit).unwrap_err();
+        reader.bytes_or_null(limit).unwrap_err();
+        reader.text(limit).unwrap_err();
+        reader.boolean().unwrap_err();
+        reader.array(limit).unwrap_err();
+        reader.map(limit).unwrap_err();
+        assert_eq!(reader.tag(), Ok(None));
+        assert_eq!(reader.rest, bytes);
+    }
+    let mut reader = Reader::new(&[0x43, 1, 2, 3]);
+    reader.text(3).unwrap_err();
+    assert_eq!(reader.bytes(3), Ok(&[1, 2, 3][..]));
+}
+
 /// An indefinite string could spell one value in many ways.
 #[test]
 fn indefinite_strings_are_refused_and_definite_ones_are_read() {

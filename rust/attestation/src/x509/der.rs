@@ -123,6 +123,19 @@ pub(super) fn whole_bytes(contents: &[u8]) -> Result<&[u8], Problem> {
     }
 }
 
+/// A BIT STRING whose bits have names: what it leaves unused is zero, and it ends with a bit that is set
+/// (X.690 §11.2.1, §11.2.2), so that a set of names has one spelling.
+pub(super) fn named_bits(contents: &[u8]) -> Result<&[u8], Problem> {
+    match contents.split_first() {
+        Some((unused @ 0..=7, bits))
+            if bits.last().map(|last| last.trailing_zeros()) == Some(u32::from(*unused)) =>
+        {
+            Ok(bits)
+        }
+        _ => Err("has a bit string that is not in its shortest form"),
+    }
+}
+
 const CUT_SHORT: Problem = "is cut short";
 const NOT_SHORTEST: Problem = "has a length that is not in its shortest form";
 
