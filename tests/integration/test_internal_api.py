@@ -229,7 +229,8 @@ def test_other_hosts_are_refused_for_files_too(plane: DataPlane) -> None:
 
 def test_what_is_held_is_bounded_and_given_back() -> None:
     """Files that wait for their end take room; who comes then is told to try again."""
-    config = {"limits": {"max_file": MAX_FILE, "held_bytes": 2 << 20}}
+    config = {"limits": {"max_file": MAX_FILE, "held_bytes": 5 << 19}}
+    # Two files that were announced leave less than a third one needs.
     with (
         DataPlane("127.0.0.1:9", config=config, internal_api="127.0.0.1:0") as plane,
         contextlib.ExitStack() as streams,
@@ -238,11 +239,11 @@ def test_what_is_held_is_bounded_and_given_back() -> None:
         for _ in range(2):
             stream = streams.enter_context(_begin(plane, "/encrypt/file", length))
             stream.sendall(b"x" * (MAX_FILE - 200))
-        _wait(lambda: ask(plane, "/encrypt/file", b"x" * 500_000).status_code == 503)
-        answer = ask(plane, "/encrypt/file", b"x" * 500_000)
+        _wait(lambda: ask(plane, "/encrypt/file", b"x" * 900_000).status_code == 503)
+        answer = ask(plane, "/encrypt/file", b"x" * 900_000)
         assert answer.headers["retry-after"] == "1"
         streams.close()
-        _wait(lambda: ask(plane, "/encrypt/file", b"x" * 500_000).status_code == 200)
+        _wait(lambda: ask(plane, "/encrypt/file", b"x" * 900_000).status_code == 200)
 
 
 def test_t05_what_is_decrypted_has_its_share_and_the_rest_goes_on() -> None:

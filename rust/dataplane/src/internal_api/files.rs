@@ -22,18 +22,22 @@ impl InternalApi {
     /// A file for the newest app key.
     pub(super) async fn encrypt_file(&self, body: &mut Incoming) -> Result<Answer, Refused> {
         let limit = self.max_file().saturating_sub(FILE_OVERHEAD_BYTES);
-        check_length(body, limit)?;
+        let length = check_length(body, limit)?;
+        let mut room = Room::new(self);
+        room.take(length)?;
         let key = self.newest_key()?;
         let mut out = Vec::new();
         let mut sealer = FileSealer::begin(&key, &mut SystemRandom::new(), &mut out)
             .map_err(|error| unavailable(&error.to_string()))?;
-        let (mut made, mut room, mut taken) = (VecDeque::new(), Room::new(self), 0_usize);
+        let (mut made, mut taken) = (VecDeque::new(), 0_usize);
         while let Some(clear) = next_piece(body).await? {
             taken = taken.saturating_add(clear.len());
             if taken > limit {
                 return Err(too_long(limit));
             }
-            room.take(clear.len())?;
+            if length == 0 {
+                room.take(clear.len())?;
+            }
             for clear in clear.chunks(PIECE_BYTES) {
                 let sealed = sealer.push(clear, &mut out);
                 sealed.map_err(|error| unavailable(&error.to_string()))?;
@@ -80,7 +84,7 @@ impl InternalApi {
     }
 }
 
-/// Room that is taken as a file grows, in steps.
+/// Room for a file: at once where its length was said, else in steps as it grows.
 struct Room<'a> {
     api: &'a InternalApi,
     taken: Vec<Held>,
@@ -98,7 +102,7 @@ impl<'a> Room<'a> {
 
     fn take(&mut self, bytes: usize) -> Result<(), Refused> {
         if bytes > self.left {
-            let step = bytes.max(STEP_BYTES);
+            let step = bytes.saturating_sub(self.left).max(STEP_BYTES);
             self.taken.push(self.api.hold(step)?);
             self.left = self.left.saturating_add(step);
         }
