@@ -81,7 +81,7 @@ NEEDED := curl:curl openssl:openssl newuidmap:uidmap ip:iproute2 unshare:util-li
 WANTED := dockerd:docker.io docker:docker.io docker:docker-cli docker:docker-buildx \
   containerd:containerd runc:runc buildah:buildah podman:podman mmdebstrap:mmdebstrap gpg:gpg \
   cpio:cpio zstd:zstd wrk:wrk slowhttptest:slowhttptest testssl:testssl.sh socat:socat haproxy:haproxy \
-  nginx:nginx-light redis-server:redis-server redis-cli:redis-tools nghttp:nghttp2-client \
+  nginx:nginx-light pg_ctlcluster:postgresql redis-server:redis-server redis-cli:redis-tools nghttp:nghttp2-client \
   h2load:nghttp2-client nghttpd:nghttp2-server
 
 tools: ## what the tests drive: curl, openssl, container builders, …; installed by root, else named

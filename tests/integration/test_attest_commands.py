@@ -9,13 +9,17 @@ import json
 import pathlib
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from cloister.platform import local
+from cloister.platform.registry import Registry
 from cloister.testing import Fault, SimulatedEnclave, document
 
 PCR0 = "12" * 48
+UUID_OF_SHOP = "0d5a2a8e-6a51-4f3b-bf0f-4d8c3f0a9e33"
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +164,62 @@ def test_any_measurement_has_to_be_asked_for_by_name(tmp_path: pathlib.Path) -> 
     done = cloister(*words, "--dangerous-any-measurement")
     assert done.returncode == 0
     assert b"any measurement is accepted" in done.stderr
+
+
+@pytest.fixture
+def registered(tmp_path: pathlib.Path) -> pathlib.Path:
+    """An enclave.toml with a store beside it, in which the image of ``enclave`` is deployed."""
+    config = tmp_path / "enclave.toml"
+    store = local.init_store(tmp_path, name="shop", uuid=UUID_OF_SHOP)
+    config.write_text(
+        f'version = 1\nname = "shop"\nuuid = "{UUID_OF_SHOP}"\napp_uuid = "{store.app_uuid}"\n'
+        '[tls]\ndomains = ["shop.invalid"]\n'
+    )
+    return config
+
+
+def deploy(config: pathlib.Path, **pcrs: str) -> None:
+    database = local.open_store(config.parent)
+    values = {0: PCR0, 1: "00" * 48, 2: "00" * 48, 8: "34" * 48}
+    values |= {int(name[3:]): value for name, value in pcrs.items()}
+    try:
+        Registry(database).add_deployment(
+            uuid.UUID(UUID_OF_SHOP),
+            {index: bytes.fromhex(value) for index, value in values.items()},
+        )
+    finally:
+        database.close()
+
+
+def test_an_enclave_of_the_registry_is_attested_by_what_is_deployed(
+    enclave: SimulatedEnclave, registered: pathlib.Path
+) -> None:
+    def ask(name: str, *words: object) -> subprocess.CompletedProcess[bytes]:
+        return attest(enclave, "--enclave", name, "--config", registered, *words)
+
+    nothing = ask("shop")
+    assert (nothing.returncode, b"no image of the enclave `shop`" in nothing.stderr) == (66, True)
+    deploy(registered, PCR0="56" * 48)
+    other = ask("shop")
+    assert other.returncode == 1
+    assert b"56" * 48 in other.stderr
+    # One deployment ahead, as in a change of versions: each of them is accepted.
+    deploy(registered)
+    for name in ("shop", UUID_OF_SHOP):
+        assert ask(name, "--json").returncode == 0
+    # The other sources narrow it down.
+    assert ask("shop", "--pcr", f"0={PCR0}").returncode == 0
+    assert ask("shop", "--pcr", f"0={'56' * 48}").returncode == 1
+    narrowed = ask("shop", "--pcr", f"0={'78' * 48}")
+    assert (narrowed.returncode, b"no deployment" in narrowed.stderr) == (2, True)
+    assert ask("shop", "--dangerous-any-measurement").returncode == 2
+    unknown = ask("shopp")
+    assert (unknown.returncode, b"there is no enclave `shopp`" in unknown.stderr) == (66, True)
+
+
+def test_an_enclave_is_looked_for_at_its_own_domain(registered: pathlib.Path) -> None:
+    deploy(registered)
+    away = cloister("attest", "--enclave", "shop", "--config", registered, "--timeout", "2s")
+    assert (away.returncode, b"shop.invalid" in away.stderr) == (69, True)
+    nowhere = cloister("attest", "--pcr", f"0={PCR0}", "--config", registered.parent / "none.toml")
+    assert (nowhere.returncode, b"no URL" in nowhere.stderr) == (2, True)

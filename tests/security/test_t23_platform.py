@@ -74,6 +74,33 @@ def test_a_production_store_takes_no_development_enclave_and_the_reverse(
     add(development.database, TrustClass.DEVELOPMENT)
 
 
+def test_a_debug_enclave_never_shares_an_app_with_a_production_one(
+    production: databases.Database,
+) -> None:
+    """They would have one set of keys, and what a debug enclave does can be read on its console."""
+    registry = Registry(production)
+    team = registry.add_team("team")
+    for name, first, second in (
+        ("a", TrustClass.PRODUCTION, TrustClass.DEBUG),
+        ("b", TrustClass.DEBUG, TrustClass.PRODUCTION),
+    ):
+        app = registry.add_app(team, name)
+
+        def add(trust_class: TrustClass, app: uuid.UUID = app) -> None:
+            registry.add_enclave(
+                app,
+                "hello",
+                uuid=uuid.uuid4(),
+                trust_class=trust_class,
+                accepts_debug=trust_class is TrustClass.DEBUG,
+            )
+
+        add(first)
+        with pytest.raises(ConfigError, match="would get the same keys"):
+            add(second)
+        add(first)
+
+
 def test_a_production_platform_cannot_be_given_a_development_root(
     development: World, production: databases.Database
 ) -> None:

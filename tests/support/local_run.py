@@ -32,6 +32,7 @@ class Somebody:
         python: Interpreter.
         paths: Folders it imports from.
         libraries: Folder of its shared library, when it is not in the usual one.
+        more: Other variables of its environment.
     """
 
     home: pathlib.Path
@@ -39,6 +40,7 @@ class Somebody:
     python: str = sys.executable
     paths: tuple[str, ...] = tuple(path for path in sys.path if path)
     libraries: str | None = None
+    more: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def unprivileged(cls, folder: pathlib.Path) -> Self:
@@ -69,6 +71,7 @@ class Somebody:
             "PYTHONPATH": os.pathsep.join(self.paths),
             "PYTHONDONTWRITEBYTECODE": "1",
             "NO_COLOR": "1",
+            **self.more,
         }
 
     def popen(
@@ -95,10 +98,16 @@ class Somebody:
             **more,
         )
 
-    def run(self, *words: str, folder: pathlib.Path, status: int = 0) -> tuple[str, str]:
-        """Runs ``cloister`` to its end; its status must be this one."""
-        with self.popen(list(words), folder) as process:
-            out, err = process.communicate(timeout=300)
+    def run(
+        self, *words: str, folder: pathlib.Path, status: int = 0, given: str | None = None
+    ) -> tuple[str, str]:
+        """Runs ``cloister`` to its end; its status must be this one.
+
+        ``given`` is its standard input.
+        """
+        stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
+        with self.popen(list(words), folder, stdin=stdin) as process:
+            out, err = process.communicate(given, timeout=300)
         assert process.returncode == status, (process.returncode, out, err)
         return out, err
 

@@ -12,13 +12,16 @@ from typing import Any
 
 from cloister._native import attest as native_attest
 from cloister._native import sealing as native_sealing
+from cloister.platform import database as databases
 from cloister.platform import local
 from cloister.platform.api_keys import ApiKeys
 from cloister.platform.clock import to_ms
 from cloister.platform.database import Database
 from cloister.platform.embedded import EmbeddedPlatform
+from cloister.platform.engines import database_url
 from cloister.platform.registry import Registry
 from cloister.platform.release import PROVISION_USER_DATA
+from cloister.platform.trust_class import TrustClass
 
 PCRS = {index: bytes([index + 1]) * 48 for index in (0, 1, 2, 4, 8)}
 ZERO = bytes(48)
@@ -109,12 +112,27 @@ class World:
         )
 
 
-def make_world(directory: pathlib.Path, *, debug: bool = False) -> World:
-    """A store, a registered image, a platform and a boot of that image."""
-    clock = ManualClock(dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC))
+def make_world(
+    directory: pathlib.Path,
+    *,
+    debug: bool = False,
+    url: str | None = None,
+    clock: ManualClock | None = None,
+) -> World:
+    """A store, a registered image, a platform and a boot of that image.
+
+    With ``url`` the store is in that PostgreSQL database, else it is the local one of a folder.
+    """
+    clock = clock or ManualClock(dt.datetime(2026, 5, 4, 12, 0, tzinfo=dt.UTC))
     enclave = uuid.uuid4()
-    store = local.init_store(directory, name="hello", uuid=enclave, debug=debug, clock=clock)
-    database = local.open_store(directory)
+    if url is None:
+        store = local.init_store(directory, name="hello", uuid=enclave, debug=debug, clock=clock)
+        database = local.open_store(directory)
+    else:
+        database = databases.create(
+            directory / "store", TrustClass.DEVELOPMENT, now_ms=0, url=database_url(url)
+        )
+        store = _fill(database, enclave, debug=debug, clock=clock)
     registry = Registry(database, clock)
     pcrs = DEBUG_PCRS if debug else PCRS
     root_dir = directory / "dev-ca"
@@ -136,4 +154,20 @@ def make_world(directory: pathlib.Path, *, debug: bool = False) -> World:
         root_dir=root_dir,
         boot=boot,
         deployment=deployment,
+    )
+
+
+def _fill(
+    database: Database, enclave: uuid.UUID, *, debug: bool, clock: ManualClock
+) -> local.LocalStore:
+    """What ``local.init_store`` puts into a store."""
+    registry = Registry(database, clock)
+    team = registry.add_team("local")
+    app = registry.add_app(team, "local")
+    public = registry.add_service_key(team)
+    registry.add_enclave(
+        app, "hello", uuid=enclave, trust_class=TrustClass.DEVELOPMENT, accepts_debug=debug
+    )
+    return local.LocalStore(
+        service_public_key=public, app_uuid=app, team_uuid=team, directory=database.directory
     )

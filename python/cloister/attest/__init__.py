@@ -9,8 +9,8 @@ work is done in Rust, in one function for every trust anchor. Fetching documents
 
 from cloister.attest.claims import Claims, Decoded, DecodedCertificate
 from cloister.attest.document import decode, from_text, subject_public_key_info, verify
-from cloister.attest.measurements import Measurements
-from cloister.attest.policy import Policy
+from cloister.attest.measurements import IDENTIFYING, Measurements
+from cloister.attest.policy import Accepted, Policy
 from cloister.attest.trust_anchor import TrustAnchor
 from cloister.errors import (
     AttestationError,
@@ -26,6 +26,8 @@ from cloister.errors import (
 )
 
 __all__ = [
+    "IDENTIFYING",
+    "Accepted",
     "AttestationError",
     "BadSignature",
     "BindingMismatch",

@@ -5,19 +5,24 @@ import pathlib
 import stat
 
 from cloister import crypto
-from cloister.cli import output
+from cloister.cli import output, settings
 from cloister.errors import KeyFileError, MissingInput
 
 _MAX_KEY_FILE_BYTES = 4096
 
 
 def public_key(given: str | None, config: pathlib.Path) -> bytes:
-    """From a file, from the command line, or from the local store beside enclave.toml.
+    """From a file, from the command line, from the platform, or from the local store.
 
     Raises:
         KeyFileError: It is no public key.
         MissingInput: None was given, and there is no store.
     """
+    if given is None and settings.load().platform_url is not None:
+        from cloister.cli import _owner  # noqa: PLC0415 - and so does this
+
+        with _owner.opened(config.parent) as owner:
+            return bytes.fromhex(owner.app(_owner.app_of(owner, config))["public_key"])
     if given is None:
         from cloister.platform import local  # noqa: PLC0415 - the store costs 200 ms to import
 

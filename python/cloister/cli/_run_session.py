@@ -18,18 +18,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Self
+from uuid import UUID
 
-from cloister.cli import _local_key, _run_dir
+from cloister.cli import _run_dir
 from cloister.cli._run_plan import RunPlan
+from cloister.cli._run_platform import NSM_ROOT_FILE, Backing, LocalBacking, RemoteBacking
 from cloister.cli.params import without_controls
-from cloister.errors import CloisterError, ConfigError, RunnerError, StoreError
+from cloister.cli.settings import Settings
+from cloister.errors import CloisterError, RunnerError, StoreError
 from cloister.host import DevelopmentCa, Host, HostOptions
 from cloister.host.listening import listen_error
-from cloister.platform import local
-from cloister.platform.api_keys import ApiKeys
 from cloister.platform.clock import system
-from cloister.platform.embedded import EmbeddedPlatform
-from cloister.platform.registry import Registry
 from cloister.runners import Exit, Launch, SandboxRunner
 from cloister.runners.sandbox import SandboxEnclave
 
@@ -60,6 +59,7 @@ class RunSession:
         plan: What is to be run.
         console: Told each line of the enclave's console.
         event: Told of each event that the enclave reports: kind and message.
+        env: Says where a platform's server is; the local store in this process when absent.
     """
 
     def __init__(
@@ -68,8 +68,11 @@ class RunSession:
         *,
         console: Callable[[str], None],
         event: Callable[[str, str], None],
+        env: Settings | None = None,
     ) -> None:
         self._plan = plan
+        self._env = env
+        self._backing: Backing | None = None
         self._console_sink = console
         self._last_lines: collections.deque[str] = collections.deque(maxlen=CONSOLE_LINES)
         self._event = event
@@ -92,22 +95,19 @@ class RunSession:
         """
         plan = self._plan
         _check_listen(plan.listen)
-        store = local.open_store(plan.toml.parent)
-        self._ends.callback(store.close)
-        self._ends.callback(_only_one(store.directory / f"run-{plan.enclave}.lock", plan.name))
-        registry = Registry(store)
-        _deploy(registry, plan)
-        api_key = None
-        if plan.needs_api_key:
-            api_key = _local_key.local_key(ApiKeys(store, plan.app), store.directory)
+        backing: Backing = (
+            LocalBacking(plan) if self._env is None else RemoteBacking(plan, self._env)
+        )
+        self._backing = backing
+        self._ends.callback(backing.close)
+        self._ends.callback(_only_one(backing.state / f"run-{plan.enclave}.lock", plan.name))
         authority = DevelopmentCa(plan.dev_ca, now=system())
-        platform = EmbeddedPlatform(store, development_root=plan.dev_ca / NSM_ROOT_FILE)
 
         run_dir = _run_dir.make(plan.runtime, pathlib.Path(tempfile.gettempdir()))
         self._ends.callback(_run_dir.remove, run_dir)
         runner = SandboxRunner(dev_ca_dir=plan.dev_ca, console=self._console)
         endpoints = runner.prepare(run_dir)
-        log_dir = store.directory / "logs" / str(plan.enclave)
+        log_dir = backing.state / "logs" / str(plan.enclave)
         host = Host(
             HostOptions(
                 enclave=plan.enclave,
@@ -117,15 +117,16 @@ class RunSession:
                 listen=plan.listen,
                 run_dir=run_dir,
                 log_dir=log_dir,
-                objects_dir=store.directory / "objects",
+                objects_dir=backing.state / "objects",
+                look_every=backing.look_every,
             ),
-            platform=platform,
+            platform=backing.platform,
             certificates=authority,
-            events=lambda _, kind, message: self._event(kind, message),
+            events=self._told,
         )
         self._host = host
         self._ends.callback(host.stop)
-        self._ends.callback(platform.close)
+        self._ends.callback(backing.end_waits)
         host.start()
         launch = Launch(
             image=plan.image,
@@ -144,9 +145,9 @@ class RunSession:
             address=address,
             ca_file=authority.certificate_path,
             nsm_root=plan.dev_ca / NSM_ROOT_FILE,
-            api_key=api_key,
-            api_key_file=store.directory / _local_key.FILE if api_key else None,
-            app_public_key=registry.app_public_key(plan.app),
+            api_key=backing.api_key,
+            api_key_file=backing.api_key_file,
+            app_public_key=backing.app_public_key,
             registers=plan.registers,
             init_pid=self._enclave.init_pid,
             log_dir=log_dir,
@@ -195,38 +196,17 @@ class RunSession:
                     f"the enclave was not ready within {waited}: it is {health.state}{reason}"
                 )
 
+    def _told(self, enclave: UUID, kind: str, message: str) -> None:
+        """An event of the enclave; a platform that is away is not worth a run."""
+        self._event(kind, message)
+        if self._backing is not None:
+            with contextlib.suppress(CloisterError):
+                self._backing.report(enclave, kind, message)
+
     def _console(self, line: str) -> None:
         shown = without_controls(line[:MAX_CONSOLE_LINE])
         self._last_lines.append(shown)
         self._console_sink(shown)
-
-
-def _deploy(registry: Registry, plan: RunPlan) -> None:
-    """Makes the image the one active deployment: nothing is released to an older build."""
-    record = registry.enclave(plan.enclave)
-    if record is None:
-        raise StoreError(
-            f"the enclave `{plan.name}` ({plan.enclave}) is not in the store of this folder",
-            hint="`cloister init` registers it; a copied enclave.toml needs a uuid of its own",
-        )
-    if record.app_uuid != plan.app:
-        raise ConfigError(
-            f"`app_uuid` of enclave.toml is {plan.app}, the store has {record.app_uuid}",
-            hint="`cloister init` writes the right one",
-        )
-    signer = registry.service_public_keys(record.team_uuid)[0]
-    if signer not in plan.service_keys:
-        raise ConfigError(
-            "the image does not trust the service key of this folder's store, and would refuse"
-            " every bundle",
-            hint="`cloister init` writes it into enclave.toml; then `cloister build`",
-        )
-    if record.accepts_debug != plan.debug:
-        registry.set_accepts_debug(plan.enclave, accepts=plan.debug)
-    deployed = registry.add_deployment(plan.enclave, plan.registers)
-    for deployment in registry.deployments(plan.enclave):
-        if deployment.active and deployment.id != deployed:
-            registry.end_deployment(deployment.id)
 
 
 def _check_listen(address: str) -> None:
@@ -272,7 +252,6 @@ def _module_id() -> str:
     return f"i-{secrets.token_hex(9)[:17]}-enc{secrets.token_hex(8)}"
 
 
-NSM_ROOT_FILE = "nsm-root.pem"
 CONSOLE_LINES = 20
 MAX_CONSOLE_LINE = 500
 LOOK_SECONDS = 0.05

@@ -73,6 +73,7 @@ class Options:
         pcr: Registers of the command line.
         toml: ``enclave.toml`` with the PCRs of a build.
         eif: An image to measure.
+        deployed: Images of which any may run; what the others say must hold besides.
         max_age: Oldest document accepted.
         dangerous_root: Another root.
         dangerous_accept_debug: Accept a debug enclave.
@@ -82,6 +83,7 @@ class Options:
     pcr: Sequence[tuple[int, bytes]]
     toml: pathlib.Path | None = None
     eif: pathlib.Path | None = None
+    deployed: Sequence[attest.Measurements] = ()
     max_age: dt.timedelta | None = None
     dangerous_root: pathlib.Path | None = None
     dangerous_accept_debug: bool = False
@@ -97,9 +99,17 @@ def policy(options: Options) -> attest.Policy:
         ConfigError: ``enclave.toml`` holds no PCRs.
     """
     registers = _registers(options)
-    if options.dangerous_any_measurement and registers:
-        raise UsageError("--dangerous-any-measurement contradicts --pcr, --toml and --eif")
-    if not registers and not options.dangerous_any_measurement:
+    if options.dangerous_any_measurement and (registers or options.deployed):
+        raise UsageError(
+            "--dangerous-any-measurement contradicts --pcr, --toml, --eif and --enclave"
+        )
+    if options.deployed:
+        sets: Sequence[attest.Accepted] = _narrowed(options.deployed, registers)
+    elif registers:
+        sets = [registers]
+    else:
+        sets = []
+    if not sets and not options.dangerous_any_measurement:
         raise UsageError(
             "no measurements: one of --pcr, --toml and --eif is needed",
             hint="--dangerous-any-measurement accepts any code, and proves nothing about it",
@@ -111,7 +121,7 @@ def policy(options: Options) -> attest.Policy:
     )
     try:
         return attest.Policy(
-            measurements=registers or (),
+            measurements=sets,
             trust_anchor=anchor,
             max_age=dt.timedelta(hours=3) if options.max_age is None else options.max_age,
             dangerous_accept_debug=options.dangerous_accept_debug,
@@ -151,6 +161,27 @@ def _registers(options: Options) -> dict[int, bytes]:
         if found.setdefault(index, value) != value:
             raise UsageError(f"PCR{index} of {source} contradicts the one given before")
     return found
+
+
+def _narrowed(
+    deployed: Sequence[attest.Measurements], registers: dict[int, bytes]
+) -> list[attest.Accepted]:
+    """The sets of ``deployed`` that have these registers too, with all of them.
+
+    Raises:
+        UsageError: None does.
+    """
+    agreeing = [
+        {**one.registers, **registers}
+        for one in deployed
+        if all(one.registers.get(index, value) == value for index, value in registers.items())
+    ]
+    if not agreeing:
+        raise UsageError(
+            "no deployment of --enclave has the registers of --pcr, --toml and --eif",
+            hint="`cloister list deployments` shows the active ones",
+        )
+    return list(agreeing)
 
 
 def _measure(path: pathlib.Path) -> list[tuple[int, bytes]]:

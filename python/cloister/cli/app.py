@@ -8,7 +8,7 @@ printed as it stands.
 
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import typer
@@ -63,7 +63,24 @@ class LazyCommand(TyperCommand):
         return command
 
 
-def group(name: str, summary: str, entries: dict[str, Entry], *, example: str) -> TyperGroup:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Commands below a command.
+
+    Args:
+        summary: One line.
+        entries: Its commands by name.
+        example: A command line.
+    """
+
+    summary: str
+    entries: "Mapping[str, Entry | Group]"
+    example: str
+
+
+def group(
+    name: str, summary: str, entries: "Mapping[str, Entry | Group]", *, example: str
+) -> TyperGroup:
     """A command with commands of its own.
 
     Args:
@@ -77,10 +94,16 @@ def group(name: str, summary: str, entries: dict[str, Entry], *, example: str) -
         help=summary,
         epilog=f"\b\nExample:\n  {example}",
         short_help=summary,
-        commands={key: LazyCommand(key, entry) for key, entry in entries.items()},
+        commands={key: _made(key, entry) for key, entry in entries.items()},
         no_args_is_help=True,
         rich_markup_mode=None,
     )
+
+
+def _made(name: str, entry: Entry | Group) -> TyperCommand | TyperGroup:
+    if isinstance(entry, Group):
+        return group(name, entry.summary, entry.entries, example=entry.example)
+    return LazyCommand(name, entry)
 
 
 def _as_it_stands(block: str) -> str:

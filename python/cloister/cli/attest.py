@@ -11,13 +11,31 @@ from typing import Annotated
 import typer
 
 from cloister import client
-from cloister.cli import accepted, output, params
+from cloister import config as configuration
+from cloister.cli import _owner, accepted, output, params
 from cloister.errors import OutputError, UsageError
 
 
 def attest(  # noqa: PLR0913 - one parameter for each option
-    url: Annotated[str, typer.Argument(metavar="URL", help="https://HOST[:PORT] of the enclave.")],
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]",
+            help="https://HOST[:PORT]. Default: the first of `[tls] domains` of --config.",
+            show_default=False,
+        ),
+    ] = None,
     *,
+    enclave: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Expect an active deployment of this enclave, by name or uuid, in the registry.",
+        ),
+    ] = None,
+    config: Annotated[
+        pathlib.Path, typer.Option(metavar="FILE", help="The enclave.toml.")
+    ] = pathlib.Path("enclave.toml"),
     pcr: accepted.Pcr = None,
     toml: accepted.Toml = None,
     eif: accepted.Eif = None,
@@ -51,11 +69,14 @@ def attest(  # noqa: PLR0913 - one parameter for each option
     r"""Attest a running enclave.
 
     Connects with the ordinary certificate and host name checks, fetches the attestation document
-    and verifies it, down to the TLS key of that very connection. One of --pcr, --toml and --eif
-    says which measurements are accepted; several of them must all hold.
+    and verifies it, down to the TLS key of that very connection. One of --pcr, --toml, --eif and
+    --enclave says which measurements are accepted; several of them must all hold. --enclave asks
+    the platform of CLOISTER_PLATFORM_URL, or the local store beside --config, and accepts each
+    image that is deployed now.
 
     Example:
       cloister attest https://hello.example.com --toml enclave.toml
+      cloister attest --enclave hello https://hello.example.com
       cloister attest https://127.0.0.1:8443 --toml enclave.toml --fresh \
           --ca-file ca.pem --dangerous-root nsm-root.pem
     """
@@ -65,17 +86,20 @@ def attest(  # noqa: PLR0913 - one parameter for each option
         raise UsageError(
             f"a nonce has {MIN_NONCE_BYTES} to {MAX_NONCE_BYTES} bytes, got {len(nonce)}"
         )
+    deployed = [] if enclave is None else _owner.deployed(enclave, config)
     policy = accepted.policy(
         accepted.Options(
             pcr=pcr or [],
             toml=toml,
             eif=eif,
+            deployed=deployed,
             max_age=max_age,
             dangerous_root=dangerous_root,
             dangerous_accept_debug=dangerous_accept_debug,
             dangerous_any_measurement=dangerous_any_measurement,
         )
     )
+    url = _address(config) if url is None else url
     found = client.attest(
         url,
         policy,
@@ -87,6 +111,21 @@ def attest(  # noqa: PLR0913 - one parameter for each option
         _save(destination, found.document)
     result = {"valid": True, "enclave": url, **found.claims.as_dict(), "tls_spki": found.spki.hex()}
     output.show(result, as_json=as_json)
+
+
+def _address(config: pathlib.Path) -> str:
+    """Where the enclave of an enclave.toml is, as its own domains say.
+
+    Raises:
+        UsageError: It has none.
+    """
+    domains = configuration.load(config).tls.domains if config.is_file() else ()
+    if not domains:
+        raise UsageError(
+            "no URL: where is the enclave?",
+            hint=f"give https://HOST, or name a domain in `[tls] domains` of `{config}`",
+        )
+    return f"https://{domains[0]}"
 
 
 def _save(path: pathlib.Path, document: bytes) -> None:

@@ -33,7 +33,8 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
     public_key: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|BASE64", help="The app's public key; else that of the local store."
+            metavar="FILE|BASE64",
+            help="The app's public key; else that of the platform or local store.",
         ),
     ] = None,
     role: Annotated[str | None, typer.Option(help="Data role: 1 to 20 of a-z, 0-9, -.")] = None,

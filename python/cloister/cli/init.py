@@ -11,7 +11,7 @@ import typer
 
 from cloister.build import SigningPair
 from cloister.build.new_pair import make_signing_pair
-from cloister.cli import _new_toml, output
+from cloister.cli import _new_toml, _owner, output, settings
 from cloister.config import (
     Egress,
     EnclaveToml,
@@ -25,7 +25,14 @@ from cloister.config import (
 )
 from cloister.config.edit import replace
 from cloister.config.rules import Violation, check
-from cloister.errors import CloisterError, ConfigError, OutputError, UsageError
+from cloister.errors import (
+    CloisterError,
+    ConfigError,
+    MissingInput,
+    OutputError,
+    PermissionRefused,
+    UsageError,
+)
 from cloister.platform import local
 from cloister.platform.records import fresh_uuid
 
@@ -124,7 +131,7 @@ def init(  # noqa: PLR0913 - the options of the command
     before = _existing(config, toml, is_forced=force)
     pair = _pair(config, signing_cert, private_key, now)
     uuid = before or fresh_uuid()
-    store = local.init_store(config.parent, name=name, uuid=uuid, debug=debug)
+    store = _registered(config.parent, name, uuid, debug=debug)
     if signing_cert is None and not pair[0].exists():
         make_signing_pair(*pair, name=name, now=now)
     whole = _whole(toml, config, uuid, store, pair)
@@ -135,6 +142,39 @@ def init(  # noqa: PLR0913 - the options of the command
         output.warn("a debug enclave: its PCRs are zero and its console is open")
     output.note("next: cloister build")
     output.show(_shown(load(config), pair), as_json=as_json)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Registered:
+    """What enclave.toml says of the store that the enclave is in."""
+
+    app_uuid: UUID
+    team_uuid: UUID
+    service_keys: tuple[bytes, ...]
+
+
+def _registered(folder: pathlib.Path, name: str, uuid: UUID, *, debug: bool) -> _Registered:
+    """Registers the enclave: with the platform that the environment names, else locally."""
+    if settings.load().platform_url is None:
+        store = local.init_store(folder, name=name, uuid=uuid, debug=debug)
+        return _Registered(
+            app_uuid=store.app_uuid,
+            team_uuid=store.team_uuid,
+            service_keys=(store.service_public_key,),
+        )
+    with _owner.opened(folder) as owner:
+        try:
+            found = owner.enclave(uuid)
+        except (MissingInput, PermissionRefused):
+            app = _owner.app_of(owner, folder / "no.toml")
+            found = owner.add_enclave(app, name, uuid=uuid, debug=debug)
+    local.keep_out_of_repositories(folder / ".cloister")
+    output.note(f"`{name}` is registered with the platform, as {uuid}")
+    return _Registered(
+        app_uuid=UUID(found["app_uuid"]),
+        team_uuid=UUID(found["team_uuid"]),
+        service_keys=tuple(bytes.fromhex(key) for key in found["service_keys"][:MAX_SERVICE_KEYS]),
+    )
 
 
 def _checked(values: dict[str, Any], tables: dict[str, tuple[Any, dict[str, Any]]]) -> EnclaveToml:
@@ -190,19 +230,19 @@ def _whole(
     toml: EnclaveToml,
     config: pathlib.Path,
     uuid: UUID,
-    store: local.LocalStore,
+    store: _Registered,
     pair: tuple[pathlib.Path, pathlib.Path],
 ) -> str:
     """The text of the file, read back before it is written."""
     certificate, key = (_relative(path, config.parent) for path in pair)
-    service_key = base64.b64encode(store.service_public_key).decode()
+    service_keys = tuple(base64.b64encode(key).decode() for key in store.service_keys)
     text = _new_toml.text(
         dataclasses.replace(
             toml,
             uuid=uuid,
             app_uuid=store.app_uuid,
             team_uuid=store.team_uuid,
-            trust=Trust(service_keys=(service_key,)),
+            trust=Trust(service_keys=service_keys),
             signing=Signing(cert_path=certificate, key_path=key),
         )
     )
@@ -230,3 +270,6 @@ def _shown(toml: EnclaveToml, pair: tuple[pathlib.Path, pathlib.Path]) -> dict[s
         "signing_cert": str(pair[0]),
         "signing_key": str(pair[1]),
     }
+
+
+MAX_SERVICE_KEYS = 3  # wire.md §3

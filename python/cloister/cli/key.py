@@ -1,15 +1,12 @@
-"""``cloister key``: API keys of the app beside ``enclave.toml``."""
+"""``cloister key``: API keys of an app, which clients show to its enclaves."""
 
 import datetime as dt
 import pathlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cloister.cli import output, params
-from cloister.errors import UsageError
-from cloister.platform import local
-from cloister.platform.api_keys import ApiKeyRecord, ApiKeys
+from cloister.cli import _owner, output, params
 
 _Config = Annotated[
     pathlib.Path,
@@ -45,15 +42,12 @@ def create(
     Example:
       cloister key create --name ci --scope app --expires 90d
     """
-    not_after = None if expires is None else _end(expires)
-    database = local.open_store(config.parent)
-    try:
-        keys = ApiKeys(database, local.sole_app(database))
-        made = keys.create(name, scopes=scope or ["app"], not_after=not_after)
-    finally:
-        database.close()
-    output.note(f"API key `{made.record.name}` made, shown once; its id is {made.record.id}")
-    output.show({"api_key": made.secret, **_shown(made.record)}, as_json=as_json, text=made.secret)
+    not_after = None if expires is None else params.end(expires, now=dt.datetime.now(dt.UTC))
+    with _owner.opened(config.parent) as owner:
+        app = _owner.app_of(owner, config)
+        made = owner.create_api_key(app, name, scopes=scope or ["app"], not_after=not_after)
+    output.note(f"API key `{made['name']}` made, shown once; its id is {made['id']}")
+    output.show(made, as_json=as_json, text=made["api_key"])
 
 
 def list_keys(*, config: _Config = pathlib.Path("enclave.toml"), as_json: _Json = False) -> None:
@@ -62,12 +56,8 @@ def list_keys(*, config: _Config = pathlib.Path("enclave.toml"), as_json: _Json 
     Example:
       cloister key list --json
     """
-    database = local.open_store(config.parent)
-    try:
-        records = ApiKeys(database, local.sole_app(database)).all()
-    finally:
-        database.close()
-    shown = [_shown(record) for record in records]
+    with _owner.opened(config.parent) as owner:
+        shown = owner.api_keys(_owner.app_of(owner, config))
     text = "\n".join(
         f"{row['id']}  {row['state']:<8}  {row['name']}  {','.join(row['scopes'])}"
         f"  {'expires ' + row['expires'] if row['expires'] else 'does not expire'}"
@@ -89,37 +79,6 @@ def revoke(
     Example:
       cloister key revoke 0123456789abcdef
     """
-    database = local.open_store(config.parent)
-    try:
-        record = ApiKeys(database, local.sole_app(database)).revoke(key)
-    finally:
-        database.close()
-    output.show(
-        _shown(record), as_json=as_json, text=f"API key `{record.name}` ({record.id}) revoked"
-    )
-
-
-def _end(text: str) -> dt.datetime:
-    """A length of time from now, or a time."""
-    if text.strip()[-1:].isdigit() or not text.strip()[:1].isdigit() or "T" in text or "Z" in text:
-        return params.moment(text)
-    try:
-        return dt.datetime.now(dt.UTC) + params.duration(text)
-    except OverflowError:
-        raise UsageError(f"the key would expire after the end of time: `{text}`") from None
-
-
-def _shown(record: ApiKeyRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "name": record.name,
-        "scopes": list(record.scopes),
-        "state": record.state(dt.datetime.now(dt.UTC)),
-        "created": _text(record.created),
-        "expires": _text(record.not_after),
-        "revoked": _text(record.revoked),
-    }
-
-
-def _text(moment: dt.datetime | None) -> str | None:
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    with _owner.opened(config.parent) as owner:
+        ended = owner.revoke_api_key(_owner.app_of(owner, config), key)
+    output.show(ended, as_json=as_json, text=f"API key `{ended['name']}` ({ended['id']}) revoked")

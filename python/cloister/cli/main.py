@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from cloister.cli import output, settings
 from cloister.cli._failure import closed_pipe, escape_what_is_lacking, failed, told
-from cloister.cli.app import Entry, LazyCommand, group
+from cloister.cli.app import Entry, Group, LazyCommand, group
 from cloister.errors import UsageError
 
 _SUMMARY = """Build, run, attest and reach applications in AWS Nitro Enclaves.
@@ -40,7 +40,7 @@ _COMMANDS = {
     "decrypt": Entry("cloister.cli.decrypt", "decrypt", "Decrypt a value, JSON or file."),
 }
 
-_GROUPS = {
+_GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
     "attestation": (
         "Work with saved attestation documents.",
         {
@@ -77,6 +77,91 @@ _GROUPS = {
             "revoke": Entry("cloister.cli.key", "revoke", "Revoke an API key."),
         },
         "cloister key create --name ci --scope app --expires 90d",
+    ),
+    "env": (
+        "Set the variables of an enclave's process, secrets among them.",
+        {
+            "set": Entry("cloister.cli.env", "set_variable", "Set a variable."),
+            "get": Entry("cloister.cli.env", "get", "Print a variable that is no secret."),
+            "list": Entry("cloister.cli.env", "list_variables", "List the variables."),
+            "delete": Entry("cloister.cli.env", "delete", "Delete a variable."),
+            "import": Entry("cloister.cli.env", "import_file", "Set all that a .env file has."),
+        },
+        "cloister env set --secret TOKEN < token.txt",
+    ),
+    "list": (
+        "List enclaves, or deployments of one.",
+        {
+            "enclaves": Entry("cloister.cli.listing", "enclaves", "List the enclaves of an app."),
+            "deployments": Entry("cloister.cli.listing", "deployments", "List its deployments."),
+        },
+        "cloister list deployments",
+    ),
+    "platform": (
+        "Make and run the owner's server, and manage what is in it.",
+        {
+            "init": Entry("cloister.cli.platform", "init", "Make a platform on this machine."),
+            "serve": Entry("cloister.cli.platform", "serve", "Run the server."),
+            "unit": Entry("cloister.cli.platform", "unit", "Print a unit for systemd."),
+            "backup": Entry("cloister.cli.platform_store", "backup", "Write a backup."),
+            "restore": Entry("cloister.cli.platform_store", "restore", "Restore a backup."),
+            "activity": Entry(
+                "cloister.cli.platform_history", "activity", "Show what was changed."
+            ),
+            "releases": Entry(
+                "cloister.cli.platform_history", "releases", "Show what an enclave was given."
+            ),
+            "migrate": Entry(
+                "cloister.cli.platform_store", "migrate", "Bring the store up to date."
+            ),
+            "app": Group(
+                "Add and list apps, and their keys.",
+                {
+                    "create": Entry("cloister.cli.platform_apps", "create", "Add an app."),
+                    "list": Entry("cloister.cli.platform_apps", "list_apps", "List apps."),
+                    "add-key": Entry("cloister.cli.platform_apps", "add_key", "Add a key pair."),
+                },
+                "cloister platform app create payments",
+            ),
+            "token": Group(
+                "Make, list and revoke tokens of the platform's API.",
+                {
+                    "create": Entry("cloister.cli.platform_tokens", "create", "Make a token."),
+                    "list": Entry("cloister.cli.platform_tokens", "list_tokens", "List tokens."),
+                    "revoke": Entry("cloister.cli.platform_tokens", "revoke", "Revoke a token."),
+                },
+                "cloister platform token create --scope relay:UUID --name host-1",
+            ),
+            "service-key": Group(
+                "List, add and retire the keys that sign bundles.",
+                {
+                    "list": Entry("cloister.cli.platform_service_keys", "list_keys", "List them."),
+                    "add": Entry("cloister.cli.platform_service_keys", "add", "Add the next one."),
+                    "retire": Entry("cloister.cli.platform_service_keys", "retire", "Retire one."),
+                },
+                "cloister platform service-key add",
+            ),
+            "enclave": Group(
+                "Say what an enclave is allowed.",
+                {
+                    "limit": Entry(
+                        "cloister.cli.platform_enclaves", "limit", "How often it may run."
+                    ),
+                },
+                "cloister platform enclave limit 4",
+            ),
+            "deployment": Group(
+                "Register images, and end them.",
+                {
+                    "create": Entry(
+                        "cloister.cli.platform_deployments", "create", "Register an image."
+                    ),
+                    "end": Entry("cloister.cli.platform_deployments", "end", "End a deployment."),
+                },
+                "cloister platform deployment create",
+            ),
+        },
+        "cloister platform init",
     ),
 }
 

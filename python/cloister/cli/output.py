@@ -63,6 +63,13 @@ def show(data: Mapping[str, Any], *, as_json: bool = False, text: str | None = N
     print(line, flush=True)
 
 
+def raw(data: bytes) -> None:
+    """Prints the result of a command as it is, to the byte: nothing is added at its end."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
 def note(message: str) -> None:
     """Says on standard error what happens; silent under ``--quiet``."""
     if not _style.get().quiet:

@@ -70,6 +70,20 @@ def duration(text: str) -> dt.timedelta:
     return dt.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
+def end(text: str, *, now: dt.datetime) -> dt.datetime:
+    """A length of time from ``now``, or a time.
+
+    Raises:
+        UsageError: It is after the end of time.
+    """
+    if text.strip()[-1:].isdigit() or not text.strip()[:1].isdigit() or "T" in text or "Z" in text:
+        return moment(text)
+    try:
+        return now + duration(text)
+    except OverflowError:
+        raise UsageError(f"it would expire after the end of time: `{printable(text)}`") from None
+
+
 def listen_address(text: str) -> str:
     """``HOST:PORT``, where ``--listen`` may have ``tcp:`` in front.
 

@@ -1,5 +1,6 @@
 """``cloister run``: platform, host and runner around one enclave, in one foreground command."""
 
+import dataclasses
 import enum
 import pathlib
 import shlex
@@ -44,6 +45,12 @@ def run(  # noqa: PLR0913 - one parameter an option
     console: Annotated[
         bool, typer.Option("--console", help="Show the console of the enclave's init.")
     ] = False,
+    platform_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="A platform of class development; default: the local store."
+        ),
+    ] = None,
     start_timeout: Annotated[
         str, typer.Option(metavar="TIME", help="How long the enclave may take to be ready.")
     ] = "60s",
@@ -54,8 +61,9 @@ def run(  # noqa: PLR0913 - one parameter an option
     """Run an enclave on this machine.
 
     Platform, host and runner in this one process, under a development root that nobody outside this
-    machine trusts. Ctrl-C lets the enclave finish what is in flight, then stops everything; a
-    second one stops it at once.
+    machine trusts. With --platform-url, or CLOISTER_PLATFORM_URL, that server is the platform.
+    Ctrl-C lets the enclave finish what is in flight, then stops everything; a second one stops it
+    at once.
 
     Example:
       cloister run --listen 127.0.0.1:8443 --logs
@@ -66,6 +74,8 @@ def run(  # noqa: PLR0913 - one parameter an option
             hint="--runner sandbox runs the image on any Linux, with a kernel in it or without",
         )
     env = settings.load()
+    if platform_url is not None:
+        env = dataclasses.replace(env, platform_url=platform_url)
     plan = _run_plan.make(
         config,
         image=eif,
@@ -88,6 +98,7 @@ def run(  # noqa: PLR0913 - one parameter an option
             plan,
             console=lambda line: say(f"console: {line}"),
             event=lambda kind, message: output.detail(f"enclave: {kind}: {message}"),
+            env=None if env.platform_url is None else env,
         ) as session,
     ):
         with output.step(f"`{plan.name}` started in the sandbox"):

@@ -20,6 +20,7 @@ class Settings:
         runtime: Where run directories are made: ``XDG_RUNTIME_DIR``, else the temporary directory.
             Socket paths inside have to stay under 108 bytes (unix(7)).
         platform_url: ``CLOISTER_PLATFORM_URL``, when set.
+        platform_ca: ``CLOISTER_PLATFORM_CA``, the authority of its certificate, when set.
         api_key: ``CLOISTER_API_KEY``, else ``EV_API_KEY``, when set.
         app_uuid: ``EV_APP_UUID``, when set.
         source_date_epoch: ``SOURCE_DATE_EPOCH``, seconds since the Unix epoch, as it was written
@@ -30,6 +31,7 @@ class Settings:
     home: pathlib.Path
     runtime: pathlib.Path
     platform_url: str | None
+    platform_ca: pathlib.Path | None
     api_key: str | None = dataclasses.field(repr=False)
     app_uuid: str | None
     source_date_epoch: str | None
@@ -39,6 +41,11 @@ class Settings:
     def dev_ca(self) -> pathlib.Path:
         """Directory of the development roots (NSM and TLS), one per user."""
         return self.home / "dev-ca"
+
+    @property
+    def platform(self) -> pathlib.Path:
+        """Folder of this machine's platform."""
+        return self.home / "platform"
 
     @property
     def kernels(self) -> pathlib.Path:
@@ -64,6 +71,9 @@ def load() -> Settings:
         home=root,
         runtime=runtime,
         platform_url=env.get("CLOISTER_PLATFORM_URL") or None,
+        platform_ca=pathlib.Path(env["CLOISTER_PLATFORM_CA"])
+        if env.get("CLOISTER_PLATFORM_CA")
+        else None,
         api_key=env.get("CLOISTER_API_KEY") or env.get("EV_API_KEY") or None,
         app_uuid=env.get("EV_APP_UUID") or None,
         source_date_epoch=env.get("SOURCE_DATE_EPOCH") or None,

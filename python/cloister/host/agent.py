@@ -32,11 +32,11 @@ from cloister.host.problems import VERSION, VERSION_HEADER, Problem, answer_prob
 
 MAX_BODY_BYTES = 1 << 20  # rust/wire agent.rs MAX_BODY_BYTES
 BUNDLE_POLL = dt.timedelta(seconds=25)  # rust/wire agent.rs BUNDLE_POLL_MS
+LOOK_EVERY = dt.timedelta(seconds=1)
 MAX_DOMAINS = 100  # names in one certificate (Let's Encrypt, rate limits page)
 MAX_EVENT_CHARACTERS = 512
 ENCLAVE_HEADER = "x-cloister-enclave"
 _T = TypeVar("_T")
-_LOOK_EVERY = dt.timedelta(seconds=1)
 
 
 def agent_app(  # noqa: PLR0913 - the parts, keyword-only
@@ -47,6 +47,7 @@ def agent_app(  # noqa: PLR0913 - the parts, keyword-only
     events: EventSink,
     clock: Clock = utc_now,
     bundle_poll: dt.timedelta = BUNDLE_POLL,
+    look_every: dt.timedelta = LOOK_EVERY,
 ) -> Starlette:
     """Makes the application.
 
@@ -57,8 +58,11 @@ def agent_app(  # noqa: PLR0913 - the parts, keyword-only
         events: Told of each event, after its text was made printable.
         clock: The time, for the platform and the authority.
         bundle_poll: How long ``GET /v1/bundle`` waits for a newer one.
+        look_every: How long the platform is let wait at a time; a stop waits as long at most.
     """
-    calls = _Calls(platform, OrderBook(certificates), objects, events, clock, bundle_poll)
+    calls = _Calls(
+        platform, OrderBook(certificates), objects, events, clock, bundle_poll, look_every
+    )
     return Starlette(
         routes=[
             Route("/v1/challenge", calls.challenge, methods=["POST"]),
@@ -90,6 +94,7 @@ class _Calls:
         events: EventSink,
         clock: Clock,
         bundle_poll: dt.timedelta,
+        look_every: dt.timedelta,
     ) -> None:
         self._platform = platform
         self._orders = orders
@@ -97,6 +102,7 @@ class _Calls:
         self._events = events
         self._clock = clock
         self._bundle_poll = bundle_poll
+        self._look_every = look_every
         self._boot_keys: dict[uuid.UUID, bytes] = {}
 
     async def challenge(self, request: Request) -> Response:
@@ -134,7 +140,7 @@ class _Calls:
             if left <= dt.timedelta(0) or await request.is_disconnected():
                 return _empty(http.HTTPStatus.NO_CONTENT)
             # In short steps: a renewal falls due without a change, and a stop must not wait long.
-            step = min(left, _LOOK_EVERY).total_seconds()
+            step = min(left, self._look_every).total_seconds()
             await run_in_threadpool(self._platform.wait_for_change, enclave, int(after), step)
 
     async def object(self, request: Request) -> Response:
@@ -201,7 +207,8 @@ class _Calls:
         enclave = _enclave(request)
         told = await _body_json(request)
         kind = _printable(_field(told, "kind", str))
-        self._events(enclave, kind, _printable(_field(told, "message", str)))
+        message = _printable(_field(told, "message", str))
+        await run_in_threadpool(self._events, enclave, kind, message)
         return _empty(http.HTTPStatus.NO_CONTENT)
 
 

@@ -10,8 +10,10 @@ from cloister.errors import (
     AttestationError,
     CloisterError,
     InputError,
+    PermissionRefused,
     ReleaseRefused,
     StoreError,
+    TransportError,
 )
 
 VERSION_HEADER = "x-cloister-version"
@@ -60,7 +62,8 @@ def answer_problem(_: Request, problem: Exception) -> Response:
 def _status(problem: CloisterError) -> http.HTTPStatus:
     if isinstance(problem, ReleaseRefused | AttestationError):
         return http.HTTPStatus.FORBIDDEN
-    if isinstance(problem, StoreError):
+    # A platform that is away, or does not take this host's token, says nothing about the enclave.
+    if isinstance(problem, StoreError | TransportError | PermissionRefused):
         return http.HTTPStatus.SERVICE_UNAVAILABLE
     if isinstance(problem, InputError):
         return http.HTTPStatus.BAD_REQUEST

@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from cloister._native import hostplane
 from cloister.errors import RunnerError, TransportError
 from cloister.host import health
-from cloister.host.agent import agent_app
+from cloister.host.agent import LOOK_EVERY, agent_app
 from cloister.host.listening import listen_error
 from cloister.host.objects import DirectoryObjects
 from cloister.host.ports import CertificateAuthority, Clock, EventSink, Platform, utc_now
@@ -48,6 +48,8 @@ class HostOptions:
         proxy_protocol: Tell the enclave who connects; it requires that on its ingress.
         max_connections: Clients at one time.
         workers: Threads of the relay.
+        look_every: How long the platform is let wait for a change at a time; longer for one that
+            is reached over a network.
     """
 
     enclave: uuid.UUID
@@ -61,6 +63,7 @@ class HostOptions:
     proxy_protocol: bool = True
     max_connections: int = 10_000
     workers: int = 1
+    look_every: dt.timedelta = LOOK_EVERY
 
 
 class Host:
@@ -96,6 +99,7 @@ class Host:
             objects=DirectoryObjects(options.objects_dir),
             events=events,
             clock=clock,
+            look_every=options.look_every,
         )
         self._app = _AppServer(app, self._socket_path)
         self._poller = health.Poller(options.health, changed=health_changed)

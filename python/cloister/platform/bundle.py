@@ -14,7 +14,7 @@ from cloister._native import sealing
 from cloister.errors import StoreError
 from cloister.platform import api_keys, variables
 from cloister.platform.records import EnclaveRecord
-from cloister.platform.tables import AppKey, Boot, ServiceKeyRow
+from cloister.platform.tables import AppKey, Boot, Deployment, ServiceKeyRow
 from cloister.platform.vault import Vault
 
 
@@ -49,7 +49,13 @@ class Bundle:
 def assemble(
     session: Session, vault: Vault, enclave: EnclaveRecord, boot: Boot, *, now_ms: int
 ) -> Bundle:
-    """Puts together what this boot is given now, within a transaction."""
+    """Puts together what this boot is given now, within a transaction.
+
+    It ends with its deployment, when that ends before.
+    """
+    deployment = session.get(Deployment, boot.deployment_id)
+    until_ms = None if deployment is None else deployment.until_ms
+    not_after = now_ms + BUNDLE_LIFE_MS
     return Bundle(
         enclave=enclave.uuid,
         deployment=boot.deployment_id,
@@ -57,7 +63,7 @@ def assemble(
         challenge=boot.challenge,
         pcr0=boot.pcr0,
         issued_at=now_ms,
-        not_after=now_ms + BUNDLE_LIFE_MS,
+        not_after=not_after if until_ms is None else min(not_after, until_ms),
         app_keys=_app_keys(session, vault, enclave.app_uuid),
         api_keys=api_keys.verifiers(session, enclave.app_uuid, now_ms),
         env=variables.open_all(session, vault, enclave.uuid),

@@ -1,8 +1,9 @@
-"""Opening and making a store: SQLite, write-ahead log, foreign keys, one trust class, one schema.
+"""Opening and making a store: one database, one master key, one trust class, one schema.
 
-A store is a directory, mode 0700, that holds the database and the master key. Whoever opens it says
-which class it must have, it is never guessed: development code cannot open a production store, nor
-the reverse. The class is bound to the master key, so editing the database does not change it.
+A store has a folder, mode 0700, for its master key, and a database: an SQLite file in that folder,
+or PostgreSQL by its address. Whoever opens it says which class it must have, it is never guessed:
+development code cannot open a production store, nor the reverse. The class is bound to the master
+key, so editing the database does not change it.
 """
 
 import contextlib
@@ -11,16 +12,16 @@ import pathlib
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, select
+from sqlalchemy import URL, Engine, inspect, select, update
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from cloister.errors import OutputError, StoreError
+from cloister.platform import engines
 from cloister.platform.changes import Changes
-from cloister.platform.tables import Base, StoreRow
+from cloister.platform.master_key import KeyService, KeyServices, context_of, key_service
+from cloister.platform.tables import StoreRow
 from cloister.platform.trust_class import TrustClass
 from cloister.platform.vault import Vault, create_master_key, read_master_key
 
@@ -38,7 +39,7 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """A read transaction: one consistent view."""
-        with _as_store_errors(self.directory), Session(self.engine) as session:
+        with _as_store_errors(_place(self.directory, self.engine)), Session(self.engine) as session:
             yield session
 
     @contextlib.contextmanager
@@ -49,7 +50,7 @@ class Database:
         """
         engine = self.engine.execution_options(cloister_writes=True)
         with (
-            _as_store_errors(self.directory),
+            _as_store_errors(_place(self.directory, self.engine)),
             Session(engine, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -62,135 +63,236 @@ class Database:
         self.engine.dispose()
 
 
-def create(directory: pathlib.Path, trust_class: TrustClass, *, now_ms: int) -> Database:
+def create(
+    directory: pathlib.Path,
+    trust_class: TrustClass,
+    *,
+    now_ms: int,
+    url: URL | None = None,
+    wraps_key: KeyService | None = None,
+) -> Database:
     """Makes a store in ``directory``, or opens the one that is there.
 
-    Making one is finished or undone as a whole: the row that says what the store is, is written
-    last, and a directory without it is completed by the next call.
+    Making one is finished or undone as a whole: tables and the row that says what the store is are
+    written in one transaction, and a directory without them is completed by the next call.
+
+    Args:
+        directory: Its folder.
+        trust_class: Its class.
+        now_ms: When it is made, milliseconds since the Unix epoch.
+        url: Its PostgreSQL database; an SQLite file in the folder when absent.
+        wraps_key: Who wraps its master key; a file in the folder when absent.
 
     Raises:
         OutputError: The directory cannot be made or written.
         StoreError: There is a store of another class, or one that cannot be opened.
     """
+    _make_directory(directory, has_key_file=wraps_key is None, has_database_file=url is None)
+    engine = _engine(directory, url)
+    place = _place(directory, engine)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
-        with contextlib.suppress(FileExistsError):
-            create_master_key(directory / MASTER_KEY_FILE)
-        (directory / DATABASE_FILE).touch(mode=0o600, exist_ok=True)
-    except OSError as problem:
-        raise OutputError(f"cannot make a store in `{directory}`: {problem.strerror}") from None
-    vault = Vault(read_master_key(directory / MASTER_KEY_FILE), trust_class)
-    engine = _engine(directory / DATABASE_FILE)
-    with _as_store_errors(directory):
-        Base.metadata.create_all(engine.execution_options(cloister_writes=True))
-    database = Database(engine, vault, trust_class, directory)
-    with database.writing() as session:
-        if session.get(StoreRow, 1) is None:
-            session.add(
-                StoreRow(
-                    id=1,
-                    schema_version=SCHEMA_VERSION,
-                    trust_class=trust_class.value,
-                    created_ms=now_ms,
-                    key_check_sealed=vault.seal(secrets.token_bytes(16), place=KEY_CHECK),
-                )
-            )
-    _check(database)
-    return database
+        if _found(engine, place) is None:
+            _make(engine, directory, trust_class, now_ms=now_ms, wraps_key=wraps_key)
+        services = key_service if wraps_key is None else lambda _: wraps_key
+        return _opened(engine, directory, trust_class, migrates=True, services=services)
+    except BaseException:
+        engine.dispose()
+        raise
 
 
-def open_existing(directory: pathlib.Path, trust_class: TrustClass) -> Database:
+def open_existing(
+    directory: pathlib.Path,
+    trust_class: TrustClass,
+    *,
+    url: URL | None = None,
+    migrates: bool = True,
+    services: KeyServices = key_service,
+) -> Database:
     """Opens the store in ``directory``, which must have this class.
+
+    Args:
+        directory: Its folder.
+        trust_class: Its class.
+        url: Its PostgreSQL database; an SQLite file in the folder when absent.
+        migrates: Bring an older schema up to date, as local stores are; else it is refused.
+        services: Finds who wraps the master key.
 
     Raises:
         StoreError: There is none, it has another class, another schema, another master key, or is
             damaged.
     """
-    path = directory / DATABASE_FILE
-    if not path.is_file():
+    if url is None and not (directory / DATABASE_FILE).is_file():
         raise StoreError(
             f"there is no store in `{directory}`", hint="`cloister init NAME` makes one"
         )
-    vault = Vault(read_master_key(directory / MASTER_KEY_FILE), trust_class)
-    database = Database(_engine(path), vault, trust_class, directory)
+    engine = _engine(directory, url)
     try:
-        _check(database)
-    except StoreError:
-        database.close()
+        return _opened(engine, directory, trust_class, migrates=migrates, services=services)
+    except BaseException:
+        engine.dispose()
         raise
-    return database
 
 
-def _check(database: Database) -> None:
+def _make_directory(
+    directory: pathlib.Path, *, has_key_file: bool, has_database_file: bool
+) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        if has_key_file:
+            with contextlib.suppress(FileExistsError):
+                create_master_key(directory / MASTER_KEY_FILE)
+        if has_database_file:
+            (directory / DATABASE_FILE).touch(mode=0o600, exist_ok=True)
+    except OSError as problem:
+        raise OutputError(f"cannot make a store in `{directory}`: {problem.strerror}") from None
+
+
+def _make(
+    engine: Engine,
+    directory: pathlib.Path,
+    trust_class: TrustClass,
+    *,
+    now_ms: int,
+    wraps_key: KeyService | None,
+) -> None:
+    wrapped = None
+    if wraps_key is None:
+        key = read_master_key(directory / MASTER_KEY_FILE)
+    else:
+        key, wrapped = wraps_key.generate(context_of(trust_class))
+    row = StoreRow(
+        id=1,
+        schema_version=SCHEMA_VERSION,
+        trust_class=trust_class.value,
+        created_ms=now_ms,
+        key_check_sealed=Vault(key, trust_class).seal(secrets.token_bytes(16), place=KEY_CHECK),
+        key_uri=None if wraps_key is None else wraps_key.uri,
+        key_wrapped=wrapped,
+    )
+    with _changing(engine, directory) as session:
+        has_tables = _has_store(session)
+        # Another process may have been faster: the lock is ours from here on.
+        if has_tables and session.scalars(select(StoreRow.id)).one_or_none() is not None:
+            return
+        # Programs of schema 1 made tables and row apart: one that was stopped left the tables.
+        _migrate(session, 1 if has_tables else 0)
+        session.add(row)
+
+
+def _opened(
+    engine: Engine,
+    directory: pathlib.Path,
+    trust_class: TrustClass,
+    *,
+    migrates: bool,
+    services: KeyServices = key_service,
+) -> Database:
     """Class, schema, master key: in this order, for the first is what people get wrong."""
-    with database.reading() as session:
-        row = session.scalars(select(StoreRow)).one_or_none()
-    if row is None:
+    place = _place(directory, engine)
+    found = _found(engine, place)
+    if found is None:
         raise StoreError(
-            f"the store in `{database.directory}` is empty: making it was interrupted",
-            hint="`cloister init NAME` makes it again",
+            f"there is no store in `{place}`, or making it was interrupted",
+            hint="`cloister init NAME` makes a local one, `cloister platform init` the platform's",
         )
-    if row.trust_class != database.trust_class.value:
+    found_version, found_class = found
+    if found_class != trust_class.value:
         raise StoreError(
-            f"the store in `{database.directory}` is of class `{row.trust_class}`, expected"
-            f" `{database.trust_class.value}`",
+            f"the store in `{place}` is of class `{found_class}`, expected `{trust_class.value}`",
             hint="development and production never share a store, keys or enclaves",
         )
-    if row.schema_version != SCHEMA_VERSION:
+    if found_version > SCHEMA_VERSION:
         raise StoreError(
-            f"the store in `{database.directory}` has schema {row.schema_version}, this program"
-            f" reads schema {SCHEMA_VERSION}",
+            f"the store in `{place}` has schema {found_version}, this program reads schema"
+            f" {SCHEMA_VERSION}",
             hint="use the version of cloister that wrote it, or a newer one that converts it",
         )
-    database.vault.open(row.key_check_sealed, place=KEY_CHECK)
+    if found_version < SCHEMA_VERSION:
+        if not migrates:
+            raise StoreError(
+                f"the store in `{place}` has schema {found_version}, this program needs schema"
+                f" {SCHEMA_VERSION}",
+                hint="`cloister platform backup`, then `cloister platform migrate`",
+            )
+        with _changing(engine, directory) as session:
+            version = session.scalars(select(StoreRow.schema_version)).one()
+            _migrate(session, version)
+            session.execute(update(StoreRow).values(schema_version=SCHEMA_VERSION))
+    with _as_store_errors(place), Session(engine) as session:
+        row = session.scalars(select(StoreRow)).one()
+    vault = Vault(_master_key(row, directory, trust_class, services), trust_class)
+    vault.open(row.key_check_sealed, place=KEY_CHECK)
+    return Database(engine, vault, trust_class, directory)
 
 
-def _engine(path: pathlib.Path) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite+pysqlite", database=str(path)),
-        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
-        pool_size=POOL_SIZE,
-        max_overflow=POOL_OVERFLOW,
-        pool_timeout=BUSY_SECONDS,
-        hide_parameters=True,  # values stay out of logs and error texts
-    )
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
+def _found(engine: Engine, place: str) -> tuple[int, str] | None:
+    """Schema and class of the store that is there, whatever its schema; nothing is changed."""
+    with _as_store_errors(place), Session(engine) as session:
+        if not _has_store(session):
+            return None
+        row = session.execute(select(StoreRow.schema_version, StoreRow.trust_class)).one_or_none()
+        return None if row is None else (row.schema_version, row.trust_class)
 
 
-def _prepare(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    # FULL: a revocation that was confirmed must survive a power cut (sqlite.org/pragma.html).
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL", "secure_delete=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
+def _has_store(session: Session) -> bool:
+    return inspect(session.connection()).has_table(StoreRow.__tablename__)
 
 
-def _begin(connection: Connection) -> None:
-    """Starts the transaction itself: the driver would start a deferred one, and only at a write."""
-    options: dict[str, Any] = dict(connection.get_execution_options())
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("cloister_writes") else "BEGIN")
+def _migrate(session: Session, schema_version: int) -> None:
+    """In the caller's transaction, with the write lock taken."""
+    if schema_version < SCHEMA_VERSION:
+        from cloister.platform import migrations  # noqa: PLC0415 - 100 ms for a rare occasion
+
+        migrations.upgrade(session.connection(), schema_version=schema_version)
 
 
 @contextlib.contextmanager
-def _as_store_errors(directory: pathlib.Path) -> Iterator[None]:
+def _changing(engine: Engine, directory: pathlib.Path) -> Iterator[Session]:
+    """A write transaction of a store that is not open yet."""
+    with (
+        _as_store_errors(_place(directory, engine)),
+        Session(engine.execution_options(cloister_writes=True)) as session,
+        session.begin(),
+    ):
+        yield session
+
+
+def _master_key(
+    row: StoreRow, directory: pathlib.Path, trust_class: TrustClass, services: KeyServices
+) -> bytes:
+    if row.key_uri is None or row.key_wrapped is None:
+        return read_master_key(directory / MASTER_KEY_FILE)
+    return services(row.key_uri).unwrap(row.key_wrapped, context_of(trust_class))
+
+
+def _engine(directory: pathlib.Path, url: URL | None) -> Engine:
+    return engines.sqlite(directory / DATABASE_FILE) if url is None else engines.postgresql(url)
+
+
+def _place(directory: pathlib.Path, engine: Engine) -> str:
+    """Where a store is, for messages: its folder, or the database's address without a password."""
+    if engine.url.get_backend_name() == "sqlite":
+        return str(directory)
+    return engine.url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
+
+
+@contextlib.contextmanager
+def _as_store_errors(place: str) -> Iterator[None]:
     """The database's own errors, as the package's; statements and parameters stay out of them."""
     try:
         yield
     except DatabaseError as problem:
-        raise StoreError(
-            f"the store in `{directory}` cannot be used: {problem.orig}",
-        ) from problem
+        # The lines after the first may repeat values of a row.
+        said = (str(problem.orig).splitlines() or [""])[0]
+        raise StoreError(f"the store in `{place}` cannot be used: {said}") from problem
     except (SQLAlchemyError, sqlite3.Error) as problem:
         raise StoreError(
-            f"the store in `{directory}` cannot be used: {type(problem).__name__}"
+            f"the store in `{place}` cannot be used: {type(problem).__name__}"
         ) from problem
 
 
 DATABASE_FILE = "store.sqlite3"
 MASTER_KEY_FILE = "master.key"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KEY_CHECK = "store/1/key_check"
-BUSY_SECONDS = 10.0  # longest wait for another process's write
-POOL_SIZE = 5
-POOL_OVERFLOW = 32

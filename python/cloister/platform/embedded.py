@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from cloister import attest
 from cloister.errors import ReleaseRefused
-from cloister.platform import bundle, release
+from cloister.platform import bundle, events, release
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import EnclaveRecord, read_deployments, read_enclave
@@ -132,13 +132,13 @@ class EmbeddedPlatform:
         now_ms = to_ms(self._clock() if now is None else now)
         with self._database.reading() as session:
             enclave = _known(session, uuid)
-            boot = _boot(session, uuid, boot_key)
+            boot = _boot(session, uuid, boot_key, now_ms)
             if not _is_due(enclave, boot, after, now_ms):
                 return None
             known_as = boot.boot_key
         with self._database.writing() as session:
             enclave = _known(session, uuid)
-            boot = _boot(session, uuid, known_as)
+            boot = _boot(session, uuid, known_as, now_ms)
             if not _is_due(enclave, boot, after, now_ms):
                 return None
             boot.issued_ms = now_ms
@@ -163,6 +163,17 @@ class EmbeddedPlatform:
 
         return self._database.changes.wait_until(is_newer, timeout_s)
 
+    def record_event(self, enclave_uuid: UUID | str, kind: str, message: str) -> None:
+        """Keeps what a host reports of an enclave.
+
+        Raises:
+            ReleaseRefused: There is no such enclave.
+        """
+        uuid = _uuid(enclave_uuid)
+        with self._database.writing() as session:
+            _known(session, uuid)
+            events.record(session, uuid, kind, message, now_ms=to_ms(self._clock()))
+
     def close(self) -> None:
         """Ends every :meth:`wait_for_change`."""
         self._database.changes.close()
@@ -183,11 +194,15 @@ class EmbeddedPlatform:
             enclave = _known(session, uuid)
             challenge = session.get(ChallengeRow, nonce) if nonce else None
             release.check_challenge(challenge, enclave, now_ms=now_ms)
-            session.execute(
-                update(ChallengeRow).where(ChallengeRow.value == nonce).values(used_ms=now_ms)
-            )
-        if nonce is None:
-            raise ReleaseRefused("the document's nonce is not a challenge of this platform")
+            taken = session.scalars(
+                update(ChallengeRow)
+                .where(ChallengeRow.value == nonce, ChallengeRow.used_ms.is_(None))
+                .values(used_ms=now_ms)
+                .returning(ChallengeRow.value)
+            ).all()
+        # The write lock keeps others out between check and mark; if it ever did not, the mark does.
+        if nonce is None or len(taken) != 1:
+            raise ReleaseRefused("the challenge was used before")
         return nonce
 
     def _release(
@@ -196,8 +211,14 @@ class EmbeddedPlatform:
         with self._database.writing() as session:
             enclave = _known(session, uuid)
             deployment = release.matching_deployment(
-                claims, enclave, read_deployments(session, uuid)
+                claims, enclave, read_deployments(session, uuid), now_ms=now_ms
             )
+            others = select(func.count()).where(
+                Boot.enclave_uuid == uuid,
+                Boot.boot_key != boot_key,
+                Boot.issued_ms > now_ms - bundle.BUNDLE_LIFE_MS,
+            )
+            release.check_room(enclave, session.scalar(others) or 0)
             boot = session.get(Boot, (uuid, boot_key)) or Boot(enclave_uuid=uuid, boot_key=boot_key)
             boot.deployment_id = deployment.id
             boot.challenge = challenge
@@ -226,6 +247,18 @@ class EmbeddedPlatform:
         vault = self._database.vault
         content = bundle.assemble(session, vault, enclave, boot, now_ms=now_ms)
         seed = bundle.signing_seed(session, vault, enclave.team_uuid)
+        if claims is not None or not _was_recorded(session, enclave, boot, now_ms):
+            self._record_release(session, enclave, boot, claims, now_ms)
+        return bundle.seal(content, seed, boot.boot_key)
+
+    def _record_release(
+        self,
+        session: Session,
+        enclave: EnclaveRecord,
+        boot: Boot,
+        claims: attest.Claims | None,
+        now_ms: int,
+    ) -> None:
         session.add(
             Release(
                 enclave_uuid=enclave.uuid,
@@ -239,7 +272,6 @@ class EmbeddedPlatform:
                 pcrs=None if claims is None else _hex(claims),
             )
         )
-        return bundle.seal(content, seed, boot.boot_key)
 
     def _record_refusal(
         self, uuid: UUID, claims: attest.Claims | None, reason: str, now_ms: int
@@ -270,7 +302,7 @@ def _known(session: Session, uuid: UUID) -> EnclaveRecord:
     return enclave
 
 
-def _boot(session: Session, uuid: UUID, boot_key: bytes | None) -> Boot:
+def _boot(session: Session, uuid: UUID, boot_key: bytes | None, now_ms: int) -> Boot:
     """The boot with this key, else the one provisioned last, while its deployment is active."""
     query = select(Boot).where(Boot.enclave_uuid == uuid)
     if boot_key is not None:
@@ -279,9 +311,21 @@ def _boot(session: Session, uuid: UUID, boot_key: bytes | None) -> Boot:
     if boot is None:
         raise ReleaseRefused("this boot of the enclave was not provisioned")
     deployment = session.get(Deployment, boot.deployment_id)
-    if deployment is None or not deployment.active:
+    is_over = deployment is not None and (deployment.until_ms or now_ms + 1) <= now_ms
+    if deployment is None or not deployment.active or is_over:
         raise ReleaseRefused("the deployment of this enclave is not active any more")
     return boot
+
+
+def _was_recorded(session: Session, enclave: EnclaveRecord, boot: Boot, now_ms: int) -> bool:
+    """Whether this boot was given this version a moment ago: a host may ask without end."""
+    query = select(Release.id).where(
+        Release.enclave_uuid == enclave.uuid,
+        Release.at_ms > now_ms - RECORD_EVERY_MS,
+        Release.boot_key == boot.boot_key,
+        Release.bundle_version == enclave.bundle_version,
+    )
+    return session.scalars(query.limit(1)).first() is not None
 
 
 def _is_due(enclave: EnclaveRecord, boot: Boot, after: int, now_ms: int) -> bool:
@@ -306,6 +350,7 @@ CHALLENGE_BYTES = 32
 MAX_OPEN_CHALLENGES = 256  # bounds what a host that only asks can make the store hold
 KEEP_CHALLENGES_MS = 10 * 60 * 1000  # a used challenge is told from a foreign one for this long
 KEEP_BOOTS_MS = 24 * 3600 * 1000  # a boot that asked for nothing this long has ended
+RECORD_EVERY_MS = 60_000  # the same version to the same boot within this time is one record
 KEEP_REFUSALS = 10_000  # rows; releases are all kept
 MAX_MODULE_ID = 128
 MAX_REASON = 512

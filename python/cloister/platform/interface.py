@@ -2,7 +2,7 @@
 
 The host carries the answers and can read none of them: challenges are random, bundles are sealed to
 a key that the enclave proved by attestation. :class:`~cloister.platform.embedded.EmbeddedPlatform`
-answers in this process; a client of the platform's HTTPS API will answer the same calls later.
+answers in this process, :class:`~cloister.platform.remote.RemotePlatform` over HTTPS.
 
 Follows wire.md, sections 3 and 5.
 """

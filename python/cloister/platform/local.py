@@ -10,14 +10,12 @@ import json
 import pathlib
 from uuid import UUID
 
-from sqlalchemy import select
-
 from cloister.errors import OutputError, StoreError
+from cloister.platform import app_keys
 from cloister.platform import database as databases
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.registry import Registry
-from cloister.platform.tables import AppKey
 from cloister.platform.trust_class import TrustClass
 
 
@@ -125,12 +123,9 @@ def development_app_key_file(directory: pathlib.Path) -> str:
     try:
         app_uuid = sole_app(database)
         with database.reading() as session:
-            row = session.scalars(
-                select(AppKey)
-                .where(AppKey.app_uuid == app_uuid)
-                .order_by(AppKey.position.desc())
-                .limit(1)
-            ).one()
+            row = app_keys.newest(session, app_uuid)
+        if row is None:
+            raise StoreError("the app of the store has no key pair")
         private = database.vault.open(row.private_sealed, place=f"app_keys/{row.id}/private")
     finally:
         database.close()

@@ -4,9 +4,10 @@ import dataclasses
 import re
 import secrets
 from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError
@@ -25,6 +26,7 @@ class EnclaveRecord:
     trust_class: TrustClass
     accepts_debug: bool
     bundle_version: int
+    max_boots: int | None
     signers: tuple[bytes, ...]
 
 
@@ -37,6 +39,11 @@ class DeploymentRecord:
     pcrs: Mapping[int, bytes]
     active: bool
     created_ms: int
+    until_ms: int | None
+
+    def is_active(self, now_ms: int) -> bool:
+        """Whether secrets are released to it: neither ended nor past its time."""
+        return self.active and (self.until_ms is None or now_ms < self.until_ms)
 
 
 def read_enclave(session: Session, uuid: UUID) -> EnclaveRecord | None:
@@ -60,6 +67,7 @@ def read_enclave(session: Session, uuid: UUID) -> EnclaveRecord | None:
         trust_class=TrustClass(row.trust_class),
         accepts_debug=row.accepts_debug,
         bundle_version=row.bundle_version,
+        max_boots=row.max_boots,
         signers=tuple(signers),
     )
 
@@ -78,6 +86,7 @@ def read_deployments(session: Session, enclave_uuid: UUID) -> list[DeploymentRec
             pcrs={int(index): bytes.fromhex(value) for index, value in row.pcrs.items()},
             active=row.active,
             created_ms=row.created_ms,
+            until_ms=row.until_ms,
         )
         for row in rows
     ]
@@ -96,6 +105,17 @@ def bump_versions(
 def record_activity(session: Session, at_ms: int, kind: str, subject: str, message: str) -> None:
     """Writes down what changed, in the transaction that changes it."""
     session.add(Activity(at_ms=at_ms, kind=kind, subject=subject, message=message))
+
+
+def check_room(session: Session, query: Select[Any], limit: int, what: str) -> None:
+    """Whether there may be another of what ``query`` finds.
+
+    Raises:
+        ConfigError: There are ``limit`` of them.
+    """
+    count = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    if count >= limit:
+        raise ConfigError(f"there are {count} {what}, the most that a platform has")
 
 
 def fresh_uuid() -> UUID:

@@ -5,22 +5,23 @@ running enclaves should see raises the version of their bundle in the same trans
 never carries new content under an old number.
 """
 
+import datetime as dt
 import secrets
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError, MissingInput
+from cloister.platform import app_keys, rules, service_keys
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import (
     DeploymentRecord,
     EnclaveRecord,
     bump_versions,
+    check_room,
     checked_name,
     checked_register,
     fresh_uuid,
@@ -30,11 +31,9 @@ from cloister.platform.records import (
 )
 from cloister.platform.tables import (
     App,
-    AppKey,
     Deployment,
     Enclave,
     EnclaveSigner,
-    ServiceKeyRow,
     Team,
 )
 from cloister.platform.trust_class import TrustClass
@@ -53,7 +52,11 @@ class Registry:
         self._clock = clock
 
     def add_team(self, name: str) -> UUID:
-        """Adds a team and returns its uuid."""
+        """Adds a team and returns its uuid.
+
+        Raises:
+            ConfigError: The name is not a DNS label.
+        """
         team = Team(uuid=fresh_uuid(), name=checked_name(name), created_ms=self._now_ms())
         with self._database.writing() as session:
             session.add(team)
@@ -61,7 +64,12 @@ class Registry:
         return team.uuid
 
     def add_app(self, team_uuid: UUID, name: str) -> UUID:
-        """Adds an app with its first key pair and returns its uuid."""
+        """Adds an app with its first key pair and returns its uuid.
+
+        Raises:
+            ConfigError: The name is not a DNS label, or the team has an app of this name.
+            MissingInput: There is no such team.
+        """
         app = App(
             uuid=fresh_uuid(),
             team_uuid=team_uuid,
@@ -69,60 +77,78 @@ class Registry:
             created_ms=self._now_ms(),
         )
         with self._database.writing() as session:
+            if session.get(Team, team_uuid) is None:
+                raise MissingInput(f"there is no team `{team_uuid}` in this store")
+            _check_free(session, team_uuid, app.name)
+            check_room(session, select(App.uuid), MAX_APPS, "apps")
             session.add(app)
             session.flush()
             self._record(session, "app.add", str(app.uuid), f"app `{app.name}` added")
-            self._add_app_key(session, app.uuid)
+            app_keys.add(session, self._database.vault, app.uuid, now_ms=self._now_ms())
         return app.uuid
 
-    def add_app_key(self, app_uuid: UUID) -> bytes:
-        """Adds a key pair to an app: data is encrypted to the newest, older ones still open.
+    def add_app_key(
+        self, app_uuid: UUID, *, curve: app_keys.Curve = "P-256", private: bytes | None = None
+    ) -> bytes:
+        """Adds a key pair to an app: data is encrypted to the newest of P-256, all of them open.
+
+        Args:
+            app_uuid: The app.
+            curve: ``P-256``, or ``secp256k1`` for data that was encrypted to such a key.
+            private: The private half of a pair that exists, 32 bytes; a new pair when absent.
 
         Returns:
             The public half, compressed (SEC 1, 33 bytes).
 
         Raises:
-            ConfigError: The app has as many pairs as an enclave takes, :data:`MAX_APP_KEYS`.
+            ConfigError: ``private`` is not a private half of this curve, or the app has as many
+                pairs of it as an enclave takes, :data:`~cloister.platform.app_keys.MAX_PAIRS`.
+            MissingInput: There is no such app.
         """
         with self._database.writing() as session:
-            public = self._add_app_key(session, app_uuid)
+            if session.get(App, app_uuid) is None:
+                raise MissingInput(f"there is no app `{app_uuid}` in this store")
+            row = app_keys.add(
+                session,
+                self._database.vault,
+                app_uuid,
+                now_ms=self._now_ms(),
+                curve=curve,
+                private=private,
+            )
             bump_versions(session, app_uuid=app_uuid)
-        return public
+        return row.public
 
     def app_public_key(self, app_uuid: UUID) -> bytes:
-        """The newest public key of an app, compressed (SEC 1, 33 bytes).
+        """The public key to encrypt to: the newest of P-256, compressed (SEC 1, 33 bytes).
 
         Raises:
             MissingInput: There is no such app.
         """
         with self._database.reading() as session:
-            newest = session.scalars(
-                select(AppKey)
-                .where(AppKey.app_uuid == app_uuid)
-                .order_by(AppKey.position.desc())
-                .limit(1)
-            ).one_or_none()
+            newest = app_keys.newest(session, app_uuid)
         if newest is None:
             raise MissingInput(f"there is no app `{app_uuid}` in this store")
         return newest.public
 
     def add_service_key(self, team_uuid: UUID) -> bytes:
-        """Adds a service key (Ed25519), which signs bundles, and returns its public half."""
-        private = ed25519.Ed25519PrivateKey.generate()
-        key_id = f"svc_{secrets.token_hex(8)}"
-        row = ServiceKeyRow(
-            id=key_id,
-            team_uuid=team_uuid,
-            public=private.public_key().public_bytes_raw(),
-            seed_sealed=self._database.vault.seal(
-                private.private_bytes_raw(), place=f"service_keys/{key_id}/seed"
-            ),
-            created_ms=self._now_ms(),
-        )
+        """Adds a service key (Ed25519), which signs bundles, and returns its public half.
+
+        Raises:
+            ConfigError: There are :data:`~cloister.platform.service_keys.MAX_IN_USE` in use.
+        """
         with self._database.writing() as session:
-            session.add(row)
-            self._record(session, "service-key.add", key_id, "service key added")
-        return row.public
+            return service_keys.add(session, self._database.vault, team_uuid, now_ms=self._now_ms())
+
+    def retire_service_key(self, public: bytes) -> None:
+        """Ends a service key: bundles are signed by the next one, which images must know by then.
+
+        Raises:
+            ConfigError: It is the only one in use.
+            MissingInput: There is no such key in use.
+        """
+        with self._database.writing() as session:
+            service_keys.retire(session, public, now_ms=self._now_ms())
 
     def add_enclave(  # noqa: PLR0913 - the columns of a record, named at the call
         self,
@@ -145,10 +171,28 @@ class Registry:
             signers: PCR8 values, 48 bytes each: images must carry one of them. None: any.
 
         Raises:
-            ConfigError: Another class than the store holds, or ``accepts_debug`` contradicts it.
+            ConfigError: Another class than the store holds, or ``accepts_debug`` contradicts it; or
+                the uuid is registered, or the app has :data:`MAX_ENCLAVES`, or enclaves of another
+                class.
+            MissingInput: There is no such app.
         """
-        _check_class(self._database.trust_class, trust_class, accepts_debug=accepts_debug)
+        rules.check_class(self._database.trust_class, trust_class, accepts_debug=accepts_debug)
         with self._database.writing() as session:
+            if session.get(App, app_uuid) is None:
+                raise MissingInput(f"there is no app `{app_uuid}` in this store")
+            if session.get(Enclave, uuid) is not None:
+                raise ConfigError(f"the enclave `{uuid}` is registered already")
+            others = select(Enclave.trust_class).where(
+                Enclave.app_uuid == app_uuid, Enclave.trust_class != trust_class.value
+            )
+            if (other := session.scalars(others.limit(1)).first()) is not None:
+                raise ConfigError(
+                    f"the app has enclaves of class `{other}`: one of class `{trust_class.value}`"
+                    " would get the same keys",
+                    hint="`cloister platform app create NAME` makes an app for it",
+                )
+            same_app = select(Enclave.uuid).where(Enclave.app_uuid == app_uuid)
+            check_room(session, same_app, MAX_ENCLAVES, "enclaves of this app")
             session.add(
                 Enclave(
                     uuid=uuid,
@@ -190,39 +234,74 @@ class Registry:
         with self._database.reading() as session:
             return read_enclave(session, uuid)
 
-    def add_deployment(self, enclave_uuid: UUID, pcrs: Mapping[int, bytes]) -> str:
+    def set_max_boots(self, uuid: UUID, count: int | None) -> None:
+        """Says how often an enclave may run at one time; what runs already goes on.
+
+        Raises:
+            ConfigError: Not between 1 and :data:`MAX_BOOTS`.
+            MissingInput: There is no such enclave.
+        """
+        if count is not None and not 1 <= count <= MAX_BOOTS:
+            raise ConfigError(f"an enclave runs 1 to {MAX_BOOTS} times, or without a limit")
+        with self._database.writing() as session:
+            row = session.get(Enclave, uuid)
+            if row is None:
+                raise MissingInput(f"there is no enclave `{uuid}` in this store")
+            row.max_boots = count
+            shown = "any number" if count is None else str(count)
+            self._record(session, "enclave.boots", str(uuid), f"may run at one time: {shown}")
+
+    def add_deployment(
+        self,
+        enclave_uuid: UUID,
+        pcrs: Mapping[int, bytes],
+        *,
+        until: dt.datetime | None = None,
+    ) -> str:
         """Registers an image and makes it active; the same registers again are the same deployment.
 
         Args:
             enclave_uuid: The enclave whose image it is.
             pcrs: Registers its document must have, 48 bytes each: 0, 1 and 2 at least. An enclave
                 of class debug has zero there and must name register 4 (its parent) as well.
+            until: When it ends by itself: bundles end then at the latest. Never, when absent.
 
         Raises:
-            ConfigError: A register is missing or has another length, or the class does not allow
-                zero PCRs.
+            ConfigError: ``until`` is past, a register is missing or has another length, or the
+                class does not allow zero PCRs.
             MissingInput: There is no such enclave.
         """
+        if until is not None and until <= self._clock():
+            raise ConfigError("the deployment would end in the past")
+        until_ms = None if until is None else to_ms(until)
         with self._database.writing() as session:
             record = read_enclave(session, enclave_uuid)
             if record is None:
                 raise MissingInput(f"there is no enclave `{enclave_uuid}` in this store")
-            registers = _checked_registers(record, pcrs)
+            registers = rules.checked_registers(record, pcrs)
             same = session.scalars(
                 select(Deployment).where(Deployment.enclave_uuid == enclave_uuid)
             ).all()
             found = next((row for row in same if row.pcrs == registers), None)
             if found is None:
+                mine = select(Deployment.id).where(Deployment.enclave_uuid == enclave_uuid)
+                check_room(session, mine, MAX_DEPLOYMENTS, "deployments of this enclave")
                 found = Deployment(
                     id=f"dep_{secrets.token_hex(8)}",
                     enclave_uuid=enclave_uuid,
                     pcrs=registers,
                     active=True,
                     created_ms=self._now_ms(),
+                    until_ms=until_ms,
                 )
                 session.add(found)
                 self._record(session, "deployment.add", found.id, "deployment registered")
-            elif not found.active:
+                return found.id
+            if found.until_ms != until_ms:
+                found.until_ms = until_ms
+                bump_versions(session, enclave_uuid=enclave_uuid)  # bundles end with it
+                self._record(session, "deployment.until", found.id, "end of deployment changed")
+            if not found.active:
                 found.active = True
                 found.ended_ms = None
                 self._record(session, "deployment.activate", found.id, "deployment active again")
@@ -254,41 +333,26 @@ class Registry:
             apps = session.scalars(select(App).limit(2)).all()
         return (apps[0].uuid, apps[0].team_uuid) if len(apps) == 1 else None
 
+    def sole_team(self) -> UUID | None:
+        """The team of a store that has exactly one; else ``None``."""
+        with self._database.reading() as session:
+            teams = session.scalars(select(Team.uuid).limit(2)).all()
+        return teams[0] if len(teams) == 1 else None
+
+    def first_app(self, team_uuid: UUID) -> UUID | None:
+        """The oldest app of a team, or ``None``."""
+        with self._database.reading() as session:
+            return session.scalars(
+                select(App.uuid)
+                .where(App.team_uuid == team_uuid)
+                .order_by(App.created_ms, App.uuid)
+                .limit(1)
+            ).one_or_none()
+
     def service_public_keys(self, team_uuid: UUID) -> list[bytes]:
         """Public halves of a team's service keys in use, oldest first."""
         with self._database.reading() as session:
-            rows = session.scalars(
-                select(ServiceKeyRow.public)
-                .where(ServiceKeyRow.team_uuid == team_uuid, ServiceKeyRow.retired_ms.is_(None))
-                .order_by(ServiceKeyRow.created_ms, ServiceKeyRow.id)
-            )
-            return list(rows)
-
-    def _add_app_key(self, session: Session, app_uuid: UUID) -> bytes:
-        position = session.scalars(
-            select(func.count()).where(AppKey.app_uuid == app_uuid).select_from(AppKey)
-        ).one()
-        if position >= MAX_APP_KEYS:
-            raise ConfigError(f"the app has {position} key pairs, expected at most {MAX_APP_KEYS}")
-        private = ec.generate_private_key(ec.SECP256R1())
-        key_id = f"key_{secrets.token_hex(8)}"
-        row = AppKey(
-            id=key_id,
-            app_uuid=app_uuid,
-            position=position,
-            curve=CURVE,
-            public=private.public_key().public_bytes(
-                serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint
-            ),
-            private_sealed=self._database.vault.seal(
-                private.private_numbers().private_value.to_bytes(32, "big"),
-                place=f"app_keys/{key_id}/private",
-            ),
-            created_ms=self._now_ms(),
-        )
-        session.add(row)
-        self._record(session, "app-key.add", key_id, "app key pair added")
-        return row.public
+            return service_keys.public_halves(session, team_uuid)
 
     def _record(self, session: Session, kind: str, subject: str, message: str) -> None:
         record_activity(session, self._now_ms(), kind, subject, message)
@@ -297,37 +361,13 @@ class Registry:
         return to_ms(self._clock())
 
 
-def _check_class(store: TrustClass, enclave: TrustClass, *, accepts_debug: bool) -> None:
-    development = TrustClass.DEVELOPMENT
-    if (store is development) != (enclave is development):
-        raise ConfigError(
-            f"an enclave of class `{enclave.value}` cannot be in a store of class `{store.value}`"
-        )
-    if enclave is TrustClass.DEBUG and not accepts_debug:
-        raise ConfigError("an enclave of class `debug` has zero PCRs: it must accept them")
-    if enclave is TrustClass.PRODUCTION and accepts_debug:
-        raise ConfigError("an enclave of class `production` never accepts zero PCRs")
+def _check_free(session: Session, team_uuid: UUID, name: str) -> None:
+    same = select(App.uuid).where(App.team_uuid == team_uuid, App.name == name)
+    if session.scalars(same).first() is not None:
+        raise ConfigError(f"there is an app `{name}` already")
 
 
-def _checked_registers(record: EnclaveRecord, pcrs: Mapping[int, bytes]) -> dict[str, str]:
-    for index in (0, 1, 2):
-        if index not in pcrs:
-            raise ConfigError(f"a deployment must name PCR{index}")
-    checked = {index: checked_register(index, value) for index, value in sorted(pcrs.items())}
-    if any(index not in range(32) for index in checked):
-        raise ConfigError("a PCR index is not between 0 and 31")
-    if not any(checked[0]):
-        if not record.accepts_debug:
-            raise ConfigError(
-                f"PCR0 is zero and the enclave `{record.name}` is not registered as debug"
-            )
-        # In development the parent is this machine and its simulated NSM, which has no PCR4.
-        if record.trust_class is TrustClass.DEBUG and not any(checked.get(4, b"")):
-            raise ConfigError("a debug deployment must pin its parent instance by PCR4")
-    if record.signers and checked.get(8) not in record.signers:
-        raise ConfigError(f"the image is not signed by a signer of the enclave `{record.name}`")
-    return {str(index): value.hex() for index, value in checked.items()}
-
-
-CURVE = "P-256"
-MAX_APP_KEYS = 4  # an enclave tries each of them for a ciphertext (data-plane.md §4)
+MAX_APPS = 1024
+MAX_ENCLAVES = 1024  # of an app
+MAX_BOOTS = 10_000
+MAX_DEPLOYMENTS = 4096  # of an enclave

@@ -18,6 +18,7 @@ from cloister.errors import (
     MeasurementMismatch,
     ReleaseRefused,
 )
+from cloister.platform.clock import to_ms
 from cloister.platform.records import DeploymentRecord, EnclaveRecord
 from cloister.platform.tables import ChallengeRow
 from cloister.platform.trust_class import TrustClass
@@ -49,7 +50,8 @@ def verified_claims(
             :data:`MAX_DOCUMENT_AGE`; it is of a debug enclave and the record is not; or no active
             deployment has its registers.
     """
-    measured = [_measured(deployment) for deployment in deployments if deployment.active]
+    now_ms = to_ms(now)
+    measured = [_measured(one) for one in deployments if one.is_active(now_ms)]
     if not measured:
         raise ReleaseRefused("the enclave has no active deployment")
     anchor = attest.TrustAnchor.aws_nitro()
@@ -123,7 +125,11 @@ def check_challenge(challenge: ChallengeRow | None, enclave: EnclaveRecord, *, n
 
 
 def matching_deployment(
-    claims: attest.Claims, enclave: EnclaveRecord, deployments: Sequence[DeploymentRecord]
+    claims: attest.Claims,
+    enclave: EnclaveRecord,
+    deployments: Sequence[DeploymentRecord],
+    *,
+    now_ms: int,
 ) -> DeploymentRecord:
     """The active deployment that has every register of the document right.
 
@@ -141,7 +147,7 @@ def matching_deployment(
     measured = [
         deployment
         for deployment in deployments
-        if deployment.active and _has(claims, deployment, MEASURED)
+        if deployment.is_active(now_ms) and _has(claims, deployment, MEASURED)
     ]
     for deployment in measured:
         if _has(claims, deployment, tuple(deployment.pcrs)):
@@ -151,6 +157,23 @@ def matching_deployment(
             "the debug enclave runs on another parent instance than the one that is pinned (PCR4)"
         )
     raise ReleaseRefused("no active deployment of this enclave has all of the document's PCRs")
+
+
+def check_room(enclave: EnclaveRecord, running: int) -> None:
+    """Whether another boot of this enclave may be released to.
+
+    Args:
+        enclave: The enclave's record.
+        running: Other boots whose bundle has not ended.
+
+    Raises:
+        ReleaseRefused: Its owner allows no more.
+    """
+    if enclave.max_boots is not None and running >= enclave.max_boots:
+        raise ReleaseRefused(
+            f"the enclave runs {running} times, the most that its owner allows",
+            hint="the place of one that has ended is free at the end of its bundle, in 15 minutes",
+        )
 
 
 def _measured(deployment: DeploymentRecord) -> attest.Measurements:

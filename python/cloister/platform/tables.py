@@ -1,6 +1,7 @@
 """Tables of the platform's store.
 
-Typed ORM, no behavior. SQLite holds them; nothing here is peculiar to it. Times are
+Typed ORM, no behavior. SQLite and PostgreSQL hold them; nothing here is peculiar to one. What is
+changed here needs a migration beside it (:mod:`cloister.platform.migrations`). Times are
 milliseconds since the Unix epoch, digests and keys are raw bytes, and every column whose name ends
 in ``_sealed`` holds a ciphertext of :mod:`cloister.platform.vault`. No column holds a private half,
 a secret or an API key in clear.
@@ -43,6 +44,10 @@ class StoreRow(Base):
     trust_class: Mapped[str] = mapped_column(String(16))
     created_ms: Mapped[int]
     key_check_sealed: Mapped[bytes]
+    key_uri: Mapped[str | None] = mapped_column(String(512))
+    """Who unwraps the master key, ``kms://…``; none: it is in a file."""
+    key_wrapped: Mapped[bytes | None]
+    restored_ms: Mapped[int | None]
 
 
 class Team(Base):
@@ -107,6 +112,8 @@ class Enclave(Base):
     accepts_debug: Mapped[bool]
     bundle_version: Mapped[int]
     created_ms: Mapped[int]
+    max_boots: Mapped[int | None]
+    """Most boots that are released to at one time; any number, when absent."""
 
 
 class EnclaveSigner(Base):
@@ -130,6 +137,8 @@ class Deployment(Base):
     active: Mapped[bool]
     created_ms: Mapped[int]
     ended_ms: Mapped[int | None]
+    until_ms: Mapped[int | None]
+    """When it ends by itself."""
 
 
 class ApiKey(Base):
@@ -212,4 +221,31 @@ class Activity(Base):
     at_ms: Mapped[int]
     kind: Mapped[str] = mapped_column(String(32))
     subject: Mapped[str] = mapped_column(String(64))
+    message: Mapped[str] = mapped_column(String(512))
+
+
+class TokenRow(Base):
+    """A token of the platform's own API: the hash of it, never the token."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63))
+    sha256: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    not_after_ms: Mapped[int | None]
+    created_ms: Mapped[int]
+    revoked_ms: Mapped[int | None]
+
+
+class EnclaveEvent(Base):
+    """What a host reported of an enclave: a stranger's word, bounded and printable."""
+
+    __tablename__ = "enclave_events"
+    __table_args__ = (Index("enclave_events_by_enclave", "enclave_uuid", "id"),)
+
+    id: Mapped[int] = mapped_column(RowNumber, primary_key=True)
+    enclave_uuid: Mapped[UUID] = mapped_column(ForeignKey("enclaves.uuid"))
+    at_ms: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(64))
     message: Mapped[str] = mapped_column(String(512))

@@ -1,11 +1,13 @@
 """Environment variables of an enclave's user process, secret or not; values sealed at rest.
 
-Values are bytes, exact: whatever `execve` takes. They leave the store only in a sealed bundle;
-there is no call that returns a secret.
+Values are bytes, exact: whatever `execve` takes. A secret comes as a ciphertext of the app's key,
+made on its owner's machine, and is opened by the enclave that starts the process: the store has no
+clear text of it, and there is no call that returns one.
 """
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -28,6 +30,32 @@ class OpenVariable:
     secret: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewVariable:
+    """A variable to be set.
+
+    Args:
+        name: Letters, digits and underscores, not starting with a digit (POSIX.1-2024, 8.1).
+        value: Anything without a NUL byte, at most :data:`MAX_VALUE_BYTES`; of a secret its
+            ciphertext, an ``ev:`` string, at most :data:`MAX_CIPHERTEXT_BYTES`.
+        secret: The value is a ciphertext, which the enclave opens.
+    """
+
+    name: str
+    value: bytes = dataclasses.field(repr=False)
+    secret: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VariableRecord:
+    """A variable as its owner may see it: ``value`` is ``None`` for a secret."""
+
+    name: str
+    secret: bool
+    updated_ms: int
+    value: bytes | None = dataclasses.field(repr=False)
+
+
 class Variables:
     """The variables of one enclave.
 
@@ -43,31 +71,40 @@ class Variables:
         self._clock = clock
 
     def set(self, name: str, value: bytes, *, secret: bool) -> None:
-        """Sets a variable.
+        """Sets one variable; see :meth:`set_all`."""
+        self.set_all([NewVariable(name=name, value=value, secret=secret)])
 
-        Args:
-            name: Letters, digits and underscores, not starting with a digit (POSIX.1-2024, 8.1).
-            value: Anything without a NUL byte, at most :data:`MAX_VALUE_BYTES`.
-            secret: It is never shown again.
+    def set_all(self, variables: Sequence[NewVariable]) -> None:
+        """Sets variables, all of them or none; the enclaves see them as one change.
 
         Raises:
-            ConfigError: A name or value that a process cannot have, or too many of them.
+            ConfigError: A name or value that a process cannot have, a secret that is not a
+                ciphertext, or too many of them.
             MissingInput: There is no such enclave.
         """
-        _check(name, value)
+        if len({variable.name for variable in variables}) != len(variables):
+            raise ConfigError("a variable is named twice")
+        for variable in variables:
+            check(variable)
         now_ms = to_ms(self._clock())
-        sealed = self._database.vault.seal(value, place=_place(self._enclave_uuid, name))
         with self._database.writing() as session:
             if session.get(Enclave, self._enclave_uuid) is None:
                 raise MissingInput(f"there is no enclave `{self._enclave_uuid}` in this store")
-            row = session.get(Variable, (self._enclave_uuid, name))
-            if row is None:
-                row = Variable(enclave_uuid=self._enclave_uuid, name=name)
-                session.add(row)
-            row.value_sealed, row.secret, row.updated_ms = sealed, secret, now_ms
+            for variable in variables:
+                self._set(session, variable, now_ms)
             self._check_totals(session)
             bump_versions(session, enclave_uuid=self._enclave_uuid)
-            record_activity(session, now_ms, "variable.set", str(self._enclave_uuid), name)
+
+    def _set(self, session: Session, variable: NewVariable, now_ms: int) -> None:
+        row = session.get(Variable, (self._enclave_uuid, variable.name))
+        if row is None:
+            row = Variable(enclave_uuid=self._enclave_uuid, name=variable.name)
+            session.add(row)
+        row.value_sealed = self._database.vault.seal(
+            variable.value, place=_place(self._enclave_uuid, variable.name)
+        )
+        row.secret, row.updated_ms = variable.secret, now_ms
+        record_activity(session, now_ms, "variable.set", str(self._enclave_uuid), variable.name)
 
     def delete(self, name: str) -> None:
         """Removes a variable.
@@ -94,6 +131,35 @@ class Variables:
                 .order_by(Variable.name)
             )
             return {row.name: row.secret for row in rows}
+
+    def all(self) -> list[VariableRecord]:
+        """Every variable by name, with the values that are no secrets."""
+        with self._database.reading() as session:
+            rows = session.scalars(
+                select(Variable)
+                .where(Variable.enclave_uuid == self._enclave_uuid)
+                .order_by(Variable.name)
+            )
+            return [self._record(row) for row in rows]
+
+    def get(self, name: str) -> VariableRecord:
+        """One variable.
+
+        Raises:
+            MissingInput: The enclave has no such variable.
+        """
+        with self._database.reading() as session:
+            row = session.get(Variable, (self._enclave_uuid, name))
+            if row is None:
+                raise MissingInput("the enclave has no variable of this name")
+            return self._record(row)
+
+    def _record(self, row: Variable) -> VariableRecord:
+        place = _place(self._enclave_uuid, row.name)
+        value = None if row.secret else self._database.vault.open(row.value_sealed, place=place)
+        return VariableRecord(
+            name=row.name, secret=row.secret, updated_ms=row.updated_ms, value=value
+        )
 
     def _check_totals(self, session: Session) -> None:
         session.flush()
@@ -124,12 +190,32 @@ def open_all(session: Session, vault: Vault, enclave_uuid: UUID) -> list[OpenVar
     ]
 
 
-def _check(name: str, value: bytes) -> None:
+def check(variable: NewVariable) -> None:
+    """Whether a process can have this variable.
+
+    Raises:
+        ConfigError: It cannot, or a secret is not a ciphertext; the message says which.
+    """
+    name, value = variable.name, variable.value
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
         raise ConfigError(
             f"{name[:80]!a} is not the name of a variable: expected letters, digits and"
             " underscores, and no digit first"
         )
+    if name in RESERVED:
+        raise ConfigError(f"the variable `{name}` is set by the enclave itself")
+    if variable.secret:
+        if len(value) > MAX_CIPHERTEXT_BYTES:
+            raise ConfigError(
+                f"the ciphertext of `{name}` is {len(value)} bytes long, the limit is"
+                f" {MAX_CIPHERTEXT_BYTES}"
+            )
+        if not CIPHERTEXT.fullmatch(value):
+            raise ConfigError(
+                f"the value of the secret `{name}` is not a ciphertext of text",
+                hint="`cloister env set --secret` encrypts it before it leaves the machine",
+            )
+        return
     if b"\0" in value:
         raise ConfigError(f"the value of `{name}` has a NUL byte, which no process can be given")
     if len(value) > MAX_VALUE_BYTES:
@@ -143,5 +229,12 @@ def _place(enclave_uuid: UUID, name: str) -> str:
 
 
 MAX_VALUE_BYTES = 96 * 1024  # execve: one string is at most 128 KiB (execve(2), MAX_ARG_STRLEN)
+MAX_CIPHERTEXT_BYTES = 126 * 1024  # below rust/sealing, MAX_ENV_VALUE_BYTES
+MAX_SECRET_BYTES = 94 * 1024  # clear text of a secret: its ciphertext is a third longer
+# rust/ciphertext token.rs, without the types that are not text; versions that are written here.
+CIPHERTEXT = re.compile(
+    rb"ev:(?:QkTC|Tk9D):(?:string:)?[A-Za-z0-9+/]{16}:[A-Za-z0-9+/]{44}:[A-Za-z0-9+/]{22,}={0,2}:\$"
+)
+RESERVED = frozenset({"EV_INITIALIZED"})  # rust/init user/environment.rs
 MAX_VARIABLES = 1024
 MAX_TOTAL_BYTES = 512 * 1024  # a sealed bundle has to fit in the 1 MiB of the agent API

@@ -46,6 +46,13 @@ pub struct Opened {
     pub clear: Zeroizing<Vec<u8>>,
 }
 
+impl Opened {
+    /// The clear text alone.
+    pub fn into_clear(mut self) -> Zeroizing<Vec<u8>> {
+        std::mem::take(&mut self.clear)
+    }
+}
+
 impl Drop for Opened {
     fn drop(&mut self) {
         wipe(&mut self.clear);
@@ -374,11 +381,11 @@ pub fn open_header_value(
     let Some(token) = Token::parse(value) else {
         return Ok(None);
     };
-    let mut opened = session.open(value, &token)?;
+    let opened = session.open(value, &token)?;
     if memchr::memchr3(b'\r', b'\n', 0, &opened.clear).is_some() {
         return Err(OpenError::CannotStand);
     }
-    Ok(Some(std::mem::take(&mut opened.clear)))
+    Ok(Some(opened.into_clear()))
 }
 
 /// Opens an encrypted file that is there whole.

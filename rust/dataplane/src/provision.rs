@@ -60,6 +60,12 @@ pub enum ProvisionError {
         /// Its length.
         length: usize,
     },
+    /// A secret variable of the bundle is not a ciphertext of text that an app key opens.
+    #[error("secret variable {position} of the bundle cannot be opened")]
+    Secret {
+        /// Its place among the bundle's variables, from 0.
+        position: usize,
+    },
     /// The same bundle again, or one that ends earlier than the one in use.
     #[error("the bundle ends no later than the one in use")]
     Stale,
@@ -260,9 +266,10 @@ impl Provisioner {
     fn count(&self, error: &ProvisionError) {
         let stats = &self.options.stats;
         let counter = match error {
-            ProvisionError::Bundle(_) | ProvisionError::Key { .. } | ProvisionError::Stale => {
-                &stats.refused
-            }
+            ProvisionError::Bundle(_)
+            | ProvisionError::Key { .. }
+            | ProvisionError::Secret { .. }
+            | ProvisionError::Stale => &stats.refused,
             _ => &stats.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);

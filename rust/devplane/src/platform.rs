@@ -238,7 +238,8 @@ impl Platform {
                 .map(|(name, value)| EnvVar {
                     name: name.clone(),
                     value: Zeroizing::new(value.clone()),
-                    secret: true,
+                    // In clear: a secret would be a ciphertext of the app's key.
+                    secret: false,
                 })
                 .collect(),
             objects: BTreeMap::new(),

@@ -6,14 +6,19 @@ import pathlib
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import IO
 
 import pytest
 from tests.support.terminal import Terminal
 
 from cloister.cli import main as frame
+from cloister.cli.app import Entry, Group
 
 HEAVY = (
+    "fastapi",
+    "pydantic",
+    "alembic",
     "cryptography",
     "sqlalchemy",
     "requests",
@@ -50,9 +55,22 @@ def ended(stdout: IO[bytes], *words: str) -> tuple[int, str]:
 def every_command() -> list[tuple[str, ...]]:
     single = [(name,) for name in frame._COMMANDS]
     grouped = [
-        (name, inner) for name, (_, entries, _) in frame._GROUPS.items() for inner in entries
+        (name, *inner)
+        for name, (_, entries, _) in frame._GROUPS.items()
+        for inner in below(entries)
     ]
     return single + grouped
+
+
+def below(entries: Mapping[str, Entry | Group]) -> list[tuple[str, ...]]:
+    """Commands of a group, those of groups within it included."""
+    found: list[tuple[str, ...]] = []
+    for name, entry in entries.items():
+        if isinstance(entry, Group):
+            found += [(name, *inner) for inner in below(entry.entries)]
+        else:
+            found.append((name,))
+    return found
 
 
 def test_help_lists_every_command_and_imports_none() -> None:

@@ -51,7 +51,7 @@ def test_files_are_for_their_owner_alone(tmp_path: pathlib.Path) -> None:
 
 def test_private_values_are_not_in_the_database_in_clear(world: World) -> None:
     key = world.keys.create("client", scopes=["app"])
-    Variables(world.database, world.uuid).set("TOKEN", b"a secret value", secret=True)
+    Variables(world.database, world.uuid).set("TOKEN", b"a secret value", secret=False)
     private = json.loads(local.development_app_key_file(world.directory))["private"]
     world.database.close()
     content = b"".join(path.read_bytes() for path in world.store.directory.glob("store.sqlite3*"))
@@ -116,7 +116,7 @@ def test_a_newer_schema_is_refused_and_left_alone(world: World) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE store SET schema_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="has schema 99, this program reads schema 1"):
+    with pytest.raises(StoreError, match="has schema 99, this program reads schema 2"):
         local.open_store(world.directory)
 
 

@@ -26,8 +26,8 @@ def test_every_change_that_a_bundle_carries_raises_the_version(world: World) -> 
         lambda: world.keys.create("b", scopes=["app"]),
         lambda: world.keys.revoke(key.record.id),
         lambda: world.registry.add_app_key(world.store.app_uuid),
-        lambda: variables.set("TOKEN", b"one", secret=True),
-        lambda: variables.set("TOKEN", b"two", secret=True),
+        lambda: variables.set("TOKEN", b"one", secret=False),
+        lambda: variables.set("TOKEN", b"two", secret=False),
         lambda: variables.delete("TOKEN"),
     ):
         change()
@@ -145,9 +145,9 @@ def test_variables_reach_the_bundle_byte_for_byte(world: World) -> None:
     variables = Variables(world.database, world.uuid, world.clock)
     values = {"A": b"", "PEM": b"-----BEGIN\nx y\n$HOME'\"\n", "RAW": bytes(range(1, 256))}
     for name, value in values.items():
-        variables.set(name, value, secret=name == "PEM")
+        variables.set(name, value, secret=False)
     challenge = world.platform.issue_challenge(world.uuid)
     opened = world.open(
         world.platform.provision(world.uuid, world.boot.document(challenge)), challenge
     )
-    assert opened["env"] == [(name, value, name == "PEM") for name, value in values.items()]
+    assert opened["env"] == [(name, value, False) for name, value in values.items()]

@@ -1,10 +1,15 @@
 //! From a bundle that was opened to the state that requests are judged by. No I/O, no clock.
+//!
+//! A secret variable is a ciphertext of the app's key in the bundle too: it was encrypted on its
+//! owner's machine, and this is the first place where it is in clear.
 
 use std::fmt;
 use std::sync::Arc;
 
-use cloister_ciphertext::{AppPrivateKey, Keyring, Secp256k1PrivateKey};
-use cloister_sealing::{AppKey, Bundle, Curve};
+use cloister_ciphertext::{
+    AppPrivateKey, Keyring, OpenPolicy, OpenSession, Secp256k1PrivateKey, Token, ValueType,
+};
+use cloister_sealing::{AppKey, Bundle, Curve, EnvVar};
 use zeroize::Zeroizing;
 
 use super::ProvisionError;
@@ -32,6 +37,7 @@ impl Variables {
 /// Turns `bundle` into state that ends with it, and at the latest [`MAX_LIFE_MS`] after `now_ms`.
 pub(super) fn adopt(bundle: Bundle, now_ms: u64) -> Result<Adopted, ProvisionError> {
     let keyring = keyring(&bundle.app_keys)?;
+    let variables = variables(bundle.env, keyring.as_deref())?;
     let api_keys = ApiKeys::new(bundle.api_keys.into_iter().map(|key| ApiKey {
         id: key.id,
         sha256: key.sha256,
@@ -50,11 +56,35 @@ pub(super) fn adopt(bundle: Bundle, now_ms: u64) -> Result<Adopted, ProvisionErr
         },
         bundle_version: bundle.version,
     };
-    let variables = bundle.env.into_iter().map(|var| (var.name, var.value));
-    Ok(Adopted {
-        live,
-        variables: Variables(variables.collect()),
-    })
+    Ok(Adopted { live, variables })
+}
+
+/// Opens what is secret. A process without one of its secrets must not start: none is left out.
+fn variables(env: Vec<EnvVar>, keyring: Option<&Keyring>) -> Result<Variables, ProvisionError> {
+    let mut variables = Vec::with_capacity(env.len());
+    for (position, variable) in env.into_iter().enumerate() {
+        let value = if variable.secret {
+            open_secret(&variable.value, keyring).ok_or(ProvisionError::Secret { position })?
+        } else {
+            variable.value
+        };
+        variables.push((variable.name, value));
+    }
+    Ok(Variables(variables))
+}
+
+/// The bytes in a ciphertext, when it is one of text, nothing else, and opens.
+fn open_secret(value: &[u8], keyring: Option<&Keyring>) -> Option<Zeroizing<Vec<u8>>> {
+    let token = Token::parse(value)?;
+    let policy = OpenPolicy {
+        dangerous_accept_debug: false,
+        distinct_keys: 1,
+    };
+    let opened = OpenSession::new(keyring?, policy)
+        .open(value, &token)
+        .ok()?;
+    let has_zero = opened.clear.contains(&0);
+    (opened.kind == ValueType::String && !has_zero).then(|| opened.into_clear())
 }
 
 fn keyring(app_keys: &[AppKey]) -> Result<Option<Arc<Keyring>>, ProvisionError> {
@@ -89,9 +119,70 @@ pub(super) const MAX_LIFE_MS: u64 = 15 * 60 * 1000;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use cloister_ciphertext::{OpenPolicy, OpenSession, Token};
     use std::collections::BTreeMap;
+
+    use cloister_ciphertext::{SealOptions, seal};
+
+    use super::*;
+    use crate::provision::SystemRandom;
+
+    fn key() -> AppPrivateKey {
+        AppPrivateKey::generate(&mut SystemRandom::new()).unwrap()
+    }
+
+    fn token(clear: &[u8], kind: ValueType, key: &AppPrivateKey) -> Vec<u8> {
+        let (options, mut random) = (SealOptions::enclave(1), SystemRandom::new());
+        seal(clear, kind, key.public(), &options, &mut random)
+            .unwrap()
+            .into_bytes()
+    }
+
+    fn env(value: &[u8], secret: bool) -> Vec<EnvVar> {
+        vec![EnvVar {
+            name: "A".to_owned(),
+            value: Zeroizing::new(value.to_vec()),
+            secret,
+        }]
+    }
+
+    #[test]
+    fn a_secret_is_opened_to_the_byte_and_another_value_is_not_touched() {
+        let key = key();
+        let keyring = Keyring::new(vec![AppPrivateKey::from_bytes(key.scalar()).unwrap()]).unwrap();
+        for clear in [
+            &b""[..],
+            b"-----BEGIN\nx\r\n",
+            b"$HOME \"q'",
+            &[0xFF, 0xFE, 1],
+        ] {
+            let sealed = token(clear, ValueType::String, &key);
+            let opened = variables(env(&sealed, true), Some(&keyring)).unwrap();
+            assert_eq!(opened.iter().collect::<Vec<_>>(), [("A", clear)]);
+            let kept = variables(env(&sealed, false), None).unwrap();
+            assert_eq!(kept.iter().collect::<Vec<_>>(), [("A", sealed.as_slice())]);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_does_not_open_refuses_the_bundle() {
+        let key = key();
+        let keyring = Keyring::new(vec![AppPrivateKey::from_bytes(key.scalar()).unwrap()]).unwrap();
+        let good = token(b"x", ValueType::String, &key);
+        variables(env(&good, true), Some(&keyring)).unwrap();
+        let mut behind = good.clone();
+        behind.push(b'x');
+        let foreign = token(b"x", ValueType::String, &self::key());
+        let number = token(b"1", ValueType::Number, &key);
+        let zero = token(b"a\0b", ValueType::String, &key);
+        for bad in [&b""[..], b"clear", &behind, &foreign, &number, &zero] {
+            let refused = variables(env(bad, true), Some(&keyring));
+            assert!(matches!(
+                refused,
+                Err(ProvisionError::Secret { position: 0 })
+            ));
+        }
+        variables(env(&good, true), None).unwrap_err();
+    }
 
     fn bundle(curves: &[Curve], private: [u8; 32]) -> Bundle {
         let key = |curve: &Curve| AppKey {

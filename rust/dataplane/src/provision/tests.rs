@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use cloister_attestation::{PcrIndex, decode_unverified};
-use cloister_ciphertext::AppPrivateKey;
+use cloister_ciphertext::{AppPrivateKey, SealOptions, ValueType, seal};
 use cloister_sealing::{
     ApiKeyRecord, AppKey, Bundle, Curve, EnvVar, PROVISION_USER_DATA, ServiceKey, recipient_digest,
     seal_bundle,
@@ -150,13 +150,21 @@ impl Host {
             }],
             env: vec![EnvVar {
                 name: "SECRET".to_owned(),
-                value: Zeroizing::new(self.state.lock().unwrap().secret.clone().into_bytes()),
+                value: Zeroizing::new(self.encrypted(&self.state.lock().unwrap().secret)),
                 secret: true,
             }],
             objects: BTreeMap::new(),
             settings: BTreeMap::new(),
             identity: cloister_sealing::Identity::default(),
         }
+    }
+
+    /// A secret as its owner's machine encrypts it.
+    fn encrypted(&self, secret: &str) -> Vec<u8> {
+        let (options, mut random) = (SealOptions::enclave(1), SystemRandom::new());
+        let (clear, key) = (secret.as_bytes(), self.app_key.public());
+        let token = seal(clear, ValueType::String, key, &options, &mut random).unwrap();
+        token.into_bytes()
     }
 
     fn seal(bundle: &Bundle, signer: &ServiceKey, recipient: &[u8; 32]) -> Vec<u8> {

@@ -1,0 +1,42 @@
+"""``cloister platform enclave``: what an owner allows an enclave."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from cloister.cli import _owner, output
+from cloister.errors import UsageError
+
+_Config = Annotated[
+    pathlib.Path, typer.Option("--config", metavar="FILE", help="The enclave.toml.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def limit(
+    count: Annotated[
+        str, typer.Argument(metavar="N|none", help="How often it may run at one time.")
+    ],
+    *,
+    config: _Config = pathlib.Path("enclave.toml"),
+    as_json: _Json = False,
+) -> None:
+    """Limit how often the enclave may run at one time, wherever its image was carried.
+
+    A boot beyond that gets no secrets. What runs already goes on; the place of a boot that has
+    ended is free at the end of its bundle, in 15 minutes.
+
+    Example:
+      cloister platform enclave limit 4
+    """
+    if count != "none" and not (count.isascii() and count.isdigit() and len(count) < MAX_DIGITS):
+        raise UsageError("the limit is a whole number, or `none`")
+    number = None if count == "none" else int(count)
+    with _owner.opened(config.parent) as owner:
+        changed = owner.set_max_boots(_owner.enclave_of(config), number)
+    shown = "any number of times" if number is None else f"{number} times"
+    output.show(changed, as_json=as_json, text=f"`{changed['name']}` may run {shown} at one time")
+
+
+MAX_DIGITS = 6

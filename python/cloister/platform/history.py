@@ -1,0 +1,80 @@
+"""What happened on a platform, in pages, newest first."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from cloister.platform.clock import from_ms
+from cloister.platform.database import Database
+from cloister.platform.json_forms import text
+from cloister.platform.tables import Activity, EnclaveEvent, Release
+
+
+def activity(database: Database, *, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+    """What changed, newest first; ``before`` is the ``id`` that the page before ended with."""
+    query = select(Activity).order_by(Activity.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Activity.id < before)
+    with database.reading() as session:
+        return [
+            {
+                "id": row.id,
+                "at": text(from_ms(row.at_ms)),
+                "kind": row.kind,
+                "subject": row.subject,
+                "message": row.message,
+            }
+            for row in session.scalars(query)
+        ]
+
+
+def releases(
+    database: Database, enclave_uuid: UUID, *, limit: int, before: int | None = None
+) -> list[dict[str, Any]]:
+    """Bundles that were released to an enclave, and refusals, newest first."""
+    query = (
+        select(Release)
+        .where(Release.enclave_uuid == enclave_uuid)
+        .order_by(Release.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(Release.id < before)
+    with database.reading() as session:
+        return [
+            {
+                "id": row.id,
+                "at": text(from_ms(row.at_ms)),
+                "released": row.released,
+                "reason": row.reason,
+                "deployment": row.deployment_id,
+                "bundle_version": row.bundle_version,
+                "module_id": row.module_id,
+            }
+            for row in session.scalars(query)
+        ]
+
+
+def events(
+    database: Database, enclave_uuid: UUID, *, limit: int, before: int | None = None
+) -> list[dict[str, Any]]:
+    """What hosts reported of an enclave, newest first; nobody vouches for it."""
+    query = (
+        select(EnclaveEvent)
+        .where(EnclaveEvent.enclave_uuid == enclave_uuid)
+        .order_by(EnclaveEvent.id.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(EnclaveEvent.id < before)
+    with database.reading() as session:
+        return [
+            {
+                "id": row.id,
+                "at": text(from_ms(row.at_ms)),
+                "kind": row.kind,
+                "message": row.message,
+            }
+            for row in session.scalars(query)
+        ]

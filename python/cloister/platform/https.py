@@ -1,0 +1,221 @@
+"""Requests to a platform's server: TLS to a pinned authority, deadlines, and its errors as ours.
+
+urllib3 carries them: it comes with `requests`, so a host needs no extra, and its pool is safe for
+threads. Nothing is redirected, nothing is unpacked, an answer is bounded before it is read. The
+token is in a header, and in no message.
+"""
+
+import json
+import pathlib
+import random
+import ssl
+import threading
+import time
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+from cloister import errors
+from cloister.errors import CloisterError, ConfigError, PermissionRefused, TransportError
+
+
+class PlatformClient:
+    """A connection to one platform. Its methods may be called from any thread.
+
+    Args:
+        url: ``https://HOST[:PORT]``.
+        token: ``cp_…``, of ``cloister platform token create``.
+        ca_file: The authority to believe, PEM, and no other; those of the system when absent.
+
+    Raises:
+        ConfigError: Not such a URL, no token, or the file cannot be used.
+    """
+
+    def __init__(self, url: str, token: str, *, ca_file: pathlib.Path | None = None) -> None:
+        self._url = _checked(url)
+        if not (token.isascii() and token.isprintable() and token) or " " in token:
+            raise ConfigError(
+                "there is no token for the platform, or it cannot be one",
+                hint="CLOISTER_API_KEY holds a token of `cloister platform token create`",
+            )
+        self._headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
+        self._closed = threading.Event()
+        try:
+            context = ssl.create_default_context(cafile=ca_file)
+        except (OSError, ssl.SSLError):
+            raise ConfigError(f"`{ca_file}` is not a certificate in PEM") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=POOL_SIZE, retries=False)
+
+    def __repr__(self) -> str:
+        return f"PlatformClient({self._url!r})"
+
+    @property
+    def url(self) -> str:
+        """Where the platform is."""
+        return self._url
+
+    def get(self, path: str, *, deadline_s: float = 15.0, **query: object) -> Any:  # noqa: ANN401
+        """Asks for something; an answer without a body is ``None``."""
+        given = {name: value for name, value in query.items() if value is not None}
+        address = f"{path}?{urlencode(given)}" if given else path
+        return self._call("GET", address, None, deadline_s=deadline_s, may_repeat=True)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        deadline_s: float = 15.0,
+        may_repeat: bool = False,
+    ) -> Any:  # noqa: ANN401 - any JSON
+        """Asks for a change.
+
+        Args:
+            method: ``POST``, ``PUT``, ``PATCH`` or ``DELETE``.
+            path: From ``/v1/`` on; parts that others chose come through :func:`part`.
+            body: JSON.
+            deadline_s: All attempts together end by then, in seconds.
+            may_repeat: Try again when it is unknown whether the platform did it. Without, only a
+                connection that was never made is.
+
+        Raises:
+            CloisterError: What the platform says; :class:`PermissionRefused` when the token does
+                not permit it, :class:`TransportError` when it cannot be reached in time.
+        """
+        return self._call(method, path, body, deadline_s=deadline_s, may_repeat=may_repeat)
+
+    def close(self) -> None:
+        """Ends waits between attempts, and closes what is idle."""
+        self._closed.set()
+        self._pool.clear()
+
+    def _call(
+        self, method: str, path: str, body: object, *, deadline_s: float, may_repeat: bool
+    ) -> Any:  # noqa: ANN401
+        deadline = time.monotonic() + deadline_s
+        pause_s = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return self._once(method, path, body, left_s=deadline - time.monotonic())
+            except _Again as problem:
+                left_s = deadline - time.monotonic()
+                is_over = left_s <= pause_s or self._closed.is_set()
+                if is_over or not (may_repeat or problem.was_not_sent):
+                    raise problem.error from problem.__cause__
+            # Hosts that lost the same platform must not come back at the same moment.
+            self._closed.wait(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_SECONDS)
+
+    def _once(self, method: str, path: str, body: object, *, left_s: float) -> Any:  # noqa: ANN401
+        headers, content = dict(self._headers), None
+        if body is not None:
+            headers["content-type"] = "application/json"
+            content = json.dumps(body).encode()
+        left_s = max(left_s, SHORTEST_SECONDS)
+        try:
+            answer = self._pool.request(
+                method,
+                self._url + path,
+                body=content,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=min(left_s, CONNECT_SECONDS), total=left_s),
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            try:
+                read = answer.read(MAX_ANSWER_BYTES + 1)
+            finally:
+                answer.release_conn()
+        except (HTTPError, OSError) as problem:
+            error = TransportError(
+                f"the platform {self._url} cannot be reached: {_reason(problem)}",
+                hint="CLOISTER_PLATFORM_CA names the authority of a platform that has its own",
+            )
+            was_not_sent = isinstance(problem, NewConnectionError | ConnectTimeoutError)
+            raise _Again(error, was_not_sent=was_not_sent) from problem
+        if len(read) > MAX_ANSWER_BYTES:
+            raise TransportError(f"the platform {self._url} answers with more than is read")
+        return self._judged(answer.status, read)
+
+    def _judged(self, status: int, read: bytes) -> Any:  # noqa: ANN401
+        try:
+            found = json.loads(read) if read else None
+        except (ValueError, RecursionError):
+            found = None
+        if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110, 15.3
+            return found
+        error = _error(status, found, self._url)
+        if status in TRY_AGAIN:
+            raise _Again(error, was_not_sent=False)
+        raise error
+
+
+def part(text: object) -> str:
+    """Text of others as one part of a path."""
+    return quote(str(text), safe="")
+
+
+class _Again(Exception):
+    """An attempt failed, and another may not."""
+
+    def __init__(self, error: CloisterError, *, was_not_sent: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.was_not_sent = was_not_sent
+
+
+def _checked(url: str) -> str:
+    wrong = ConfigError("the platform's address is not https://HOST[:PORT]")
+    try:
+        parts = urlsplit(url)
+        has_place = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise wrong from None
+    more = (parts.username, parts.password, parts.query, parts.fragment)
+    if parts.scheme != "https" or not has_place or any(more):
+        raise wrong
+    return f"https://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _error(status: int, found: object, url: str) -> CloisterError:
+    """The error that the platform names, of our own classes; its text is made printable."""
+    body = found.get("error") if isinstance(found, dict) else None
+    if not isinstance(body, dict):
+        return TransportError(f"the platform {url} answers with status {status}")
+    said = [_printable(body.get(name)) for name in ("code", "message", "hint")]
+    code, message, hint = said
+    if status in {401, 403} and code in {"Unauthenticated", "Forbidden"}:
+        return PermissionRefused(message or "the platform refuses the token", hint=hint)
+    kind = getattr(errors, code or "", None)
+    if not (isinstance(kind, type) and issubclass(kind, CloisterError) and code not in OWN_SHAPE):
+        kind = TransportError
+    return kind(message or f"the platform answers with status {status}", hint=hint)
+
+
+def _printable(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return "".join(char if char.isprintable() else "�" for char in value[:MAX_SAID])
+
+
+def _reason(problem: Exception) -> str:
+    inner = getattr(problem, "reason", None) or problem
+    if "CERTIFICATE_VERIFY_FAILED" in str(inner):
+        return "its certificate is not of an authority that is believed"
+    return type(inner).__name__
+
+
+OWN_SHAPE = frozenset({"BuildFailed"})  # made with more than a message and a hint
+TRY_AGAIN = frozenset({502, 503, 504})
+POOL_SIZE = 32
+CONNECT_SECONDS = 5.0
+SHORTEST_SECONDS = 0.1
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 3.0
+MAX_ANSWER_BYTES = 8 << 20
+MAX_SAID = 1000

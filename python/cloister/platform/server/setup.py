@@ -1,0 +1,127 @@
+"""Making a platform from nothing: folder, store, team, service key, certificate, owner's token."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from cloister.errors import OutputError
+from cloister.platform import database as databases
+from cloister.platform.clock import Clock, system, to_ms
+from cloister.platform.database import Database
+from cloister.platform.master_key import KeyServices, key_service
+from cloister.platform.registry import Registry
+from cloister.platform.server import configuration, tls
+from cloister.platform.server.configuration import PlatformConfig
+from cloister.platform.tokens import OWNER, Tokens
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A new platform. ``owner_token`` is shown once."""
+
+    owner_token: str = dataclasses.field(repr=False)
+    app_uuid: str
+    service_key: str
+    ca_file: pathlib.Path | None
+
+
+def make(
+    config: PlatformConfig,
+    text: str,
+    *,
+    app_name: str,
+    clock: Clock = system,
+    services: KeyServices = key_service,
+) -> Made:
+    """Makes the platform of a configuration.
+
+    What is there stays: a store that was begun is completed, and keys are never replaced. Each call
+    makes an owner's token, so that one that was lost can be replaced by who owns the folder.
+
+    Args:
+        config: What to make.
+        text: The content of its ``platform.toml``.
+        app_name: Name of the first app.
+        clock: The time.
+        services: Finds who wraps the master key.
+
+    Raises:
+        ConfigError: A name is not a DNS label, or the master key's address is wrong.
+        OutputError: Something cannot be written.
+        StoreError: There is a store of another class, or one that cannot be opened.
+    """
+    wraps = None if config.master_key == "file" else services(config.master_key)
+    database = databases.create(
+        config.folder,
+        config.trust_class,
+        now_ms=to_ms(clock()),
+        url=config.database,
+        wraps_key=wraps,
+    )
+    try:
+        registry = Registry(database, clock)
+        found = registry.sole_app()
+        if found is None:
+            team = registry.sole_team() or registry.add_team("owner")
+            if not registry.service_public_keys(team):
+                registry.add_service_key(team)
+            found = registry.first_app(team) or registry.add_app(team, app_name), team
+        app_uuid, team = found
+        if config.certificate is None:
+            tls.make_authority(config.tls_folder, now=clock())
+            tls.ensure_certificate(config.tls_folder, config.names, now=clock())
+        _write(config.folder / configuration.FILE, text)
+        token = Tokens(database, clock).create("owner", scopes=[OWNER])
+        return Made(
+            owner_token=token.secret,
+            app_uuid=str(app_uuid),
+            service_key=registry.service_public_keys(team)[0].hex(),
+            ca_file=None if config.certificate else config.tls_folder / tls.CA_FILE,
+        )
+    finally:
+        database.close()
+
+
+def open_store(
+    config: PlatformConfig, *, migrates: bool = False, services: KeyServices = key_service
+) -> Database:
+    """Opens the store of a platform.
+
+    Raises:
+        StoreError: See :func:`cloister.platform.database.open_existing`.
+    """
+    return databases.open_existing(
+        config.folder,
+        config.trust_class,
+        url=config.database,
+        migrates=migrates,
+        services=services,
+    )
+
+
+def text_of(settings: dict[str, str | list[str] | int]) -> str:
+    """Settings as ``platform.toml``: strings and lists of strings are written as JSON writes them.
+
+    TOML's basic strings take every escape of JSON but surrogate pairs, which ASCII does not need.
+    """
+    lines = ["# A platform of Cloister; see docs/guide/platform.md.", ""]
+    lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    return "\n".join([*lines, ""])
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    """Atomically, for its owner alone; a file that is there stays."""
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as problem:
+        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from None

@@ -1,0 +1,200 @@
+"""Backup and restore, within a database and across, and what it means for enclaves that run."""
+
+import json
+import pathlib
+import shutil
+import stat
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import func, select
+from tests.support import postgresql
+from tests.support.platform_world import World, make_world
+
+from cloister.errors import InputError, OutputError, ReleaseRefused, StoreError
+from cloister.platform import backup
+from cloister.platform import database as databases
+from cloister.platform.api_keys import ApiKeys
+from cloister.platform.database import Database
+from cloister.platform.embedded import EmbeddedPlatform
+from cloister.platform.engines import database_url
+from cloister.platform.registry import Registry
+from cloister.platform.tables import Base
+from cloister.platform.trust_class import TrustClass
+from cloister.platform.variables import Variables
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgresql.Server]:
+    yield from postgresql.running()
+
+
+@pytest.fixture
+def world(tmp_path: pathlib.Path) -> Iterator[World]:
+    made = make_world(tmp_path / "world")
+    yield made
+    made.database.close()
+
+
+def new_store(folder: pathlib.Path, like: Database, url: str | None = None) -> Database:
+    """An empty store with the master key of another."""
+    folder.mkdir(mode=0o700)
+    shutil.copy2(like.directory / "master.key", folder / "master.key")
+    return databases.create(
+        folder, TrustClass.DEVELOPMENT, now_ms=5, url=database_url(url) if url else None
+    )
+
+
+def counts(database: Database) -> dict[str, int]:
+    with database.reading() as session:
+        return {
+            table.name: session.scalar(select(func.count()).select_from(table)) or 0
+            for table in Base.metadata.sorted_tables
+        }
+
+
+@pytest.mark.parametrize("route", [("sqlite",), ("postgresql", "sqlite")])
+def test_everything_comes_back(
+    world: World, tmp_path: pathlib.Path, server: postgresql.Server, route: tuple[str, ...]
+) -> None:
+    key = world.keys.create("client", scopes=["app"])
+    Variables(world.database, world.uuid).set("RAW", bytes(range(1, 256)), secret=False)
+    world.provision()
+    with pytest.raises(ReleaseRefused):
+        world.provision(nonce=b"n" * 32)
+    database, before = world.database, counts(world.database)
+    for number, kind in enumerate(route):
+        file = tmp_path / f"backup-{number}"
+        made = backup.write(database, file, now_ms=7)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert made == backup.check(file)
+        if database is not world.database:
+            database.close()
+        folder = tmp_path / f"restored-{number}"
+        url = server.database() if kind == "postgresql" else None
+        database = new_store(folder, world.database, url)
+        backup.restore(database, file, now_ms=9)
+    after = counts(database)
+    hops = len(route)
+    assert after == before | {"activity": before["activity"] + hops, "challenges": 0}
+    assert ApiKeys(database, world.store.app_uuid).works(key.secret)
+    assert Variables(database, world.uuid).get("RAW").value == bytes(range(1, 256))
+    registry = Registry(database)
+    record = registry.enclave(world.uuid)
+    first = world.registry.enclave(world.uuid)
+    assert record is not None
+    assert first is not None
+    assert record.bundle_version == first.bundle_version + hops * backup.VERSION_JUMP
+    # Rows that number themselves go on after those that came back.
+    Registry(database).add_team("more")
+    assert counts(database)["activity"] == after["activity"] + 1
+    database.close()
+
+
+def test_an_enclave_that_is_ahead_of_the_backup_goes_on(
+    world: World, tmp_path: pathlib.Path
+) -> None:
+    revoked = world.keys.create("before", scopes=["app"])
+    challenge = world.platform.issue_challenge(world.uuid)
+    world.platform.provision(world.uuid, world.boot.document(challenge))
+    file = tmp_path / "backup"
+    backup.write(world.database, file, now_ms=7)
+    # After the backup: a revocation, more changes, and another boot.
+    world.keys.revoke(revoked.record.id)
+    for number in range(20):
+        world.keys.create(f"k{number}", scopes=["app"])
+    seen = world.open(world.platform.newer_bundle(world.uuid, 1) or b"", challenge)["version"]
+    later = world.another_boot()
+    world.provision(later)
+    world.database.close()
+
+    database = new_store(tmp_path / "restored", world.database)
+    backup.restore(database, file, now_ms=9)
+    platform = EmbeddedPlatform(
+        database, development_root=world.root_dir / "nsm-root.pem", clock=world.clock
+    )
+    newer = platform.newer_bundle(world.uuid, seen, boot_key=world.boot.key.public)
+    assert newer is not None
+    opened = world.boot.key.open_bundle(
+        newer,
+        service_keys=[world.store.service_public_key],
+        enclave=str(world.uuid),
+        challenge=challenge,
+        pcr0=world.boot.pcrs[0],
+        minimum_version=seen,
+        now_ms=int(world.clock().timestamp() * 1000),
+    )
+    assert opened["version"] > seen
+    # What was revoked after the backup works again: the command says so, and this is why.
+    assert revoked.record.id in {key[0] for key in opened["api_keys"]}
+    # A boot that the backup does not know is told to prove itself again, and can.
+    with pytest.raises(ReleaseRefused, match="not provisioned"):
+        platform.newer_bundle(world.uuid, seen, boot_key=later.key.public)
+    again = platform.issue_challenge(world.uuid)
+    assert world.open(platform.provision(world.uuid, later.document(again)), again, later)
+    database.close()
+
+
+def test_a_backup_holds_nothing_in_clear(world: World, tmp_path: pathlib.Path) -> None:
+    key = world.keys.create("client", scopes=["app"])
+    Variables(world.database, world.uuid).set("A", b"marked value", secret=False)
+    file = tmp_path / "backup"
+    backup.write(world.database, file, now_ms=7)
+    content = file.read_bytes()
+    assert b"client" in content
+    master = (world.store.directory / "master.key").read_bytes()
+    for clear in (b"marked value", key.secret.encode(), master, master.hex().encode()):
+        assert clear not in content
+
+
+def test_a_backup_that_was_cut_or_altered_is_refused(world: World, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "backup"
+    backup.write(world.database, file, now_ms=7)
+    whole = file.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    wrong = tmp_path / "wrong"
+    for content in (
+        b"",
+        b"x",
+        b"".join(lines[:-1]),
+        b"".join(lines[:5] + lines[6:]),
+        whole.replace(b"hello", b"hallo"),
+        whole + lines[-1],
+    ):
+        wrong.write_bytes(content)
+        with pytest.raises(InputError, match=r"not a backup|not whole"):
+            backup.check(wrong)
+    newer = [json.loads(lines[0]) | {"schema": 99}]
+    assert newer[0]["schema"] == 99
+    assert backup.check(file).rows == len(lines) - 2 - len(Base.metadata.sorted_tables) + 1
+
+
+def test_a_backup_replaces_nothing(world: World, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "backup"
+    file.write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        backup.write(world.database, file, now_ms=7)
+    assert file.read_text() == "mine"
+    with pytest.raises(OutputError, match="cannot write"):
+        backup.write(world.database, tmp_path / "none" / "backup", now_ms=7)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_restore_fails_as_a_whole(world: World, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "backup"
+    backup.write(world.database, file, now_ms=7)
+    with pytest.raises(StoreError, match="not empty"):
+        backup.restore(world.database, file, now_ms=9)
+    other = databases.create(tmp_path / "other", TrustClass.DEVELOPMENT, now_ms=5)
+    with pytest.raises(StoreError, match="cannot be opened with this master key"):
+        backup.restore(other, file, now_ms=9)
+    assert sum(counts(other).values()) == 1
+    other.close()
+    production = databases.create(tmp_path / "production", TrustClass.PRODUCTION, now_ms=5)
+    with pytest.raises(InputError, match="of class `development`"):
+        backup.restore(production, file, now_ms=9)
+    production.close()
+    fine = new_store(tmp_path / "fine", world.database)
+    backup.restore(fine, file, now_ms=9)
+    assert counts(fine)["enclaves"] == 1
+    fine.close()

@@ -1,0 +1,125 @@
+"""What the server does when a part of it fails in a way that nobody foresaw."""
+
+import asyncio
+import dataclasses
+import logging
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+from starlette.types import Message, Receive, Scope, Send
+from tests.support.platform_world import World
+
+from cloister.platform.owner import Owner
+from cloister.platform.server.app import make_app, make_parts
+from cloister.platform.server.bounds import BodyBound
+from cloister.platform.tables import Release
+from cloister.platform.tokens import Tokens
+
+
+class Broken(Owner):
+    """Fails with a text that nobody may see."""
+
+    def apps(self) -> list[dict[str, Any]]:
+        """Fails."""
+        raise RuntimeError("marked text")
+
+
+def ask(world: World, path: str, *, owner: Owner | None = None) -> httpx.Response:
+    """One request with an owner's token."""
+    parts = make_parts(world.database, world.platform, clock=world.clock)
+    if owner is not None:
+        parts = dataclasses.replace(parts, owner=owner)
+    token = Tokens(world.database, world.clock).create("t", scopes=["owner"]).secret
+
+    async def once() -> httpx.Response:
+        transport = httpx.ASGITransport(make_app(parts))
+        async with httpx.AsyncClient(transport=transport, base_url="http://platform") as client:
+            return await client.get(path, headers={"authorization": f"Bearer {token}"})
+
+    return asyncio.run(once())
+
+
+def test_an_unforeseen_failure_is_said_without_its_text(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert ask(world, "/v1/apps").status_code == 200
+    answer = ask(world, "/v1/apps", owner=Broken(world.database))
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "InternalError"
+    assert "marked" not in answer.text
+    assert "marked" not in caplog.text
+    assert "test_server.py" in caplog.text
+    assert '"status": 500' in caplog.text
+
+
+def test_a_store_that_fails_is_503_and_asks_to_try_again(world: World) -> None:
+    answer = ask(world, "/health")
+    assert answer.status_code == 200
+    with world.database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE apps RENAME TO gone")
+    answer = ask(world, "/v1/apps")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["code"] == "StoreError"
+    assert "SELECT" not in answer.text
+
+
+async def slowly(pieces: list[bytes], scope_headers: list[tuple[bytes, bytes]]) -> list[Message]:
+    """What a body gets that never ends, from a bound of a tenth of a second."""
+    sent: list[Message] = []
+    left = list(pieces)
+
+    async def receive() -> Message:
+        if left:
+            return {"type": "http.request", "body": left.pop(0), "more_body": True}
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits this long")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def reads_all(_: Scope, receive: Receive, send: Send) -> None:
+        status = 200
+        try:
+            while (await receive()).get("more_body"):
+                pass
+        except Exception:  # noqa: BLE001 - as a framework does
+            status = 400
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    scope = {"type": "http", "method": "POST", "headers": scope_headers}
+    await BodyBound(reads_all, max_bytes=10, seconds=0.1)(scope, receive, send)
+    return sent
+
+
+def test_a_body_that_takes_long_is_refused() -> None:
+    sent = asyncio.run(slowly([b"123"], []))
+    assert [message.get("status") for message in sent] == [408, None]
+    sent = asyncio.run(slowly([b"123456", b"123456"], []))
+    assert [message.get("status") for message in sent] == [413, None]
+    sent = asyncio.run(slowly([], [(b"content-length", b"11")]))
+    assert [message.get("status") for message in sent] == [413, None]
+
+
+def test_a_host_that_asks_without_end_fills_no_table(world: World) -> None:
+    world.provision()
+
+    def released() -> int:
+        with world.database.reading() as session:
+            return len(session.scalars(select(Release.id)).all())
+
+    assert released() == 1
+    for _ in range(20):
+        assert world.platform.newer_bundle(world.uuid, 0) is not None
+    assert released() == 1
+    world.keys.create("new", scopes=["app"])
+    for _ in range(20):
+        assert world.platform.newer_bundle(world.uuid, 0) is not None
+    assert released() == 2
+    world.clock.advance(seconds=61)
+    assert world.platform.newer_bundle(world.uuid, 0) is not None
+    assert released() == 3

@@ -1,0 +1,160 @@
+-- A store of schema 1, as the program of that schema made it. Master key: 9e4661dcc7eed2ffcc99e66d50cb3ef38405a809a161af6f7e6547b4f34214ba
+-- API key: ck_52b645e823fd2ab2_iNnQtaTC0patGojhKp-GxDl3Rp8wWoCxqdhucIp_hgo; app public key: 033b0b88bd3fc2e468d7f7b17ba34e097e2d7c3a8f68e45d6bca2d2f1c8287ff55
+BEGIN TRANSACTION;
+CREATE TABLE activity (
+	id INTEGER NOT NULL, 
+	at_ms BIGINT NOT NULL, 
+	kind VARCHAR(32) NOT NULL, 
+	subject VARCHAR(64) NOT NULL, 
+	message VARCHAR(512) NOT NULL, 
+	PRIMARY KEY (id)
+);
+INSERT INTO "activity" VALUES(1,1777896000000,'team.add','2b7d409e-dc46-448d-bbfd-0bd0c7d58aec','team `local` added');
+INSERT INTO "activity" VALUES(2,1777896000000,'app.add','3c784feb-aef3-4658-831d-36a10930884d','app `local` added');
+INSERT INTO "activity" VALUES(3,1777896000000,'app-key.add','key_a304f8ccf5370621','app key pair added');
+INSERT INTO "activity" VALUES(4,1777896000000,'service-key.add','svc_a5cf9b25ae19217f','service key added');
+INSERT INTO "activity" VALUES(5,1777896000000,'enclave.add','0d5a2a8e-6a51-4f3b-bf0f-4d8c3f0a9e33','enclave `hello` added');
+INSERT INTO "activity" VALUES(6,1777896000000,'variable.set','0d5a2a8e-6a51-4f3b-bf0f-4d8c3f0a9e33','GREETING');
+INSERT INTO "activity" VALUES(7,1777896000000,'api-key.create','52b645e823fd2ab2','API key made');
+INSERT INTO "activity" VALUES(8,1777896000000,'deployment.add','dep_21e0fc80706db9b8','deployment registered');
+CREATE TABLE api_keys (
+	id VARCHAR(32) NOT NULL, 
+	app_uuid CHAR(32) NOT NULL, 
+	name VARCHAR(63) NOT NULL, 
+	sha256 BLOB NOT NULL, 
+	scopes JSON NOT NULL, 
+	not_after_ms BIGINT, 
+	created_ms BIGINT NOT NULL, 
+	revoked_ms BIGINT, 
+	PRIMARY KEY (id), 
+	FOREIGN KEY(app_uuid) REFERENCES apps (uuid)
+);
+INSERT INTO "api_keys" VALUES('52b645e823fd2ab2','3c784febaef34658831d36a10930884d','client',X'EC8CEBA08D30D8F5A30C6DB5B5B349543F57B411188C2E7FDB48F147A6546384','["app"]',NULL,1777896000000,NULL);
+CREATE TABLE app_keys (
+	id VARCHAR(32) NOT NULL, 
+	app_uuid CHAR(32) NOT NULL, 
+	position BIGINT NOT NULL, 
+	curve VARCHAR(16) NOT NULL, 
+	public BLOB NOT NULL, 
+	private_sealed BLOB NOT NULL, 
+	created_ms BIGINT NOT NULL, 
+	PRIMARY KEY (id), 
+	UNIQUE (app_uuid, position), 
+	FOREIGN KEY(app_uuid) REFERENCES apps (uuid)
+);
+INSERT INTO "app_keys" VALUES('key_a304f8ccf5370621','3c784febaef34658831d36a10930884d',0,'P-256',X'033B0B88BD3FC2E468D7F7B17BA34E097E2D7C3A8F68E45D6BCA2D2F1C8287FF55',X'0100C81372E81D11EBF6C4526D358EAAEB775698C30DFB03B809D5D5BDABFFE714441D8EF91B858A9EF254BC5662FC7C638903E1067F885B03A73BF87D',1777896000000);
+CREATE TABLE apps (
+	uuid CHAR(32) NOT NULL, 
+	team_uuid CHAR(32) NOT NULL, 
+	name VARCHAR(63) NOT NULL, 
+	created_ms BIGINT NOT NULL, 
+	PRIMARY KEY (uuid), 
+	FOREIGN KEY(team_uuid) REFERENCES teams (uuid)
+);
+INSERT INTO "apps" VALUES('3c784febaef34658831d36a10930884d','2b7d409edc46448dbbfd0bd0c7d58aec','local',1777896000000);
+CREATE TABLE boots (
+	enclave_uuid CHAR(32) NOT NULL, 
+	boot_key BLOB NOT NULL, 
+	deployment_id VARCHAR(32) NOT NULL, 
+	challenge BLOB NOT NULL, 
+	pcr0 BLOB NOT NULL, 
+	module_id VARCHAR(128) NOT NULL, 
+	released_ms BIGINT NOT NULL, 
+	issued_ms BIGINT NOT NULL, 
+	PRIMARY KEY (enclave_uuid, boot_key), 
+	FOREIGN KEY(enclave_uuid) REFERENCES enclaves (uuid), 
+	FOREIGN KEY(deployment_id) REFERENCES deployments (id)
+);
+CREATE TABLE challenges (
+	value BLOB NOT NULL, 
+	enclave_uuid CHAR(32) NOT NULL, 
+	issued_ms BIGINT NOT NULL, 
+	used_ms BIGINT, 
+	PRIMARY KEY (value), 
+	FOREIGN KEY(enclave_uuid) REFERENCES enclaves (uuid)
+);
+CREATE TABLE deployments (
+	id VARCHAR(32) NOT NULL, 
+	enclave_uuid CHAR(32) NOT NULL, 
+	pcrs JSON NOT NULL, 
+	active BOOLEAN NOT NULL, 
+	created_ms BIGINT NOT NULL, 
+	ended_ms BIGINT, 
+	PRIMARY KEY (id), 
+	FOREIGN KEY(enclave_uuid) REFERENCES enclaves (uuid)
+);
+INSERT INTO "deployments" VALUES('dep_21e0fc80706db9b8','0d5a2a8e6a514f3bbf0f4d8c3f0a9e33','{"0": "010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101", "1": "020202020202020202020202020202020202020202020202020202020202020202020202020202020202020202020202", "2": "030303030303030303030303030303030303030303030303030303030303030303030303030303030303030303030303"}',1,1777896000000,NULL);
+CREATE TABLE enclave_signers (
+	enclave_uuid CHAR(32) NOT NULL, 
+	pcr8 BLOB NOT NULL, 
+	PRIMARY KEY (enclave_uuid, pcr8), 
+	FOREIGN KEY(enclave_uuid) REFERENCES enclaves (uuid)
+);
+CREATE TABLE enclaves (
+	uuid CHAR(32) NOT NULL, 
+	app_uuid CHAR(32) NOT NULL, 
+	name VARCHAR(63) NOT NULL, 
+	trust_class VARCHAR(16) NOT NULL, 
+	accepts_debug BOOLEAN NOT NULL, 
+	bundle_version BIGINT NOT NULL, 
+	created_ms BIGINT NOT NULL, 
+	PRIMARY KEY (uuid), 
+	CHECK (trust_class IN ('production','debug','development')), 
+	FOREIGN KEY(app_uuid) REFERENCES apps (uuid)
+);
+INSERT INTO "enclaves" VALUES('0d5a2a8e6a514f3bbf0f4d8c3f0a9e33','3c784febaef34658831d36a10930884d','hello','development',0,3,1777896000000);
+CREATE TABLE releases (
+	id INTEGER NOT NULL, 
+	enclave_uuid CHAR(32), 
+	at_ms BIGINT NOT NULL, 
+	released BOOLEAN NOT NULL, 
+	reason VARCHAR(512) NOT NULL, 
+	deployment_id VARCHAR, 
+	bundle_version BIGINT, 
+	boot_key BLOB, 
+	module_id VARCHAR(128), 
+	pcrs JSON, 
+	PRIMARY KEY (id)
+);
+CREATE TABLE service_keys (
+	id VARCHAR(32) NOT NULL, 
+	team_uuid CHAR(32) NOT NULL, 
+	public BLOB NOT NULL, 
+	seed_sealed BLOB NOT NULL, 
+	created_ms BIGINT NOT NULL, 
+	retired_ms BIGINT, 
+	PRIMARY KEY (id), 
+	FOREIGN KEY(team_uuid) REFERENCES teams (uuid), 
+	UNIQUE (public)
+);
+INSERT INTO "service_keys" VALUES('svc_a5cf9b25ae19217f','2b7d409edc46448dbbfd0bd0c7d58aec',X'4FF1B74512A376CE913369EE6A072E8D7F0888B1BBEDACB4C4E045D5F45563AB',X'01FDB323B215A1A7AF421CD54DCE4528A55337908707EB1E16B48B77BC427959CCAE1923AA58E7FE82B3F9A7699B0E4AE9E107F21AF45135E5376EBE7C',1777896000000,NULL);
+CREATE TABLE store (
+	id BIGINT NOT NULL, 
+	schema_version BIGINT NOT NULL, 
+	trust_class VARCHAR(16) NOT NULL, 
+	created_ms BIGINT NOT NULL, 
+	key_check_sealed BLOB NOT NULL, 
+	PRIMARY KEY (id), 
+	CHECK (id = 1)
+);
+INSERT INTO "store" VALUES(1,1,'development',1777896000000,X'0102B073C24E3642C515B392458330F153AC48D51B16054A225F01EB5A9A27807EC539DC580914128FF570016D');
+CREATE TABLE teams (
+	uuid CHAR(32) NOT NULL, 
+	name VARCHAR(63) NOT NULL, 
+	created_ms BIGINT NOT NULL, 
+	PRIMARY KEY (uuid)
+);
+INSERT INTO "teams" VALUES('2b7d409edc46448dbbfd0bd0c7d58aec','local',1777896000000);
+CREATE TABLE variables (
+	enclave_uuid CHAR(32) NOT NULL, 
+	name VARCHAR(255) NOT NULL, 
+	value_sealed BLOB NOT NULL, 
+	secret BOOLEAN NOT NULL, 
+	updated_ms BIGINT NOT NULL, 
+	PRIMARY KEY (enclave_uuid, name), 
+	FOREIGN KEY(enclave_uuid) REFERENCES enclaves (uuid)
+);
+INSERT INTO "variables" VALUES('0d5a2a8e6a514f3bbf0f4d8c3f0a9e33','GREETING',X'010F40A023EF3809A9572141B4B246C60EFDF878DE164B2A15829824AE01134EED1D53',0,1777896000000);
+CREATE INDEX releases_by_enclave ON releases (enclave_uuid, at_ms);
+CREATE INDEX deployments_by_enclave ON deployments (enclave_uuid, active);
+COMMIT;
