@@ -10,12 +10,15 @@ import json
 import pathlib
 from uuid import UUID
 
+from sqlalchemy import select
+
 from cloister.errors import OutputError, StoreError
 from cloister.platform import app_keys
 from cloister.platform import database as databases
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.registry import Registry
+from cloister.platform.tables import AppKey
 from cloister.platform.trust_class import TrustClass
 
 
