@@ -45,6 +45,7 @@ KEYS = crypto.Keyring([("P-256", SCALAR)])
 PUBLIC = KEYS.public_key or b""
 WORDS = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod. "
 TOKEN = re.compile(rb"ev:QkTC:(?:(number|boolean):)?([\w+/]{16}):([\w+/]{44}):([\w+/]{22,}):\$")
+SMALL_NS = 75
 KINDS = {b"": 0, b"number": 1, b"boolean": 2}
 
 
@@ -93,16 +94,19 @@ class _Bench:
                 repeat=max(1, (1 << 20) // size),
             )
             found["limit: `memmem`"] = self._limit(body)["memmem"]
-            target = "≤ 75 ns" if size == 1 << 10 else "≥ 12 times `re`"
+            if size == 1 << 10:
+                target = _judged(f"≤ {SMALL_NS} ns", is_met=found["ours"] <= SMALL_NS)
+            else:
+                target = _judged("≥ 12 times `re`", is_met=found["`re`"] >= 12 * found["ours"])
             yield _row("18", f"scan {_size(size)} without a ciphertext", found, target)
 
     def decrypting(self) -> Iterator[Row]:
         """Rows 19 to 21: documents with ciphertexts."""
-        for number, size, share, distinct, target in (
-            ("19", 64 << 10, 0.01, False, "≤ 1.25 of the limit"),
-            ("20", 64 << 10, 0.5, False, "≤ 1.15 of the limit"),
-            ("20", 8 << 20, 0.5, False, "≤ 1.15 of the limit"),
-            ("21", 64 << 10, 0.5, True, "≤ 1.05 of the limit"),
+        for number, size, share, distinct, factor in (
+            ("19", 64 << 10, 0.01, False, 1.25),
+            ("20", 64 << 10, 0.5, False, 1.15),
+            ("20", 8 << 20, 0.5, False, 1.15),
+            ("21", 64 << 10, 0.5, True, 1.05),
         ):
             body = document(size, share=share, distinct=distinct)
             count = body.count(b"ev:QkTC:")
@@ -123,7 +127,8 @@ class _Bench:
             found["ours, in Rust"] = limits["json-cold" if distinct else "json"]
             what = f"{_size(size)}, {count} ciphertexts"
             what += ", as many ephemeral keys" if distinct else ", key at hand"
-            yield _row(number, what, found, target)
+            is_met = found["ours"] <= factor * found["limit"]
+            yield _row(number, what, found, _judged(f"≤ {factor} of the limit", is_met=is_met))
 
     def encrypting(self) -> Iterator[Row]:
         """The same work as the published SDK's."""
@@ -258,6 +263,10 @@ def document(size: int, *, share: float, distinct: bool = False) -> bytes:
 def _row(number: str, what: str, found: dict[str, float], target: str) -> Row:
     others = {name: taken for name, taken in found.items() if name != "ours"}
     return Row(number, what, found["ours"], others, target)
+
+
+def _judged(target: str, *, is_met: bool) -> str:
+    return f"{target}: {'met' if is_met else 'missed'}"
 
 
 def _size(size: int) -> str:
