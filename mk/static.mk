@@ -48,11 +48,12 @@ hello: ## build the server of examples/hello-enclave, static
 	$(STATIC_CARGO) -p hello-enclave
 	$(call install_programs,$(STATIC_OUT)/hello-enclave,$(ROOT)/examples/hello-enclave)
 
-# An init whose data plane is a script, a user process that tries to break out, and one that says how it
-# was started.
+# An init whose data plane is a script, a user process that tries to break out, one that says what it sees
+# of a hot update, and one that says how it was started.
 fixtures: ## build the programs that tests run inside the sandbox
-	$(STATIC_CARGO) -p cloister-init --bin fixture-init --bin fixture-probe --bin fixture-witness
-	$(call install_programs,$(addprefix $(STATIC_OUT)/,fixture-init fixture-probe fixture-witness),$(ROOT)/tests/support/_bin)
+	$(STATIC_CARGO) -p cloister-init --bin fixture-init --bin fixture-probe --bin fixture-rotation \
+	  --bin fixture-witness
+	$(call install_programs,$(addprefix $(STATIC_OUT)/,fixture-init fixture-probe fixture-rotation fixture-witness),$(ROOT)/tests/support/_bin)
 
 test-python: fixtures
 

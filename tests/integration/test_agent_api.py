@@ -63,6 +63,22 @@ class ScriptedPlatform:
         with self.changed:
             return self.changed.wait_for(lambda: self.version > after, timeout_s)
 
+    def record_object(  # noqa: PLR0913 - the parts of one head
+        self,
+        enclave_uuid: uuid.UUID,
+        *,
+        boot_key: bytes,
+        name: str,
+        version: int,
+        sha256: bytes,
+        proof: bytes,
+    ) -> bool:
+        """Takes the first version, when its proof is right."""
+        self.asked.append(("head", enclave_uuid, boot_key, name, version, sha256, proof))
+        if proof != b"proof":
+            raise ReleaseRefused("the head was not proved by an enclave of this image")
+        return version == 1
+
     def release(self, version: int) -> None:
         """Makes a newer version."""
         with self.changed:
@@ -176,6 +192,28 @@ def test_objects_are_kept_whole_and_conditions_make_a_lock(world: World) -> None
     assert call(world.agent, "GET", path).body == b"2"
     assert call(world.agent, "DELETE", path).status == 204
     assert call(world.agent, "DELETE", path).status == 404
+
+
+def test_a_head_is_handed_to_the_platform_with_the_boot_it_is_of(world: World) -> None:
+    path = "/v1/objects/tls.shared/head"
+    head = {"version": 1, "sha256": encode(b"d" * 32), "proof": encode(b"proof")}
+    assert call(world.agent, "POST", path, body=head).status == 403, "no boot was provisioned here"
+    assert world.platform.asked == []
+    call(world.agent, "POST", "/v1/provision", body={"attestation_doc": encode(DOCUMENT)})
+    assert call(world.agent, "POST", path, body=head).status == 204
+    assert world.platform.asked[-1] == (
+        "head",
+        ENCLAVE,
+        KEY,
+        "tls.shared",
+        1,
+        b"d" * 32,
+        b"proof",
+    )
+    assert call(world.agent, "POST", path, body=head | {"version": 2}).status == 409
+    assert call(world.agent, "POST", path, body=head | {"proof": encode(b"x")}).status == 403
+    for wrong in ({"version": "1"}, {"sha256": "%"}, {"proof": None}, {"version": None}):
+        assert call(world.agent, "POST", path, body=head | wrong).status == 400
 
 
 @pytest.mark.parametrize("name", ["..", "A", ".hidden", "a%2Fb", "a" * 129, "%00"])

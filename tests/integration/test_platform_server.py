@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import dataclasses
 import datetime as dt
+import hashlib
 import json
 import pathlib
 import resource
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.local_run import Somebody
+from tests.support.object_heads import image_of, name_of, proof_of
 from tests.support.platform_server import PlatformServer, serving
 from tests.support.platform_world import PCRS, ManualClock, SimulatedBoot
 
@@ -370,6 +372,36 @@ def test_t08_what_a_host_carries_is_for_the_boot_alone(released: Released) -> No
     altered = released.sealed[:-1] + bytes([released.sealed[-1] ^ 1])
     with pytest.raises(ValueError, match="bundle"):
         released.open(altered)
+
+
+def test_t12_a_head_goes_over_the_network_and_comes_back_in_the_bundle(released: Released) -> None:
+    host = RemotePlatform(released.server.client(released.token))
+    opened = released.open(released.sealed)
+    image, digest = image_of(released.boot.pcrs), hashlib.sha256(b"sealed").digest()
+    name = name_of("tls", image)
+
+    def record(version: int, digest: bytes, **changes: bytes) -> bool:
+        proof = proof_of(
+            secret=opened["sealing_secret"],
+            image=image,
+            enclave=released.enclave,
+            name=name,
+            version=version,
+            digest=digest,
+        )
+        key = released.boot.key.public
+        fields = {"boot_key": key, "sha256": digest, "proof": proof} | changes
+        return host.record_object(released.enclave, name=name, version=version, **fields)
+
+    with pytest.raises(ReleaseRefused, match="not proved by an enclave of this image"):
+        record(1, digest, proof=bytes(32))
+    assert record(1, digest)
+    assert not record(1, bytes(32))
+    sealed = host.newer_bundle(
+        released.enclave, opened["version"], boot_key=released.boot.key.public
+    )
+    assert sealed is not None
+    assert released.open(sealed)["objects"] == {name: (1, digest)}
 
 
 def test_many_long_polls_hold_up_nobody_and_end_at_a_change(released: Released) -> None:

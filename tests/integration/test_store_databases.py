@@ -90,7 +90,7 @@ def test_a_newer_schema_is_refused_and_left_alone(world: World) -> None:
     writing = world.database.engine.execution_options(cloister_writes=True)
     with writing.begin() as connection:
         connection.exec_driver_sql("UPDATE store SET schema_version = 99")
-    with pytest.raises(StoreError, match="has schema 99, this program reads schema 2"):
+    with pytest.raises(StoreError, match="has schema 99, this program reads schema 3"):
         reopened(world)
     with world.database.engine.begin() as connection:
         found = connection.exec_driver_sql("SELECT schema_version FROM store").scalar_one()

@@ -31,7 +31,7 @@ def secrets_of(world: World, key: str) -> list[bytes]:
         form
         for value in raw
         for form in (value, value.hex().encode(), base64.b64encode(value), repr(value).encode())
-    ] + [key.encode(), key.rpartition("_")[2].encode()]
+    ] + [key.encode(), key.split("_", 2)[2].encode()]
 
 
 def everything(world: World) -> str:

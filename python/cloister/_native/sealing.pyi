@@ -2,7 +2,7 @@
 
 from typing import Any, final
 
-__all__ = ["BootKey", "seal_bundle"]
+__all__ = ["BootKey", "object_scope", "seal_bundle", "verify_object_head"]
 
 def seal_bundle(
     *,
@@ -18,6 +18,8 @@ def seal_bundle(
     app_keys: list[tuple[str, str, bytes]],
     api_keys: list[tuple[str, str, bytes, list[str], int | None]],
     env: list[tuple[str, bytes, bool]],
+    objects: list[tuple[str, int, bytes]],
+    sealing_secret: bytes | None,
     identity: tuple[str, str, str],
 ) -> bytes:
     """Encodes a bundle, signs it and seals it to a boot.
@@ -35,10 +37,44 @@ def seal_bundle(
         app_keys: Id, curve (``P-256`` or ``secp256k1``) and private scalar, oldest first.
         api_keys: Id, name, SHA-256 of the key, scopes, end or ``None``.
         env: Name, value, whether it is a secret.
+        objects: Name, version and SHA-256 of each sealed object that is the current one.
+        sealing_secret: What the enclave makes the keys of sealed objects from, 32 bytes.
         identity: Team, app and name, for logs.
 
     Raises:
         ValueError: A field has another length, is over its limit, or the recipient's key is none.
+    """
+
+def object_scope(pcr0: bytes, pcr1: bytes, pcr2: bytes) -> str:
+    """What the names of an image's sealed objects end with: 32 hexadecimal digits.
+
+    Raises:
+        ValueError: A register is not 48 bytes long.
+    """
+
+def verify_object_head(
+    *,
+    sealing_secret: bytes,
+    image: tuple[bytes, bytes, bytes],
+    enclave: str,
+    name: str,
+    version: int,
+    sha256: bytes,
+    proof: bytes,
+) -> None:
+    """Checks that an enclave of this image says that a sealed object has this head.
+
+    Args:
+        sealing_secret: The enclave's, 32 bytes.
+        image: PCR0, PCR1 and PCR2, 48 bytes each.
+        enclave: Uuid.
+        name: The object's whole name.
+        version: Version it was sealed as.
+        sha256: Of the sealed object, 32 bytes.
+        proof: What the enclave sent.
+
+    Raises:
+        ValueError: A field has another length, or the proof is not one for this head.
     """
 
 @final

@@ -58,6 +58,7 @@ def attested(toml: "EnclaveToml", service_port: int | None) -> dict[str, Any]:
             "domains": list(toml.tls.domains),
             "acme": toml.tls.acme,
             "min_version": toml.tls.min_version,
+            "dangerous_share_across_deployments": toml.tls.dangerous_share_across_deployments,
         },
         "env": dataclasses.asdict(toml.env),
         "attestation_cors": dataclasses.asdict(toml.attestation_cors),

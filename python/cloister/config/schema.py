@@ -283,6 +283,9 @@ class Tls(Table):
         domains: Names the certificate is for; measured.
         acme: Whether an ACME certificate is ordered for them.
         min_version: Oldest TLS version accepted: ``1.2`` or ``1.3``.
+        dangerous_share_across_deployments: Whether the TLS key is shared with other images of this
+            enclave that say so, too; a host can then serve an older image under a newer one's
+            document.
     """
 
     title: ClassVar[str] = "tls"
@@ -291,6 +294,7 @@ class Tls(Table):
     )
     acme: bool = setting(boolean(), default=False)
     min_version: str = setting(choice("1.2", "1.3"), default="1.2")
+    dangerous_share_across_deployments: bool = setting(boolean(), default=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

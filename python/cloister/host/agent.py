@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cloister.errors import CloisterError
-from cloister.host.objects import DirectoryObjects, PreconditionFailed
+from cloister.host.objects import ObjectStore, PreconditionFailed
 from cloister.host.orders import OrderBook
 from cloister.host.ports import CertificateAuthority, Clock, EventSink, Platform, utc_now
 from cloister.host.problems import VERSION, VERSION_HEADER, Problem, answer_problem
@@ -43,7 +43,7 @@ def agent_app(  # noqa: PLR0913 - the parts, keyword-only
     platform: Platform,
     certificates: CertificateAuthority,
     *,
-    objects: DirectoryObjects,
+    objects: ObjectStore,
     events: EventSink,
     clock: Clock = utc_now,
     bundle_poll: dt.timedelta = BUNDLE_POLL,
@@ -69,6 +69,7 @@ def agent_app(  # noqa: PLR0913 - the parts, keyword-only
             Route("/v1/provision", calls.provision, methods=["POST"]),
             Route("/v1/bundle", calls.bundle, methods=["GET"]),
             Route("/v1/objects/{name}", calls.object, methods=["GET", "PUT", "DELETE"]),
+            Route("/v1/objects/{name}/head", calls.head, methods=["POST"]),
             Route("/v1/acme/orders", calls.place_order, methods=["POST"]),
             Route("/v1/acme/orders/{name}", calls.order, methods=["GET"]),
             Route("/v1/events", calls.event, methods=["POST"]),
@@ -90,7 +91,7 @@ class _Calls:
         self,
         platform: Platform,
         orders: OrderBook,
-        objects: DirectoryObjects,
+        objects: ObjectStore,
         events: EventSink,
         clock: Clock,
         bundle_poll: dt.timedelta,
@@ -166,6 +167,25 @@ class _Calls:
         except PreconditionFailed as problem:
             raise Problem(http.HTTPStatus.PRECONDITION_FAILED, problem.message) from problem
         return await self._read_object(enclave, name, conditions["if_none_match"])
+
+    async def head(self, request: Request) -> Response:
+        enclave = _enclave(request)
+        said = await _body_json(request)
+        boot_key = self._boot_keys.get(enclave)
+        if boot_key is None:
+            raise Problem(http.HTTPStatus.FORBIDDEN, "this boot was not provisioned here")
+        recorded = await run_in_threadpool(
+            self._platform.record_object,
+            enclave,
+            boot_key=boot_key,
+            name=request.path_params["name"],
+            version=_field(said, "version", int),
+            sha256=_decode(_field(said, "sha256", str)),
+            proof=_decode(_field(said, "proof", str)),
+        )
+        if not recorded:
+            raise Problem(http.HTTPStatus.CONFLICT, "the platform has recorded another object")
+        return _empty(http.HTTPStatus.NO_CONTENT)
 
     async def _read_object(
         self, enclave: uuid.UUID, name: str, if_none_match: str | None

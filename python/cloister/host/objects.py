@@ -6,22 +6,63 @@ platform by its hash (wire.md §3). Conditions on entity tags make it usable as 
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
 import re
-import threading
 import uuid
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from cloister.errors import InputError, OutputError
 
 MAX_OBJECT_BYTES = 1 << 20
 MAX_OBJECTS = 256  # of one enclave
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_OF_AN_IMAGE = re.compile(r"\.[0-9a-f]{32}$")  # rust/sealing object.rs scope
 
 
 class PreconditionFailed(InputError):
     """The object is not in the state that the caller asked for."""
+
+
+class ObjectStore(Protocol):
+    """Where objects are. Every method may be called from any thread, and blocks."""
+
+    def read(self, enclave: uuid.UUID, name: str) -> tuple[bytes, str] | None:
+        """Returns an object and its entity tag, or ``None``.
+
+        Raises:
+            InputError: ``name`` is not a name.
+            OutputError: The store cannot be reached.
+        """
+
+    def write(
+        self,
+        enclave: uuid.UUID,
+        name: str,
+        body: bytes,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> str:
+        """Replaces an object whole and returns its entity tag.
+
+        Raises:
+            InputError: ``name`` is not a name, or ``body`` is longer than ``MAX_OBJECT_BYTES``.
+            PreconditionFailed: A condition does not hold; nothing was changed.
+            OutputError: The store refused, or there is no room.
+        """
+
+    def remove(self, enclave: uuid.UUID, name: str, *, if_match: str | None = None) -> bool:
+        """Removes an object; ``False`` when there is none.
+
+        Raises:
+            InputError: ``name`` is not a name.
+            PreconditionFailed: It is not the object that the caller asked for.
+            OutputError: The store refused.
+        """
 
 
 class DirectoryObjects:
@@ -29,12 +70,13 @@ class DirectoryObjects:
 
     Args:
         root: The directory; made when absent, mode 0700.
+        limit: How many objects an enclave may have.
     """
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: pathlib.Path, *, limit: int = MAX_OBJECTS) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = root
-        self._lock = threading.Lock()
+        self._limit = limit
 
     def read(self, enclave: uuid.UUID, name: str) -> tuple[bytes, str] | None:
         """Returns an object and its entity tag, or ``None``.
@@ -62,16 +104,16 @@ class DirectoryObjects:
         Raises:
             InputError: ``name`` is not a name, or ``body`` is longer than ``MAX_OBJECT_BYTES``.
             PreconditionFailed: A condition does not hold; nothing was changed.
-            OutputError: The disk refused, or the enclave has ``MAX_OBJECTS`` objects.
+            OutputError: The disk refused, or the enclave has ``MAX_OBJECTS`` objects, none of which
+                belongs to another image.
         """
         path = self._path(enclave, name)
         if len(body) > MAX_OBJECT_BYTES:
             raise InputError(f"an object is at most {MAX_OBJECT_BYTES} bytes long")
-        with self._lock:
+        with self._alone(enclave):
             _check(self.read(enclave, name), if_match, if_none_match)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            if not path.exists() and _count(path.parent) >= MAX_OBJECTS:
-                raise OutputError(f"an enclave has at most {MAX_OBJECTS} objects")
+            if not path.exists():
+                _make_room(path, self._limit)
             try:
                 _replace(path, body)
             except OSError as problem:
@@ -86,7 +128,10 @@ class DirectoryObjects:
             PreconditionFailed: It is not the object that the caller asked for.
         """
         path = self._path(enclave, name)
-        with self._lock:
+        if not path.parent.is_dir():
+            _check(None, if_match, None)
+            return False
+        with self._alone(enclave):
             found = self.read(enclave, name)
             _check(found, if_match, None)
             if found is None:
@@ -95,10 +140,29 @@ class DirectoryObjects:
             _sync_directory(path.parent)
         return True
 
+    @contextlib.contextmanager
+    def _alone(self, enclave: uuid.UUID) -> Iterator[None]:
+        """Keeps other writers out, of this process and of others on the same directory.
+
+        Raises:
+            OutputError: The disk refused.
+        """
+        directory = self._root / str(enclave)
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            # A name that `_NAME` does not allow, so that no object can be in its place.
+            lock = os.open(directory / "~lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise OutputError(f"the object cannot be written: {problem.strerror}") from problem
+        try:
+            # The lock belongs to the open file: it also keeps out other threads.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
     def _path(self, enclave: uuid.UUID, name: str) -> pathlib.Path:
-        if not _NAME.fullmatch(name):
-            raise InputError("an object's name is 1 to 128 of a-z, 0-9, dot, dash and underscore")
-        return self._root / str(enclave) / name
+        return self._root / str(enclave) / checked_name(name)
 
 
 def entity_tag(body: bytes) -> str:
@@ -121,8 +185,56 @@ def _is_among(tag: str, condition: str) -> bool:
     return condition.strip() == "*" or tag in {part.strip() for part in condition.split(",")}
 
 
-def _count(directory: pathlib.Path) -> int:
-    return sum(1 for _ in directory.iterdir())
+def to_let_go(
+    kept: Iterable[tuple[str, float]], name: str, *, limit: int = MAX_OBJECTS
+) -> str | None:
+    """What has to go before an object ``name`` can be added.
+
+    It is what another image of the enclave wrote longest ago. An image that is gone leaves its
+    objects; one that still runs makes another at its next start.
+
+    Args:
+        kept: Names of the enclave's objects and when each was written.
+        name: The name to be added.
+        limit: How many an enclave may have.
+
+    Returns:
+        A name, or ``None``: there is room.
+
+    Raises:
+        OutputError: There is none, and nothing of another image.
+    """
+    kept = list(kept)
+    if len(kept) < limit:
+        return None
+    scope = name.rpartition(".")[2]
+    others = [
+        (at, other)
+        for other, at in kept
+        if _OF_AN_IMAGE.search(other) and other.rpartition(".")[2] != scope
+    ]
+    if not others:
+        raise OutputError(f"an enclave has at most {limit} objects")
+    return min(others)[1]
+
+
+def checked_name(name: str) -> str:
+    """The name of an object.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError("an object's name is 1 to 128 of a-z, 0-9, dot, dash and underscore")
+    return name
+
+
+def _make_room(path: pathlib.Path, limit: int) -> None:
+    kept = [entry for entry in path.parent.iterdir() if _NAME.fullmatch(entry.name)]
+    times = ((entry.name, entry.stat().st_mtime_ns) for entry in kept)
+    old = to_let_go(times, path.name, limit=limit)
+    if old is not None:
+        (path.parent / old).unlink()
 
 
 def _replace(path: pathlib.Path, body: bytes) -> None:

@@ -44,6 +44,25 @@ class Platform(Protocol):
         It may return early: the caller asks for the bundle again in any case.
         """
 
+    def record_object(  # noqa: PLR0913 - the parts of one head
+        self,
+        enclave_uuid: uuid.UUID,
+        *,
+        boot_key: bytes,
+        name: str,
+        version: int,
+        sha256: bytes,
+        proof: bytes,
+    ) -> bool:
+        """Records which sealed object is the current one of its name.
+
+        Returns:
+            Whether it is recorded; ``False``: another one is, as new or newer.
+
+        Raises:
+            CloisterError: The platform does not take it from this boot.
+        """
+
 
 class CertificateAuthority(Protocol):
     """Who signs the enclave's TLS certificate. Calls may block, for minutes with ACME."""

@@ -26,7 +26,7 @@ from cloister.errors import RunnerError, TransportError
 from cloister.host import health
 from cloister.host.agent import LOOK_EVERY, agent_app
 from cloister.host.listening import listen_error
-from cloister.host.objects import DirectoryObjects
+from cloister.host.objects import DirectoryObjects, ObjectStore
 from cloister.host.ports import CertificateAuthority, Clock, EventSink, Platform, utc_now
 from cloister.host.relay import Relay
 from cloister.host.stats import AgentStats, RelayStats
@@ -50,6 +50,7 @@ class HostOptions:
         workers: Threads of the relay.
         look_every: How long the platform is let wait for a change at a time; longer for one that
             is reached over a network.
+        objects: Where the enclave's objects are, when not in ``objects_dir``.
     """
 
     enclave: uuid.UUID
@@ -64,6 +65,7 @@ class HostOptions:
     max_connections: int = 10_000
     workers: int = 1
     look_every: dt.timedelta = LOOK_EVERY
+    objects: ObjectStore | None = None
 
 
 class Host:
@@ -96,7 +98,7 @@ class Host:
         app = agent_app(
             platform,
             certificates,
-            objects=DirectoryObjects(options.objects_dir),
+            objects=options.objects or DirectoryObjects(options.objects_dir),
             events=events,
             clock=clock,
             look_every=options.look_every,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from cloister._native import sealing
 from cloister.errors import StoreError
-from cloister.platform import api_keys, variables
+from cloister.platform import api_keys, sealed_objects, variables
 from cloister.platform.records import EnclaveRecord
 from cloister.platform.tables import AppKey, Boot, Deployment, ServiceKeyRow
 from cloister.platform.vault import Vault
@@ -41,6 +41,8 @@ class Bundle:
     app_keys: list[OpenAppKey] = dataclasses.field(repr=False)
     api_keys: list[api_keys.Verifier]
     env: list[variables.OpenVariable] = dataclasses.field(repr=False)
+    objects: list[tuple[str, int, bytes]]
+    sealing_secret: bytes = dataclasses.field(repr=False)
     team: str
     app: str
     name: str
@@ -49,7 +51,7 @@ class Bundle:
 def assemble(
     session: Session, vault: Vault, enclave: EnclaveRecord, boot: Boot, *, now_ms: int
 ) -> Bundle:
-    """Puts together what this boot is given now, within a transaction.
+    """Puts together what this boot is given now, within a write transaction.
 
     It ends with its deployment, when that ends before.
     """
@@ -67,6 +69,8 @@ def assemble(
         app_keys=_app_keys(session, vault, enclave.app_uuid),
         api_keys=api_keys.verifiers(session, enclave.app_uuid, now_ms),
         env=variables.open_all(session, vault, enclave.uuid),
+        objects=sealed_objects.heads(session, boot),
+        sealing_secret=sealed_objects.secret(session, vault, enclave.uuid, now_ms=now_ms),
         team=str(enclave.team_uuid),
         app=str(enclave.app_uuid),
         name=enclave.name,
@@ -97,6 +101,8 @@ def seal(bundle: Bundle, service_seed: bytes, recipient: bytes) -> bytes:
                 for key in bundle.api_keys
             ],
             env=[(variable.name, variable.value, variable.secret) for variable in bundle.env],
+            objects=bundle.objects,
+            sealing_secret=bundle.sealing_secret,
             identity=(bundle.team, bundle.app, bundle.name),
         )
     except ValueError as problem:

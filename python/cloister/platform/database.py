@@ -294,5 +294,5 @@ def _as_store_errors(place: str) -> Iterator[None]:
 
 DATABASE_FILE = "store.sqlite3"
 MASTER_KEY_FILE = "master.key"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KEY_CHECK = "store/1/key_check"

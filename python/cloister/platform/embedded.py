@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from cloister import attest
 from cloister.errors import ReleaseRefused
-from cloister.platform import bundle, events, release
+from cloister.platform import bundle, events, release, sealed_objects
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import EnclaveRecord, read_deployments, read_enclave
@@ -173,6 +173,41 @@ class EmbeddedPlatform:
         with self._database.writing() as session:
             _known(session, uuid)
             events.record(session, uuid, kind, message, now_ms=to_ms(self._clock()))
+
+    def record_object(  # noqa: PLR0913 - the parts of one head
+        self,
+        enclave_uuid: UUID | str,
+        *,
+        boot_key: bytes,
+        name: str,
+        version: int,
+        sha256: bytes,
+        proof: bytes,
+    ) -> bool:
+        """Records that a sealed object is the current one of its name.
+
+        Returns:
+            Whether it is recorded; ``False``: another one is, as new or newer.
+
+        Raises:
+            InputError: A field is out of its bounds.
+            ReleaseRefused: No such enclave or boot, its deployment is not active any more, or the
+                proof is not that of an enclave of its image.
+        """
+        uuid, now_ms = _uuid(enclave_uuid), to_ms(self._clock())
+        with self._database.writing() as session:
+            _known(session, uuid)
+            boot = _boot(session, uuid, boot_key, now_ms)
+            return sealed_objects.record(
+                session,
+                self._database.vault,
+                boot,
+                name=name,
+                version=version,
+                sha256=sha256,
+                proof=proof,
+                now_ms=now_ms,
+            )
 
     def close(self) -> None:
         """Ends every :meth:`wait_for_change`."""

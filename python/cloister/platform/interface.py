@@ -74,3 +74,32 @@ class Platform(Protocol):
         Raises:
             ReleaseRefused: There is no such enclave.
         """
+
+    def record_object(  # noqa: PLR0913 - the parts of one head
+        self,
+        enclave_uuid: UUID | str,
+        *,
+        boot_key: bytes,
+        name: str,
+        version: int,
+        sha256: bytes,
+        proof: bytes,
+    ) -> bool:
+        """Records that a sealed object is the current one of its name (wire.md §3).
+
+        Args:
+            enclave_uuid: The enclave that asks.
+            boot_key: X25519 key of the boot.
+            name: The object's whole name.
+            version: Version it was sealed as.
+            sha256: Of the sealed object, 32 bytes.
+            proof: Shows that an enclave of the boot's image says so.
+
+        Returns:
+            Whether it is recorded; ``False``: another one is, as new or newer.
+
+        Raises:
+            InputError: A field is out of its bounds.
+            ReleaseRefused: No such enclave or boot, its deployment is not active any more, or the
+                proof is not that of an enclave of its image.
+        """

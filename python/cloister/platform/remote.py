@@ -116,6 +116,38 @@ class RemotePlatform:
         body = {"enclave": str(enclave_uuid), "kind": kind[:256], "message": message[:4096]}
         self._client.send("POST", "/v1/events", body)
 
+    def record_object(  # noqa: PLR0913 - the parts of one head
+        self,
+        enclave_uuid: UUID | str,
+        *,
+        boot_key: bytes,
+        name: str,
+        version: int,
+        sha256: bytes,
+        proof: bytes,
+    ) -> bool:
+        """Has the platform record a head.
+
+        Raises:
+            InputError: A field is out of its bounds.
+            ReleaseRefused: The platform does not take it from this boot.
+            PermissionRefused: The token is not for this enclave.
+            TransportError: The platform cannot be reached.
+        """
+        body = {
+            "enclave": str(enclave_uuid),
+            "boot_key": boot_key.hex(),
+            "name": name,
+            "version": version,
+            "sha256": sha256.hex(),
+            "proof": proof.hex(),
+        }
+        found = self._client.send("POST", "/v1/objects/head", body, may_repeat=True)
+        recorded = found.get("recorded") if isinstance(found, dict) else None
+        if not isinstance(recorded, bool):
+            raise TransportError("the platform's answer does not say whether it recorded the head")
+        return recorded
+
     def close(self) -> None:
         """Ends waits between attempts. A request in flight ends within its own deadline."""
         self._client.close()

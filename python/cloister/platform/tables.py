@@ -249,3 +249,25 @@ class EnclaveEvent(Base):
     at_ms: Mapped[int]
     kind: Mapped[str] = mapped_column(String(64))
     message: Mapped[str] = mapped_column(String(512))
+
+
+class SealingSecretRow(Base):
+    """What the keys of an enclave's sealed objects are made from. Made with its first bundle."""
+
+    __tablename__ = "sealing_secrets"
+
+    enclave_uuid: Mapped[UUID] = mapped_column(ForeignKey("enclaves.uuid"), primary_key=True)
+    secret_sealed: Mapped[bytes]
+    created_ms: Mapped[int]
+
+
+class ObjectHead(Base):
+    """Which sealed object is the current one of its name, as an enclave of the image proved."""
+
+    __tablename__ = "object_heads"
+
+    enclave_uuid: Mapped[UUID] = mapped_column(ForeignKey("enclaves.uuid"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int]
+    sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    recorded_ms: Mapped[int]

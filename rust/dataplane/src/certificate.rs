@@ -1,7 +1,7 @@
 //! The TLS certificate in use: made inside, ordered from outside, swapped without dropping anybody.
 //!
-//! The private key is made here and leaves this process in no form. Whoever signs certificates is
-//! not believed: a chain that does not carry our key and our names is refused ([`chain`]). Clients
+//! The private key is made in an enclave of this image and leaves it sealed to the image alone, so that
+//! its enclaves can share it ([`shared`]). Whoever signs certificates is not believed: a chain that does not carry our key and our names is refused ([`chain`]). Clients
 //! that attest are bound to the key by the document's `user_data`, whoever signed the certificate.
 //!
 //! A handshake takes [`Certificates::current`] once and uses that [`Current`] alone: the certificate
@@ -10,6 +10,7 @@
 pub mod chain;
 pub mod key;
 pub mod orders;
+pub mod shared;
 mod validity;
 
 use std::fmt;
@@ -137,11 +138,35 @@ impl Certificates {
     ) -> Result<Arc<Current>, CertificateError> {
         let chain = chain::read_pem(chain_pem)?;
         chain::check(&chain, key, domains, now_ms)?;
+        self.swap(chain, key, Origin::Ordered)
+    }
+
+    /// Puts a self-signed certificate of `key` in use, until one is ordered for it.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError::Make`]. The certificate in use then stays.
+    pub fn install_self_signed(
+        &self,
+        key: &TlsKey,
+        names: &[String],
+        now_ms: u64,
+    ) -> Result<(), CertificateError> {
+        let leaf = key.self_signed(names, now_ms)?;
+        self.swap(vec![leaf], key, Origin::SelfSigned).map(drop)
+    }
+
+    fn swap(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: &TlsKey,
+        origin: Origin,
+    ) -> Result<Arc<Current>, CertificateError> {
         let generation = self
             .generations
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
-        let next = Arc::new(Current::new(chain, key, Origin::Ordered, generation)?);
+        let next = Arc::new(Current::new(chain, key, origin, generation)?);
         self.current.store(Arc::clone(&next));
         Ok(next)
     }

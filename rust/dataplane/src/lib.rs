@@ -21,6 +21,7 @@ pub mod live;
 pub mod log_ring;
 pub mod log_shipper;
 pub mod nsm_thread;
+pub mod objects;
 pub mod provision;
 pub mod server;
 mod small_http;

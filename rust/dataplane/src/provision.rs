@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use cloister_sealing::BundleError;
+use cloister_sealing::{BundleError, Sealer, Sharing};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -31,6 +31,7 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::live::{BUNDLE_ENDED, Identity, Live, Serving};
 use crate::nsm_thread::{NsmCallError, NsmThread};
+use crate::objects::Grant;
 
 /// Why this boot has no bundle, or keeps the one it has.
 #[non_exhaustive]
@@ -54,9 +55,11 @@ pub enum ProvisionError {
     /// The NSM did not do its part.
     #[error("{0}")]
     Nsm(#[from] NsmCallError),
-    /// The NSM's PCR0 is not 48 bytes long.
-    #[error("PCR0 is {length} bytes long, expected 48")]
-    Pcr0 {
+    /// One of the NSM's PCR0, PCR1 and PCR2 is not 48 bytes long.
+    #[error("PCR{index} is {length} bytes long, expected 48")]
+    Pcr {
+        /// Which one.
+        index: u16,
         /// Its length.
         length: usize,
     },
@@ -89,6 +92,8 @@ pub struct ProvisionOptions {
     pub live: Arc<ArcSwap<Live>>,
     /// Counters.
     pub stats: Arc<ProvisionStats>,
+    /// Who else may open what this enclave seals, measured.
+    pub sharing: Sharing,
 }
 
 /// Counters of provisioning.
@@ -108,6 +113,7 @@ pub struct ProvisionStats {
 pub struct Provisioner {
     options: ProvisionOptions,
     variables: watch::Sender<Option<Arc<Variables>>>,
+    objects: watch::Sender<Option<Arc<Grant>>>,
     problem: watch::Sender<Option<String>>,
     newest_version: u64,
 }
@@ -117,6 +123,8 @@ pub struct Provisioner {
 pub struct ProvisionWatch {
     /// Variables of the newest bundle; `None` until the first came.
     pub variables: watch::Receiver<Option<Arc<Variables>>>,
+    /// What the bundle in use says about sealed objects; `None` without one.
+    pub objects: watch::Receiver<Option<Arc<Grant>>>,
     /// Why the last attempt failed; `None` after one that did not.
     pub problem: watch::Receiver<Option<String>>,
 }
@@ -135,15 +143,18 @@ impl Provisioner {
     /// A provisioner that has done nothing yet.
     pub fn new(options: ProvisionOptions) -> (Self, ProvisionWatch) {
         let (variables, watched_variables) = watch::channel(None);
+        let (objects, watched_objects) = watch::channel(None);
         let (problem, watched_problem) = watch::channel(None);
         let provisioner = Self {
             options,
             variables,
+            objects,
             problem,
             newest_version: 0,
         };
         let watch = ProvisionWatch {
             variables: watched_variables,
+            objects: watched_objects,
             problem: watched_problem,
         };
         (provisioner, watch)
@@ -156,7 +167,8 @@ impl Provisioner {
             Arc::clone(&self.options.clock),
         );
         let stats = Arc::clone(&self.options.stats);
-        tokio::join!(self.supply(), expire(&live, &*clock, &stats));
+        let objects = self.objects.clone();
+        tokio::join!(self.supply(), expire(&live, &objects, &*clock, &stats));
     }
 
     async fn supply(&mut self) {
@@ -238,7 +250,7 @@ impl Provisioner {
     /// Opens a sealed bundle and swaps it in; on an error everything stays as it is.
     fn adopt(&mut self, session: &mut Session, sealed: &[u8]) -> Result<(), ProvisionError> {
         let now_ms = self.options.clock.now_ms();
-        let bundle = session.open(
+        let mut bundle = session.open(
             sealed,
             &self.options.service_keys,
             self.options.enclave,
@@ -246,12 +258,19 @@ impl Provisioner {
             now_ms,
         )?;
         let version = bundle.version;
+        let sealer = bundle.sealing_secret.take().map(|secret| {
+            let Self { options, .. } = &*self;
+            Sealer::new(secret, options.enclave, *session.image(), options.sharing)
+        });
+        let heads = std::mem::take(&mut bundle.objects);
         let Adopted { live, variables } = adopt::adopt(bundle, now_ms)?;
         session.renewed(version, live.not_after_ms);
         self.newest_version = version;
         self.options.live.store(Arc::new(live));
         self.options.stats.accepted.fetch_add(1, Ordering::Relaxed);
         self.problem.send_replace(None);
+        self.objects
+            .send_replace(Some(Arc::new(Grant { sealer, heads })));
         self.variables.send_if_modified(|known| {
             let is_same = known.as_deref() == Some(&variables);
             if !is_same {
@@ -277,7 +296,12 @@ impl Provisioner {
 }
 
 /// Swaps the keys out when their bundle ends, whatever the supply is waiting for.
-async fn expire(live: &ArcSwap<Live>, clock: &dyn Clock, stats: &ProvisionStats) {
+async fn expire(
+    live: &ArcSwap<Live>,
+    objects: &watch::Sender<Option<Arc<Grant>>>,
+    clock: &dyn Clock,
+    stats: &ProvisionStats,
+) {
     loop {
         let current = live.load_full();
         if matches!(current.serving, Serving::Ready) && clock.now_ms() >= current.not_after_ms {
@@ -289,6 +313,7 @@ async fn expire(live: &ArcSwap<Live>, clock: &dyn Clock, stats: &ProvisionStats)
             let before = live.compare_and_swap(&current, Arc::new(ended));
             if Arc::ptr_eq(&before, &current) {
                 stats.ended.fetch_add(1, Ordering::Relaxed);
+                objects.send_replace(None);
             }
         }
         drop(current);

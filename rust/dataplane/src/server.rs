@@ -31,6 +31,7 @@ use crate::certificate::CertificateError;
 use crate::clock::Clock;
 use crate::health::{Board, Phase};
 use crate::nsm_thread::NsmCallError;
+use crate::objects::ObjectStore;
 
 /// Where client connections arrive.
 #[derive(Debug)]
@@ -76,6 +77,8 @@ pub struct DataPlaneOptions {
     pub internal_api: Option<Address>,
     /// The host.
     pub agent: Arc<dyn AgentApi>,
+    /// Where sealed objects are kept, when there is a place: then the TLS key is shared.
+    pub objects: Option<Arc<dyn ObjectStore>>,
     /// The NSM.
     pub nsm: Arc<dyn NsmProvider>,
     /// The time.

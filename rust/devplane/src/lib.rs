@@ -120,6 +120,7 @@ impl DevPlane {
             health: options.health,
             internal_api: options.internal_api,
             agent: Arc::new(agent),
+            objects: None,
             nsm: module,
             clock,
             certificate: certificate.map(|(chain, key)| GivenCertificate { chain, key }),

@@ -245,6 +245,7 @@ impl Platform {
             objects: BTreeMap::new(),
             settings: BTreeMap::new(),
             identity: self.identity.clone(),
+            sealing_secret: None,
         };
         let mut random = SystemRandom::new();
         let sealed = seal_bundle(&bundle, &self.signer, &boot.public_key, &mut random)?;

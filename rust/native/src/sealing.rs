@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 use cloister_ciphertext::{Random, RandomError};
 use cloister_sealing::bundle::VERSION;
+use cloister_sealing::object::ImageRegisters;
 use cloister_sealing::{
-    ApiKeyRecord, AppKey, BootKey, Bundle, Curve, EnvVar, Expected, Identity, ServiceKey,
+    ApiKeyRecord, AppKey, BootKey, Bundle, Curve, EnvVar, Expected, Identity, SealingSecret,
+    ServiceKey,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -26,10 +28,11 @@ impl Random for System {
 
 type AppKeyFields = (String, String, Vec<u8>);
 type ApiKeyFields = (String, String, Vec<u8>, Vec<String>, Option<u64>);
+type HeadFields = (String, u64, Vec<u8>);
 type Variable = (String, Vec<u8>, bool);
 
 #[pyfunction]
-#[pyo3(signature = (*, service_seed, recipient, enclave, deployment, version, challenge, pcr0, issued_at, not_after, app_keys, api_keys, env, identity))]
+#[pyo3(signature = (*, service_seed, recipient, enclave, deployment, version, challenge, pcr0, issued_at, not_after, app_keys, api_keys, env, objects, sealing_secret, identity))]
 #[expect(
     clippy::too_many_arguments,
     reason = "keyword-only fields of one record"
@@ -48,6 +51,8 @@ fn seal_bundle<'py>(
     app_keys: Vec<AppKeyFields>,
     api_keys: Vec<ApiKeyFields>,
     env: Vec<Variable>,
+    objects: Vec<HeadFields>,
+    sealing_secret: Option<Vec<u8>>,
     identity: (String, String, String),
 ) -> PyResult<Bound<'py, PyBytes>> {
     let seed = Zeroizing::new(fixed::<32>("service_seed", service_seed)?);
@@ -73,9 +78,10 @@ fn seal_bundle<'py>(
                 secret,
             })
             .collect(),
-        objects: BTreeMap::new(),
+        objects: objects.into_iter().map(head).collect::<PyResult<_>>()?,
         settings: BTreeMap::new(),
         identity: Identity { team, app, name },
+        sealing_secret: sealing_secret.map(secret).transpose()?,
     };
     let sealed = py
         .detach(|| {
@@ -186,9 +192,60 @@ fn as_dict<'py>(py: Python<'py>, bundle: &Bundle) -> PyResult<Bound<'py, PyDict>
         })
         .collect();
     dict.set_item("env", env)?;
+    let objects = PyDict::new(py);
+    for (name, (version, digest)) in &bundle.objects {
+        objects.set_item(name, (version, PyBytes::new(py, digest)))?;
+    }
+    dict.set_item("objects", objects)?;
+    let secret = bundle.sealing_secret.as_ref();
+    let secret = secret.map(|secret| PyBytes::new(py, secret.0.as_slice()));
+    dict.set_item("sealing_secret", secret)?;
     let identity = &bundle.identity;
     dict.set_item("identity", (&identity.team, &identity.app, &identity.name))?;
     Ok(dict)
+}
+
+#[pyfunction]
+#[pyo3(signature = (pcr0, pcr1, pcr2))]
+fn object_scope(pcr0: Vec<u8>, pcr1: Vec<u8>, pcr2: Vec<u8>) -> PyResult<String> {
+    Ok(cloister_sealing::object::scope(&image(pcr0, pcr1, pcr2)?))
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, sealing_secret, image, enclave, name, version, sha256, proof))]
+fn verify_object_head(
+    sealing_secret: Vec<u8>,
+    image: (Vec<u8>, Vec<u8>, Vec<u8>),
+    enclave: &str,
+    name: &str,
+    version: u64,
+    sha256: Vec<u8>,
+    proof: &[u8],
+) -> PyResult<()> {
+    let secret = secret(sealing_secret)?;
+    let (pcr0, pcr1, pcr2) = image;
+    let image = self::image(pcr0, pcr1, pcr2)?;
+    let sha256 = fixed("sha256", sha256)?;
+    let head = (name, version, &sha256);
+    cloister_sealing::object::verify_head(&secret, &image, uuid(enclave)?, head, proof)
+        .map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+fn secret(bytes: Vec<u8>) -> PyResult<SealingSecret> {
+    let bytes = fixed("sealing_secret", bytes)?;
+    Ok(SealingSecret(Zeroizing::new(bytes)))
+}
+
+fn image(pcr0: Vec<u8>, pcr1: Vec<u8>, pcr2: Vec<u8>) -> PyResult<ImageRegisters> {
+    Ok([
+        fixed("pcr0", pcr0)?,
+        fixed("pcr1", pcr1)?,
+        fixed("pcr2", pcr2)?,
+    ])
+}
+
+fn head((name, version, sha256): HeadFields) -> PyResult<(String, (u64, [u8; 32]))> {
+    Ok((name, (version, fixed("sha256", sha256)?)))
 }
 
 fn app_key((id, curve, private): AppKeyFields) -> PyResult<AppKey> {
@@ -239,5 +296,5 @@ fn fixed<const N: usize>(name: &str, value: Vec<u8>) -> PyResult<[u8; N]> {
 #[pymodule(gil_used = false)]
 pub(crate) mod sealing {
     #[pymodule_export]
-    use super::{PyBootKey, seal_bundle};
+    use super::{PyBootKey, object_scope, seal_bundle, verify_object_head};
 }

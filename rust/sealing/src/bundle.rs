@@ -11,6 +11,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::error::{BundleError, SealingError};
+use crate::object::SealingSecret;
 
 mod decode;
 
@@ -65,6 +66,8 @@ pub struct Bundle {
     pub settings: BTreeMap<String, String>,
     /// Names for logs.
     pub identity: Identity,
+    /// What the keys of sealed objects are made from. A platform that keeps none sends none.
+    pub sealing_secret: Option<SealingSecret>,
 }
 
 /// The private half of an app key. Wiped when dropped, not printed.
@@ -158,7 +161,12 @@ impl Bundle {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, SealingError> {
         self.check_limits()?;
         let mut out = Writer::with_capacity(self.size_bound());
-        out.map(15).text("v").unsigned(self.v);
+        let keys = if self.sealing_secret.is_some() {
+            16
+        } else {
+            15
+        };
+        out.map(keys).text("v").unsigned(self.v);
         out.text("enclave").bytes(self.enclave.as_bytes());
         out.text("deployment").text(&self.deployment);
         out.text("version").unsigned(self.version);
@@ -216,6 +224,9 @@ impl Bundle {
             .text(app)
             .text("name")
             .text(name);
+        if let Some(secret) = &self.sealing_secret {
+            out.text("sealing_secret").bytes(secret.0.as_slice());
+        }
         Ok(out.into_bytes())
     }
 

@@ -228,6 +228,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::bundle::{ApiKeyRecord, AppKey, Curve, EnvVar, Identity};
+    use crate::object::SealingSecret;
 
     /// Bytes that differ from draw to draw, the same in every run.
     pub(crate) struct Counting(pub(crate) u8);
@@ -305,6 +306,7 @@ pub(crate) mod tests {
                     app: "a".to_owned(),
                     name: "hello".to_owned(),
                 },
+                sealing_secret: Some(SealingSecret(Zeroizing::new([3; 32]))),
             }
         }
 

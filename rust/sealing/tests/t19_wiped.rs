@@ -21,8 +21,8 @@ use cloister_ciphertext::{
     seal, seal_file, seal_json,
 };
 use cloister_sealing::{
-    AppKey, BootKey, Bundle, Curve, EnvVar, Expected, Identity, Random, RandomError, ServiceKey,
-    open_bundle, recipient_digest, seal_bundle,
+    AppKey, BootKey, Bundle, Curve, EnvVar, Expected, Identity, Random, RandomError, Sealer,
+    SealingSecret, ServiceKey, Sharing, open_bundle, recipient_digest, seal_bundle,
 };
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -101,6 +101,7 @@ fn bundle(boot: &BootKey) -> Bundle {
         objects: BTreeMap::new(),
         settings: BTreeMap::new(),
         identity: Identity::default(),
+        sealing_secret: Some(SealingSecret(Zeroizing::new(SECRET))),
     }
 }
 
@@ -195,6 +196,30 @@ fn t19_app_keys_and_clear_texts_are_not_left_in_freed_memory() {
 }
 
 #[test]
+fn t19_sealed_objects_leave_neither_key_nor_clear_text_in_freed_memory() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let sealer = Sealer::new(
+        SealingSecret(Zeroizing::new(SECRET)),
+        Uuid::nil(),
+        [[1; 48]; 3],
+        Sharing::SameImage,
+    );
+    let clear = MARK.repeat(30);
+    let (sealed, left) = left_by(|| sealer.seal("tls", 1, &clear, &mut Counting(1)).unwrap());
+    assert_eq!(left, 0, "left by sealing an object");
+    let (opened, left) = left_by(|| sealer.open("tls", &sealed).unwrap().1);
+    assert_eq!(left, 0, "left by opening an object");
+    assert_eq!(*opened, clear);
+    let ((), left) = left_by(|| drop(opened));
+    assert_eq!(left, 0, "left by dropping what was in it");
+    let ((), left) = left_by(|| {
+        let _proof = sealer.head_proof("tls", 1, &[0; 32]);
+        drop(sealer);
+    });
+    assert_eq!(left, 0, "left by proving a head, and by the sealer");
+}
+
+#[test]
 fn t19_files_and_values_are_not_left_in_freed_memory() {
     let _alone = ONE_AT_A_TIME.lock().unwrap();
     let keyring = || {
@@ -284,10 +309,12 @@ fn t19_what_is_secret_is_not_cloned_by_accident() {
         Cloned::<FileSealer>::IS_CLONE,
         Cloned::<Keyring>::IS_CLONE,
         Cloned::<Opened>::IS_CLONE,
+        Cloned::<Sealer>::IS_CLONE,
+        Cloned::<SealingSecret>::IS_CLONE,
         Cloned::<Secp256k1PrivateKey>::IS_CLONE,
         Cloned::<ServiceKey>::IS_CLONE,
     ];
-    assert_eq!(secrets, [false; 10]);
+    assert_eq!(secrets, [false; 12]);
 }
 
 #[test]

@@ -77,6 +77,17 @@ pub enum OrderState {
     },
 }
 
+/// Body of `POST /v1/objects/{name}/head`: what the platform is to record of a sealed object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectHead {
+    /// Version the object was sealed as.
+    pub version: u64,
+    /// SHA-256 of the sealed object, base64.
+    pub sha256: String,
+    /// Proof that an enclave of the image says so, base64 (wire specification §3).
+    pub proof: String,
+}
+
 /// Answer of `POST /v1/logs` (request: NDJSON of [`crate::logs::TransactionLog`], headers
 /// [`BATCH_SEQUENCE_HEADER`] and [`BOOT_HEADER`]; sequence numbers rise within a batch).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -314,6 +314,10 @@ pub struct Tls {
     pub acme: bool,
     /// Oldest TLS version accepted.
     pub min_version: TlsVersion,
+    /// Whether the TLS key is shared with other images of this enclave that say so, too. It lets an
+    /// older image be served under a newer one's document.
+    #[serde(default)]
+    pub dangerous_share_across_deployments: bool,
 }
 
 /// Oldest TLS version accepted.

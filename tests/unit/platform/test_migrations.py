@@ -91,7 +91,7 @@ def test_a_migrated_store_has_the_schema_of_a_new_one(old: pathlib.Path, world: 
 
 def test_a_server_does_not_migrate_by_itself(old: pathlib.Path) -> None:
     before = schema_of(old)
-    with pytest.raises(StoreError, match="needs schema 2") as caught:
+    with pytest.raises(StoreError, match="needs schema 3") as caught:
         databases.open_existing(old, TrustClass.DEVELOPMENT, migrates=False)
     assert "platform migrate" in str(caught.value.hint)
     assert schema_of(old) == before

@@ -116,7 +116,7 @@ def test_a_newer_schema_is_refused_and_left_alone(world: World) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE store SET schema_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="has schema 99, this program reads schema 2"):
+    with pytest.raises(StoreError, match="has schema 99, this program reads schema 3"):
         local.open_store(world.directory)
 
 

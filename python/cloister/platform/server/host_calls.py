@@ -81,6 +81,21 @@ def event(told: models.Event, token: Caller, parts: TheParts) -> None:
     parts.platform.record_event(told.enclave, told.kind, told.message)
 
 
+@router.post("/v1/objects/head")
+def object_head(told: models.ObjectHead, token: Caller, parts: TheParts) -> models.Recorded:
+    """Which sealed object is the current one of its name, as an enclave of the image proves."""
+    check_relay(token, told.enclave)
+    recorded = parts.platform.record_object(
+        told.enclave,
+        boot_key=bytes.fromhex(told.boot_key),
+        name=told.name,
+        version=told.version,
+        sha256=bytes.fromhex(told.sha256),
+        proof=bytes.fromhex(told.proof),
+    )
+    return models.Recorded(recorded=recorded)
+
+
 async def _or_gone(request: Request, waiting: asyncio.Future[bool]) -> None:
     """Waits for the end of ``waiting``, which is given up when nobody listens any more."""
     try:

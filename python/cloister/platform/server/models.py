@@ -44,6 +44,16 @@ class Event(FromHost):
     message: Annotated[StrictStr, Field(max_length=4096)]
 
 
+class ObjectHead(FromHost):
+    """Which sealed object is the current one of its name. Binary values are hexadecimal."""
+
+    boot_key: Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$")]
+    name: Annotated[StrictStr, Field(max_length=128)]
+    version: Annotated[int, Field(strict=True, gt=0, lt=1 << 63)]
+    sha256: Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$")]
+    proof: Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class NewApp(FromOwner):
     """An app to be added."""
 
@@ -126,6 +136,12 @@ class Bundle(BaseModel):
     """A bundle, sealed to the boot that asked; base64."""
 
     bundle: str
+
+
+class Recorded(BaseModel):
+    """Whether a head was recorded; if not, another one is, as new or newer."""
+
+    recorded: bool
 
 
 class AppShown(BaseModel):

@@ -14,12 +14,12 @@ use bytes::Bytes;
 use cloister_transport::{Address, connect};
 use cloister_wire::agent::{
     BATCH_SEQUENCE_HEADER, BOOT_HEADER, BUNDLE_POLL_MS, Challenge, Event, LogsAcked,
-    MAX_BODY_BYTES, Order, OrderAccepted, OrderState, Provision, SealedBundle, VERSION,
+    MAX_BODY_BYTES, ObjectHead, Order, OrderAccepted, OrderState, Provision, SealedBundle, VERSION,
     VERSION_HEADER,
 };
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_TYPE, ETAG, HOST, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -28,6 +28,7 @@ use tokio::time::timeout;
 
 use super::{AgentApi, AgentError, AgentFuture};
 use crate::log_ring::Batch;
+use crate::objects::{EntityTag, Head, ObjectStore, Only, StoredObject};
 
 /// Asks the host at an address.
 #[derive(Clone)]
@@ -42,9 +43,17 @@ struct Call {
     method: Method,
     target: String,
     headers: Vec<(&'static str, String)>,
+    condition: Option<(HeaderName, HeaderValue)>,
     content_type: &'static str,
     body: Bytes,
     deadline: Duration,
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    entity_tag: Option<HeaderValue>,
+    body: Bytes,
 }
 
 impl HttpAgent {
@@ -54,13 +63,18 @@ impl HttpAgent {
     }
 
     async fn send(&self, call: Call) -> Result<(StatusCode, Bytes), AgentError> {
+        let Answer { status, body, .. } = self.answer(call).await?;
+        Ok((status, body))
+    }
+
+    async fn answer(&self, call: Call) -> Result<Answer, AgentError> {
         let name = call.name;
         timeout(call.deadline, self.exchange(call))
             .await
             .unwrap_or(Err(AgentError::Deadline { call: name }))
     }
 
-    async fn exchange(&self, call: Call) -> Result<(StatusCode, Bytes), AgentError> {
+    async fn exchange(&self, call: Call) -> Result<Answer, AgentError> {
         let name = call.name;
         let broken = |source| AgentError::Io { call: name, source };
         let stream = connect(&self.address, CONNECT_DEADLINE)
@@ -79,7 +93,11 @@ impl HttpAgent {
                 .map_err(|error| broken(error.into()))?;
             let (head, body) = response.into_parts();
             match Limited::new(body, MAX_BODY_BYTES).collect().await {
-                Ok(body) => Ok((head.status, body.to_bytes())),
+                Ok(body) => Ok(Answer {
+                    status: head.status,
+                    entity_tag: head.headers.get(ETAG).cloned(),
+                    body: body.to_bytes(),
+                }),
                 Err(error) if error.is::<LengthLimitError>() => Err(AgentError::Malformed {
                     call: name,
                     problem: "is longer than 1 MiB",
@@ -192,6 +210,66 @@ impl AgentApi for HttpAgent {
     }
 }
 
+impl ObjectStore for HttpAgent {
+    fn read(&self, name: &str) -> AgentFuture<'_, Option<StoredObject>> {
+        let target = format!("/v1/objects/{name}");
+        Box::pin(async move {
+            let name = "GET /v1/objects/{name}";
+            let answer = self.answer(Call::get(name, target)).await?;
+            if answer.status == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            accepted(name, answer.status)?;
+            // It goes back in a header.
+            let tag = answer.entity_tag.filter(|tag| tag.len() <= MAX_TAG_BYTES);
+            let tag = tag.ok_or(AgentError::Malformed {
+                call: name,
+                problem: "has no entity tag of at most 256 bytes",
+            })?;
+            Ok(Some(StoredObject {
+                body: answer.body.to_vec(),
+                tag: EntityTag(tag),
+            }))
+        })
+    }
+
+    fn write(&self, name: &str, body: Vec<u8>, only: Only) -> AgentFuture<'_, bool> {
+        let target = format!("/v1/objects/{name}");
+        Box::pin(async move {
+            let name = "PUT /v1/objects/{name}";
+            let mut call = Call::get(name, target);
+            call.method = Method::PUT;
+            call.body = body.into();
+            call.content_type = "application/octet-stream";
+            call.condition = Some(match only {
+                Only::IfAbsent => (IF_NONE_MATCH, HeaderValue::from_static("*")),
+                Only::If(EntityTag(tag)) => (IF_MATCH, tag),
+            });
+            match self.send(call).await?.0 {
+                StatusCode::PRECONDITION_FAILED => Ok(false),
+                status => accepted(name, status).map(|_| true),
+            }
+        })
+    }
+
+    fn record(&self, name: &str, head: Head) -> AgentFuture<'_, bool> {
+        let target = format!("/v1/objects/{name}/head");
+        Box::pin(async move {
+            let name = "POST /v1/objects/{name}/head";
+            let body = encode(&ObjectHead {
+                version: head.version,
+                sha256: STANDARD.encode(head.sha256),
+                proof: STANDARD.encode(head.proof),
+            });
+            let call = Call::post(name, &target, body).within(PROVISION_DEADLINE);
+            match self.send(call).await?.0 {
+                StatusCode::CONFLICT => Ok(false),
+                status => accepted(name, status).map(|_| true),
+            }
+        })
+    }
+}
+
 impl Call {
     fn get(name: &'static str, target: String) -> Self {
         Self {
@@ -199,6 +277,7 @@ impl Call {
             method: Method::GET,
             target,
             headers: Vec::new(),
+            condition: None,
             content_type: "application/json",
             body: Bytes::new(),
             deadline: CALL_DEADLINE,
@@ -229,6 +308,9 @@ impl Call {
             request = request.header(CONTENT_TYPE, self.content_type);
         }
         for (name, value) in self.headers {
+            request = request.header(name, value);
+        }
+        if let Some((name, value)) = self.condition {
             request = request.header(name, value);
         }
         request
@@ -281,6 +363,8 @@ impl fmt::Debug for HttpAgent {
 
 /// Longest head of an answer, bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Longest entity tag of an object, bytes.
+const MAX_TAG_BYTES: usize = 256;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// The host asks the platform, which verifies a document.

@@ -9,6 +9,7 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::SigningKey;
+use zeroize::Zeroizing;
 
 use super::CertificateError;
 
@@ -28,7 +29,7 @@ impl TlsKey {
     /// [`CertificateError::Make`].
     pub fn generate() -> Result<Self, CertificateError> {
         let pair = KeyPair::generate().map_err(make)?;
-        let pkcs8 = zeroize::Zeroizing::new(pair.serialize_der());
+        let pkcs8 = Zeroizing::new(pair.serialize_der());
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.as_slice()));
         let signing = any_supported_type(&der).map_err(make)?;
         let spki = pair.subject_public_key_info().into();
@@ -37,6 +38,31 @@ impl TlsKey {
             spki,
             pair: Some(pair),
         })
+    }
+
+    /// Takes a key back that [`TlsKey::to_pkcs8`] gave.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError::Make`]: not a P-256 key in PKCS#8.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, CertificateError> {
+        let der = PrivatePkcs8KeyDer::from(der);
+        let pair = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(make)?;
+        let signing = any_supported_type(&PrivateKeyDer::Pkcs8(der)).map_err(make)?;
+        let spki = pair.subject_public_key_info().into();
+        Ok(Self {
+            signing,
+            spki,
+            pair: Some(pair),
+        })
+    }
+
+    /// The key in PKCS#8, to be sealed; `None` for one that was given.
+    pub fn to_pkcs8(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.pair
+            .as_ref()
+            .map(|pair| Zeroizing::new(pair.serialize_der()))
     }
 
     /// Reads a key from PEM (PKCS#8, SEC1 or PKCS#1).

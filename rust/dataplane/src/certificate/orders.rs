@@ -36,13 +36,13 @@ pub enum OrderError {
 
 /// Keeps [`Certificates`] supplied.
 pub struct Orders {
-    agent: Arc<dyn AgentApi>,
-    certificates: Arc<Certificates>,
-    clock: Arc<dyn Clock>,
-    domains: Vec<String>,
-    names: Vec<String>,
-    key: Option<TlsKey>,
-    is_ordered: watch::Sender<bool>,
+    pub(super) agent: Arc<dyn AgentApi>,
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) domains: Vec<String>,
+    pub(super) names: Vec<String>,
+    pub(super) key: Option<TlsKey>,
+    pub(super) is_ordered: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Orders {
@@ -121,6 +121,15 @@ impl Orders {
     }
 
     async fn order_with(&self, key: &TlsKey) -> Result<Arc<Current>, OrderError> {
+        let chain = self.obtain(key).await?;
+        let now_ms = self.clock.now_ms();
+        Ok(self
+            .certificates
+            .install(chain.as_bytes(), key, &self.domains, now_ms)?)
+    }
+
+    /// Orders a certificate for `key` and gives the chain, PEM, as the authority made it.
+    pub(super) async fn obtain(&self, key: &TlsKey) -> Result<String, OrderError> {
         let request = key.request(&self.names)?;
         let id = self.agent.order(request, self.domains.clone()).await?;
         let asked = Instant::now();
@@ -132,19 +141,13 @@ impl Orders {
                     return Err(OrderError::Deadline);
                 }
                 OrderState::Pending => sleep(backoff.wait()).await,
-                OrderState::Valid { certificate_chain } => {
-                    let now_ms = self.clock.now_ms();
-                    let chain = certificate_chain.as_bytes();
-                    return Ok(self
-                        .certificates
-                        .install(chain, key, &self.domains, now_ms)?);
-                }
+                OrderState::Valid { certificate_chain } => return Ok(certificate_chain),
             }
         }
     }
 
     /// Two thirds of what is left of the certificate's life.
-    fn until_renewal(&self, current: &Current) -> Duration {
+    pub(super) fn until_renewal(&self, current: &Current) -> Duration {
         let end_ms = u64::try_from(current.not_after)
             .unwrap_or(0)
             .saturating_mul(1_000);
@@ -158,10 +161,10 @@ impl Orders {
 pub const ORDER_DEADLINE: Duration = Duration::from_secs(600);
 const FIRST_POLL: Duration = Duration::from_millis(50);
 const LONGEST_POLL: Duration = Duration::from_secs(5);
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(600);
+pub(super) const FIRST_RETRY: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_RETRY: Duration = Duration::from_secs(600);
 /// A certificate that ends at once is not ordered again at once.
 const SOONEST_RENEWAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -204,6 +204,7 @@ mod tests {
             api_keys: Vec::new(),
             env: Vec::new(),
             objects: BTreeMap::new(),
+            sealing_secret: None,
             settings: BTreeMap::new(),
             identity: cloister_sealing::Identity::default(),
         }

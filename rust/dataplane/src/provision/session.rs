@@ -2,6 +2,7 @@
 
 use cloister_attestation::decode_unverified;
 use cloister_nsm::DocumentRequest;
+use cloister_sealing::object::ImageRegisters;
 use cloister_sealing::{BootKey, Bundle, Expected, PROVISION_USER_DATA, open_bundle};
 use uuid::Uuid;
 
@@ -15,7 +16,8 @@ use crate::nsm_thread::NsmThread;
 pub(super) struct Session {
     boot_key: BootKey,
     challenge: [u8; 32],
-    pcr0: [u8; 48],
+    /// PCR0, PCR1 and PCR2.
+    image: ImageRegisters,
     document: Vec<u8>,
     version: u64,
     end_ms: u64,
@@ -36,22 +38,32 @@ impl Session {
             nonce: Some(challenge.to_vec()),
             public_key: Some(boot_key.public().to_vec()),
         };
-        let (document, pcr0) = nsm
-            .call(move |nsm| Ok((nsm.attestation_document(&request)?, nsm.describe_pcr(0)?)))
+        let (document, registers) = nsm
+            .call(move |nsm| {
+                let image = [
+                    nsm.describe_pcr(0)?,
+                    nsm.describe_pcr(1)?,
+                    nsm.describe_pcr(2)?,
+                ];
+                Ok((nsm.attestation_document(&request)?, image))
+            })
             .await?;
         // Our own NSM made it just now: the floor of our clock.
         if let Ok(decoded) = decode_unverified(&document) {
             clock.observe(decoded.timestamp.0);
         }
-        let length = pcr0.value.len();
-        let pcr0 = pcr0
-            .value
-            .try_into()
-            .map_err(|_| ProvisionError::Pcr0 { length })?;
+        let mut image = [[0; 48]; 3];
+        for ((index, to), from) in (0..).zip(&mut image).zip(registers) {
+            let length = from.value.len();
+            *to = from
+                .value
+                .try_into()
+                .map_err(|_| ProvisionError::Pcr { index, length })?;
+        }
         Ok(Self {
             boot_key,
             challenge,
-            pcr0,
+            image,
             document,
             version: 0,
             end_ms: 0,
@@ -76,7 +88,7 @@ impl Session {
             service_keys,
             enclave,
             challenge: &self.challenge,
-            pcr0: &self.pcr0,
+            pcr0: &self.image[0],
             minimum_version,
             now_ms,
         };
@@ -92,6 +104,11 @@ impl Session {
     pub(super) fn renewed(&mut self, version: u64, end_ms: u64) {
         self.version = version;
         self.end_ms = end_ms;
+    }
+
+    /// The registers that say which image this is.
+    pub(super) fn image(&self) -> &ImageRegisters {
+        &self.image
     }
 
     /// Version in use.

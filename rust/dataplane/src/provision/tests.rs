@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use cloister_attestation::{PcrIndex, decode_unverified};
 use cloister_ciphertext::{AppPrivateKey, SealOptions, ValueType, seal};
 use cloister_sealing::{
-    ApiKeyRecord, AppKey, Bundle, Curve, EnvVar, PROVISION_USER_DATA, ServiceKey, recipient_digest,
-    seal_bundle,
+    ApiKeyRecord, AppKey, Bundle, Curve, EnvVar, PROVISION_USER_DATA, SealingSecret, ServiceKey,
+    recipient_digest, seal_bundle,
 };
 use cloister_wire::agent::{Event, OrderState};
 use tokio::time::advance;
@@ -155,6 +155,7 @@ impl Host {
             }],
             objects: BTreeMap::new(),
             settings: BTreeMap::new(),
+            sealing_secret: Some(SealingSecret(Zeroizing::new([5; 32]))),
             identity: cloister_sealing::Identity::default(),
         }
     }
@@ -339,6 +340,7 @@ impl World {
             identity: Identity::default(),
             live: Arc::clone(&live),
             stats: Arc::clone(&stats),
+            sharing: Sharing::SameImage,
         });
         let task = tokio::spawn(provisioner.run());
         Self {
@@ -587,4 +589,23 @@ async fn a_new_version_is_in_use_within_a_second() {
     world.host.set(|state| state.version = 2);
     world.pass(Duration::from_secs(1)).await;
     assert_eq!(world.live.load().bundle_version, 2);
+}
+
+/// What opens sealed objects goes with the bundle, as API keys and app keys do.
+#[tokio::test(start_paused = true)]
+async fn t19_the_sealing_secret_ends_with_its_bundle() {
+    let world = World::start();
+    world.pass(Duration::from_secs(1)).await;
+    let grant = world.watch.objects.borrow().clone().unwrap();
+    assert!(grant.sealer.is_some());
+    let kept = Arc::downgrade(&grant);
+    drop(grant);
+    world.host.set(|state| state.is_withheld = true);
+    world.pass(16 * MINUTE).await;
+    assert!(!world.is_ready());
+    assert!(world.watch.objects.borrow().is_none());
+    assert!(kept.upgrade().is_none(), "nobody keeps it");
+    world.host.set(|state| state.is_withheld = false);
+    world.pass(MINUTE).await;
+    assert!(world.watch.objects.borrow().is_some());
 }

@@ -45,6 +45,7 @@ fn options(inside: InEnclave, start_traffic: StartTraffic) -> DataPlaneOptions {
         host: "127.0.0.1".to_owned(),
         port,
     };
+    let agent = HttpAgent::new(inside.endpoints.agent);
     DataPlaneOptions {
         ingress: Ingress::Late(inside.endpoints.ingress),
         proxy_protocol: true,
@@ -52,7 +53,8 @@ fn options(inside: InEnclave, start_traffic: StartTraffic) -> DataPlaneOptions {
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         health: Some(inside.endpoints.health),
         internal_api: Some(local(INTERNAL_API)),
-        agent: Arc::new(HttpAgent::new(inside.endpoints.agent)),
+        objects: Some(Arc::new(agent.clone())),
+        agent: Arc::new(agent),
         nsm: inside.nsm,
         clock: Arc::new(Disciplined::new(System)),
         certificate: None,

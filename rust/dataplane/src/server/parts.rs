@@ -17,6 +17,7 @@ use super::{DataPlaneOptions, ServerError};
 use crate::certificate::Certificates;
 use crate::certificate::key::TlsKey;
 use crate::certificate::orders::{Orders, names};
+use crate::certificate::shared::SharedOrders;
 use crate::documents::Documents;
 use crate::health::services::Services;
 use crate::health::{Board, Phase};
@@ -26,6 +27,7 @@ use crate::live::{Identity, Live};
 use crate::log_ring::{self, LogSinks};
 use crate::log_shipper::LogShipper;
 use crate::nsm_thread::NsmThread;
+use crate::objects;
 use crate::provision::{ProvisionOptions, ProvisionStats, ProvisionWatch, Provisioner};
 
 /// Everything that is shared, and every task that has not begun.
@@ -39,8 +41,25 @@ pub(super) struct Parts {
     pub(super) held: HeldBytes,
     pub(super) provisioner: Provisioner,
     pub(super) provision: ProvisionWatch,
-    pub(super) orders: Option<(Orders, watch::Receiver<bool>)>,
+    pub(super) orders: Option<(Supply, watch::Receiver<bool>)>,
     pub(super) shipper: LogShipper,
+}
+
+/// Who sees to the certificate.
+pub(super) enum Supply {
+    /// This enclave for itself.
+    Alone(Orders),
+    /// All enclaves of the image together.
+    Shared(SharedOrders),
+}
+
+impl Supply {
+    pub(super) async fn run(self) {
+        match self {
+            Self::Alone(orders) => orders.run().await,
+            Self::Shared(orders) => orders.run().await,
+        }
+    }
 }
 
 impl Parts {
@@ -66,6 +85,7 @@ impl Parts {
             identity,
             live: Arc::clone(&live),
             stats: Arc::clone(&stats),
+            sharing: objects::sharing(config.tls.dangerous_share_across_deployments),
         });
         let limit = usize::try_from(config.limits.log_ring).unwrap_or(usize::MAX);
         let (ring, logs) = log_ring::ring(limit, options.workers);
@@ -98,15 +118,29 @@ impl Parts {
             held: held.clone(),
         });
         let orders = certificates.clone().zip(key).map(|(certificates, key)| {
-            Orders::new(
+            let (orders, is_ordered) = Orders::new(
                 Arc::clone(&options.agent),
                 certificates,
                 Arc::clone(&clock),
                 config.tls.domains.clone(),
                 names(&config.tls.domains, config.tls.acme),
                 key,
-            )
+            );
+            let supply = match &options.objects {
+                None => Supply::Alone(orders),
+                Some(objects) => {
+                    let (objects, grants) = (Arc::clone(objects), provision.objects.clone());
+                    Supply::Shared(SharedOrders::new(orders, objects, grants))
+                }
+            };
+            (supply, is_ordered)
         });
+        if config.tls.dangerous_share_across_deployments {
+            tracing::warn!(
+                "`[tls] dangerous_share_across_deployments` is on: other images of this enclave, \
+                 older ones too, can serve under this one's TLS key"
+            );
+        }
         Ok(Self {
             live,
             certificates,

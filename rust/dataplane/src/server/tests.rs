@@ -76,6 +76,7 @@ fn enclave_with(reload: Reload, tells_health: bool) -> Enclave {
         health: None,
         internal_api: Some(free_port()),
         agent: Arc::clone(&host) as Arc<dyn AgentApi>,
+        objects: None,
         nsm: provider(PCR0, &clock),
         clock: Arc::new(clock),
         certificate: Some(GivenCertificate {

@@ -11,6 +11,7 @@ use super::{
     MAX_ENV, MAX_ENV_VALUE_BYTES, MAX_SCOPES, VERSION, text, wrong,
 };
 use crate::error::BundleError;
+use crate::object::SealingSecret;
 
 /// Most keys of any map with fixed keys: today's and as many from a newer platform.
 const MAX_KEYS: usize = 64;
@@ -34,6 +35,7 @@ struct Draft {
     objects: Option<BTreeMap<String, (u64, [u8; 32])>>,
     settings: Option<BTreeMap<String, String>>,
     identity: Option<Identity>,
+    sealing_secret: Option<SealingSecret>,
 }
 
 pub(super) fn bundle(payload: &[u8]) -> Result<Bundle, BundleError> {
@@ -88,6 +90,11 @@ fn read(input: &mut Reader<'_>, key: &str, draft: &mut Draft) -> Result<bool, Bu
         "objects" => once(&mut draft.objects, "objects", table(input, object))?,
         "settings" => once(&mut draft.settings, "settings", table(input, text))?,
         "identity" => once(&mut draft.identity, "identity", identity(input))?,
+        "sealing_secret" => once(
+            &mut draft.sealing_secret,
+            "sealing_secret",
+            fixed(input).map(|bytes| SealingSecret(Zeroizing::new(bytes))),
+        )?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -124,6 +131,7 @@ impl Draft {
             objects: present(self.objects, "objects")?,
             settings: present(self.settings, "settings")?,
             identity: present(self.identity, "identity")?,
+            sealing_secret: self.sealing_secret,
         })
     }
 }
@@ -359,6 +367,7 @@ mod tests {
             objects: BTreeMap::new(),
             settings: BTreeMap::new(),
             identity: Identity::default(),
+            sealing_secret: None,
         }
     }
 
@@ -374,6 +383,21 @@ mod tests {
         more.text("later").array(2).unsigned(1).text("x");
         bytes.extend(more.into_bytes());
         assert_eq!(bundle(&bytes).unwrap(), whole());
+    }
+
+    /// A platform without sealed objects sends what it always sent.
+    #[test]
+    fn a_bundle_with_or_without_a_sealing_secret_comes_back_as_it_was() {
+        let mut made = whole();
+        assert_eq!(bundle(&made.encode().unwrap()).unwrap(), made);
+        made.sealing_secret = Some(SealingSecret(Zeroizing::new([5; 32])));
+        assert_eq!(bundle(&made.encode().unwrap()).unwrap(), made);
+        let mut bytes = whole().encode().unwrap();
+        bytes[0] += 1;
+        let mut short = Writer::new();
+        short.text("sealing_secret").bytes(&[5; 31]);
+        bytes.extend(short.into_bytes());
+        assert!(problem(&bytes).contains("`sealing_secret`"));
     }
 
     #[test]

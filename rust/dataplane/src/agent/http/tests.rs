@@ -208,3 +208,94 @@ async fn a_silent_host_is_given_up_on() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn an_object_comes_with_its_tag_or_there_is_none() {
+    let answer = "HTTP/1.1 200 OK\r\netag: \"abc\"\r\ncontent-length: 3\r\n\r\n\u{1}\u{2}\u{3}";
+    let (agent, asked) = host(answer).await;
+    let found = agent.read("tls.x").await.unwrap().unwrap();
+    assert_eq!(found.body, [1, 2, 3]);
+    assert_eq!(found.tag.0, "\"abc\"");
+    let asked = asked.await.unwrap();
+    assert!(
+        asked.starts_with("GET /v1/objects/tls.x HTTP/1.1\r\n"),
+        "{asked}"
+    );
+
+    let (agent, _asked) = host(json("404 Not Found", "{}")).await;
+    assert!(agent.read("tls.x").await.unwrap().is_none());
+    // Without a tag it could be replaced by nobody; a long one would be sent back.
+    let long = format!(
+        "HTTP/1.1 200 OK\r\netag: {}\r\ncontent-length: 0\r\n\r\n",
+        "x".repeat(257)
+    );
+    for answer in [json("200 OK", "{}"), long] {
+        let (agent, _asked) = host(answer).await;
+        let error = agent.read("tls.x").await.unwrap_err();
+        assert!(matches!(error, AgentError::Malformed { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_says_its_condition_and_hears_whether_it_held() {
+    let only = Only::If(EntityTag(HeaderValue::from_static("\"abc\"")));
+    for (only, line) in [
+        (Only::IfAbsent, "if-none-match: *\r\n"),
+        (only, "if-match: \"abc\"\r\n"),
+    ] {
+        let (agent, asked) = host("HTTP/1.1 204 No Content\r\n\r\n").await;
+        assert!(
+            agent
+                .write("tls.x", vec![b'a'], only.clone())
+                .await
+                .unwrap()
+        );
+        let asked = asked.await.unwrap();
+        assert!(
+            asked.starts_with("PUT /v1/objects/tls.x HTTP/1.1\r\n"),
+            "{asked}"
+        );
+        assert!(
+            asked.contains(line) && asked.ends_with("\r\n\r\na"),
+            "{asked}"
+        );
+        let (agent, _asked) = host(json("412 Precondition Failed", "{}")).await;
+        assert!(!agent.write("tls.x", vec![b'a'], only).await.unwrap());
+    }
+    let (agent, _asked) = host(json("500 Internal Server Error", "{}")).await;
+    let error = agent
+        .write("tls.x", vec![1], Only::IfAbsent)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, AgentError::Refused { status: 500, .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_head_is_recorded_or_another_one_is() {
+    let head = Head {
+        version: 7,
+        sha256: [0; 32],
+        proof: [0xFF; 32],
+    };
+    let (agent, asked) = host("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert!(agent.record("tls.x", head).await.unwrap());
+    let asked = asked.await.unwrap();
+    let (zeros, ones) = (STANDARD.encode([0; 32]), STANDARD.encode([0xFF; 32]));
+    let body = format!("{{\"version\":7,\"sha256\":\"{zeros}\",\"proof\":\"{ones}\"}}");
+    assert!(
+        asked.starts_with("POST /v1/objects/tls.x/head HTTP/1.1\r\n"),
+        "{asked}"
+    );
+    assert!(asked.ends_with(&body), "{asked}");
+    let (agent, _asked) = host(json("409 Conflict", "{}")).await;
+    assert!(!agent.record("tls.x", head).await.unwrap());
+    let (agent, _asked) = host(json("403 Forbidden", "{}")).await;
+    let error = agent.record("tls.x", head).await.unwrap_err();
+    assert!(
+        matches!(error, AgentError::Refused { status: 403, .. }),
+        "{error}"
+    );
+}

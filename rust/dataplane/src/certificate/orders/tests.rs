@@ -19,7 +19,7 @@ use crate::test_support::Paused;
 
 /// An authority that signs what it is asked, or does one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
+pub(crate) enum Mood {
     Signs,
     SignsAnotherKey,
     Refuses,
@@ -27,16 +27,17 @@ enum Mood {
     NeverEnds,
 }
 
-struct Authority {
-    mood: Mutex<Mood>,
+pub(crate) struct Authority {
+    pub(crate) mood: Mutex<Mood>,
     issuer: Issuer<'static, KeyPair>,
     orders: Mutex<Vec<Vec<u8>>>,
     asked: Mutex<u64>,
     days: i64,
+    pub(crate) events: Mutex<Vec<Event>>,
 }
 
 impl Authority {
-    fn new(mood: Mood, days: i64) -> Arc<Self> {
+    pub(crate) fn new(mood: Mood, days: i64) -> Arc<Self> {
         let ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
         Arc::new(Self {
             mood: Mutex::new(mood),
@@ -44,6 +45,7 @@ impl Authority {
             orders: Mutex::default(),
             asked: Mutex::default(),
             days,
+            events: Mutex::default(),
         })
     }
 
@@ -56,7 +58,7 @@ impl Authority {
         request.signed_by(&self.issuer).unwrap().pem()
     }
 
-    fn keys(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn keys(&self) -> Vec<Vec<u8>> {
         let orders = self.orders.lock().unwrap();
         let public = |request: &Vec<u8>| {
             let request = CertificateSigningRequestDer::from(request.as_slice());
@@ -124,8 +126,9 @@ impl AgentApi for Authority {
         unused()
     }
 
-    fn event(&self, _event: Event) -> AgentFuture<'_, ()> {
-        unused()
+    fn event(&self, event: Event) -> AgentFuture<'_, ()> {
+        self.events.lock().unwrap().push(event);
+        Box::pin(async { Ok(()) })
     }
 }
 
