@@ -17,7 +17,7 @@ EXTENSION := $(VENV)/.extension
 
 include mk/static.mk
 
-.PHONY: help demo test test-rust test-python lint wheel bench bench-instructions bench-build bench-attestation conformance tools extension clean
+.PHONY: help demo test test-rust test-python lint wheel bench bench-instructions bench-build bench-attestation bench-crypto conformance tools extension clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,6 +62,11 @@ bench-attestation: $(EXTENSION) ## measure the verifier against P-384 alone and 
 
 bench-build: $(EXTENSION) static ## measure building an image against sha384sum and cp
 	$(PYTHON) -m bench.python.build_speed
+
+bench-crypto: $(EXTENSION) ## measure encryption from Python against its primitives and the published SDK
+	cargo build --quiet --release --locked --manifest-path bench/rust/crypto-limits/Cargo.toml \
+	  --target-dir $(CARGO_TARGET_DIR)/bench
+	$(PYTHON) -m bench.python.crypto_speed --limits $(CARGO_TARGET_DIR)/bench/release/crypto-limits
 
 conformance: $(EXTENSION) static hello ## what takes too long for `make test`
 	cargo test --locked -p cloister-devplane --test engine -- --ignored

@@ -146,6 +146,7 @@ def test_the_first_page_works_from_its_first_command_to_its_last(terminal: Termi
         ("attestation.md", 6),
         ("client.md", 10),
         ("dependencies.md", 5),
+        ("encryption.md", 5),
         ("platform.md", 9),
         ("reproducible.md", 5),
         ("testing.md", 6),

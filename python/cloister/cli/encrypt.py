@@ -8,10 +8,7 @@ from typing import Annotated
 import typer
 
 from cloister import crypto
-from cloister.cli import output, settings
-from cloister.errors import KeyFileError, MissingInput
-
-_MAX_KEY_FILE_BYTES = 4096
+from cloister.cli import _app_keys, _streams, output
 
 
 def encrypt(  # noqa: PLR0913 - an option is an argument
@@ -25,6 +22,14 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
     kind: Annotated[
         str, typer.Option("--type", help="Type of a single value: string, number or boolean.")
     ] = "string",
+    file: Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="FILE|-", help="Encrypt a file, of any length; `-` is a pipe."),
+    ] = None,
+    output_file: Annotated[
+        pathlib.Path | None,
+        typer.Option("--output", "-o", help="Where an encrypted file goes; else a pipe."),
+    ] = None,
     public_key: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +43,7 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
     ] = pathlib.Path("enclave.toml"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Encrypt a value, or the values of a JSON document, for an app.
+    """Encrypt a value, the values of a JSON document, or a file, for an app.
 
     Only the public key is needed, and nothing leaves this machine. A value on the command line can
     be seen by other users of the machine and stays in the shell's history: use standard input for
@@ -47,7 +52,21 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
     Example:
       cloister encrypt < secret.txt
       echo '{"card": 4242424242424242}' | cloister encrypt --document
+      cloister encrypt --file scan.pdf --output scan.pdf.enc
     """
+    if file is not None:
+        _only_a_file(value, as_document=as_document, kind=kind, role=role)
+        key = _app_keys.public_key(public_key, config)
+        with (
+            _streams.reading(file) as source,
+            _streams.writing(output_file, mode=_streams.PUBLIC) as target,
+        ):
+            crypto.encrypt_file(source, target, key)
+        if as_json and output_file is not None:
+            output.show({"output": str(output_file)}, as_json=True)
+        return
+    if output_file is not None:
+        raise typer.BadParameter("is for `--file`", param_hint="--output")
     if kind not in ("string", "number", "boolean"):
         raise typer.BadParameter("a type is string, number or boolean", param_hint="--type")
     if value is None or value == "-":
@@ -55,7 +74,7 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
         clear = sys.stdin.buffer.read().removesuffix(b"\n")
     else:
         clear = os.fsencode(value)
-    key = _public_key(public_key, config)
+    key = _app_keys.public_key(public_key, config)
     if as_document:
         sealed = crypto.encrypt_json(clear, key, role=role).decode()
     else:
@@ -64,29 +83,17 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
     output.show({"ciphertext": sealed}, as_json=as_json, text=sealed)
 
 
-def _public_key(given: str | None, config: pathlib.Path) -> bytes:
-    """From a file, from the command line, from the platform, or from the local store."""
-    if given is None and settings.load().platform_url is not None:
-        from cloister.cli import _owner  # noqa: PLC0415 - and so does this
-
-        with _owner.opened(config.parent) as owner:
-            return bytes.fromhex(owner.app(_owner.app_of(owner, config))["public_key"])
-    if given is None:
-        from cloister.platform import local  # noqa: PLC0415 - the store costs 200 ms to import
-
-        folder = config.resolve().parent
-        if not local.store_directory(folder).is_dir():
-            raise MissingInput(
-                f"there is no local store beside `{config}`",
-                hint="run `cloister init`, or give --public-key",
-            )
-        return local.app_public_key(folder)
-    path = pathlib.Path(given)
-    if not path.is_file():
-        return crypto.read_public_key(given)
-    content = path.read_bytes()
-    if len(content) > _MAX_KEY_FILE_BYTES:
-        raise KeyFileError(f"`{path}` is too long to be a public key")
-    if len(content) == crypto.PUBLIC_KEY_BYTES:
-        return content
-    return crypto.read_public_key(content.decode("ascii", "replace"))
+def _only_a_file(value: str | None, *, as_document: bool, kind: str, role: str | None) -> None:
+    """A file has no value beside it, no type and no role: its format has no place for them."""
+    given = [
+        name
+        for name, is_given in (
+            ("VALUE", value is not None),
+            ("--document", as_document),
+            ("--type", kind != "string"),
+            ("--role", role is not None),
+        )
+        if is_given
+    ]
+    if given:
+        raise typer.BadParameter(f"cannot be combined with {given[0]}", param_hint="--file")

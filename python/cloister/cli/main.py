@@ -37,6 +37,7 @@ _COMMANDS = {
     "encrypt": Entry(
         "cloister.cli.encrypt", "encrypt", "Encrypt a value, JSON or file for an app."
     ),
+    "decrypt": Entry("cloister.cli.decrypt", "decrypt", "Decrypt a value, JSON or file."),
 }
 
 _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {

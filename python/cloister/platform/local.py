@@ -10,12 +10,15 @@ import json
 import pathlib
 from uuid import UUID
 
+from sqlalchemy import select
+
 from cloister.errors import OutputError, StoreError
 from cloister.platform import app_keys
 from cloister.platform import database as databases
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.registry import Registry
+from cloister.platform.tables import AppKey
 from cloister.platform.trust_class import TrustClass
 
 
@@ -136,6 +139,32 @@ def development_app_key_file(directory: pathlib.Path) -> str:
             "private": base64.b64encode(private).decode(),
         }
     )
+
+
+def app_private_keys(directory: pathlib.Path) -> list[tuple[str, bytes]]:
+    """Curve and scalar of every key of the app, oldest first: what opens its ciphertexts here.
+
+    They are for this process; :func:`development_app_key_file` is what leaves it.
+
+    Raises:
+        StoreError: There is no development store, or it has no app.
+    """
+    database = open_store(directory)
+    try:
+        app_uuid = sole_app(database)
+        with database.reading() as session:
+            rows = session.scalars(
+                select(AppKey).where(AppKey.app_uuid == app_uuid).order_by(AppKey.position)
+            ).all()
+        return [
+            (
+                row.curve,
+                database.vault.open(row.private_sealed, place=f"app_keys/{row.id}/private"),
+            )
+            for row in rows
+        ]
+    finally:
+        database.close()
 
 
 def sole_app(database: Database) -> UUID:

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 
+use crate::curve::Curve;
 use crate::kdf;
-use crate::keys::{AppPrivateKey, Keyring, decompress};
+use crate::keys::{Keyring, OpeningKey};
 
 /// Most AES keys of one cache: beyond them the ephemeral key that came first goes. Each takes less
 /// than a kibibyte.
@@ -71,12 +72,20 @@ impl fmt::Debug for KeyCache {
     }
 }
 
+/// An ephemeral public key: a compressed point, and of which curve. The same bytes can be a point of
+/// both.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct EphemeralKey {
+    pub(crate) curve: Curve,
+    pub(crate) compressed: [u8; 33],
+}
+
 /// What was derived, by ephemeral key.
 #[derive(Default)]
 pub(crate) struct DerivedKeys {
-    by_ephemeral: HashMap<[u8; 33], Ephemeral>,
+    by_ephemeral: HashMap<EphemeralKey, Ephemeral>,
     /// Oldest first.
-    order: VecDeque<(Duration, [u8; 33])>,
+    order: VecDeque<(Duration, EphemeralKey)>,
     now: Duration,
     count: usize,
 }
@@ -105,6 +114,8 @@ enum Slot {
 /// What a look for a key came to.
 pub(crate) enum Found<'c> {
     Key(&'c LessSafeKey),
+    /// The ephemeral key was not taken up, or let go of since.
+    Gone,
     /// There is no such key.
     None,
     /// It would have to be derived, and there is no leave for that.
@@ -113,38 +124,38 @@ pub(crate) enum Found<'c> {
 
 impl DerivedKeys {
     /// Whether an ephemeral key is known.
-    pub(crate) fn knows(&self, compressed: &[u8; 33]) -> bool {
-        self.by_ephemeral.contains_key(compressed)
+    pub(crate) fn knows(&self, ephemeral: &EphemeralKey) -> bool {
+        self.by_ephemeral.contains_key(ephemeral)
     }
 
     /// Takes an ephemeral key up; false when it is not on the curve.
-    pub(crate) fn admit(&mut self, compressed: &[u8; 33]) -> bool {
+    pub(crate) fn admit(&mut self, key: &EphemeralKey) -> bool {
         // An ephemeral key takes room before anything is derived with it, and nothing may be.
         while self.count.max(self.by_ephemeral.len()) >= MAX_CACHED_KEYS && self.forget_oldest() {}
-        let Some(point) = decompress(compressed) else {
+        let Some(point) = key.curve.decompress(&key.compressed) else {
             return false;
         };
         let ephemeral = Ephemeral {
             point,
             derived: Vec::new(),
         };
-        if self.by_ephemeral.insert(*compressed, ephemeral).is_none() {
-            self.order.push_back((self.now, *compressed));
+        if self.by_ephemeral.insert(*key, ephemeral).is_none() {
+            self.order.push_back((self.now, *key));
         }
         true
     }
 
-    /// The key that an ephemeral key makes with the app key at a position of the keyring. `may_derive`
-    /// is asked when it is not there yet.
+    /// The key that an ephemeral key makes with the app key at a position among those of its curve.
+    /// `may_derive` is asked when it is not there yet.
     pub(crate) fn key(
         &mut self,
-        compressed: &[u8; 33],
-        (position, app_key): (usize, &AppPrivateKey),
+        key: &EphemeralKey,
+        (position, app_key): (usize, OpeningKey<'_>),
         has_kdf: bool,
         may_derive: impl FnOnce() -> bool,
     ) -> Found<'_> {
-        let Some(ephemeral) = self.by_ephemeral.get_mut(compressed) else {
-            return Found::None;
+        let Some(ephemeral) = self.by_ephemeral.get_mut(key) else {
+            return Found::Gone;
         };
         if ephemeral.derived.len() <= position {
             let room = position.saturating_add(1);
@@ -162,7 +173,8 @@ impl DerivedKeys {
             if !may_derive() {
                 return Found::Paused;
             }
-            *slot = derive(app_key, &ephemeral.point, has_kdf);
+            let kdf = has_kdf.then_some(key.curve);
+            *slot = derive(app_key, &ephemeral.point, kdf);
             self.count = self.count.saturating_add(1);
         }
         match slot {
@@ -199,14 +211,14 @@ impl DerivedKeys {
     }
 }
 
-fn derive(app_key: &AppPrivateKey, point: &[u8; 65], has_kdf: bool) -> Slot {
+/// The expanded AES key, through the KDF of a curve or as the two agree on it.
+fn derive(app_key: OpeningKey<'_>, point: &[u8; 65], kdf: Option<Curve>) -> Slot {
     let Some(shared) = app_key.agree(point) else {
         return Slot::None;
     };
-    let key = if has_kdf {
-        kdf::derive(shared.as_slice(), point)
-    } else {
-        shared
+    let key = match kdf {
+        Some(curve) => kdf::derive(curve, shared.as_slice(), point),
+        None => shared,
     };
     match UnboundKey::new(&AES_256_GCM, key.as_slice()) {
         Ok(key) => Slot::Key(Box::new(LessSafeKey::new(key))),

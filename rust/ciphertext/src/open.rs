@@ -6,62 +6,27 @@
 //! asked last, and goes on when it is granted more. So whoever runs it decides how long it keeps a
 //! thread.
 
+mod error;
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-use aws_lc_rs::aead::{Aad, Nonce};
-use base64::Engine as _;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use thiserror::Error;
+use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use zeroize::Zeroizing;
 
-use crate::file::EncryptedFile;
-use crate::key_cache::{DerivedKeys, Found, KeyCache};
-use crate::keys::Keyring;
+use crate::additional::{Additional, additional_data};
+use crate::curve::Curve;
+use crate::decode::{array, decode};
+use crate::file::{EncryptedFile, Unfit};
+use crate::key_cache::{DerivedKeys, EphemeralKey, Found, KeyCache};
+use crate::keys::{Keyring, OpeningKey};
 use crate::metadata;
+use crate::room::wipe;
 use crate::token::Token;
-use crate::version::{AdditionalData, ValueType};
+use crate::version::ValueType;
 
-/// Why a token was not opened. No variant carries clear text, and everything that depends on the
-/// content of the token says the same words.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum OpenError {
-    /// No app key opens it, or what it holds is not what it says it holds.
-    #[error("the ciphertext cannot be opened with any key of this app")]
-    CannotOpen,
-    /// It holds bytes that cannot stand where it stands.
-    #[error("the clear text cannot stand where its ciphertext stands")]
-    CannotStand,
-    /// A token of the SDKs' debug mode outside a debug enclave.
-    #[error("the ciphertext was made in debug mode, which this enclave does not accept")]
-    Debug,
-    /// Not yet: the session may derive no more keys until it is granted some.
-    #[error("the ciphertext is not opened yet")]
-    Paused,
-    /// More ephemeral keys in one request than the limit.
-    #[error("more than {limit} distinct ephemeral keys in one request")]
-    TooManyKeys {
-        /// The limit.
-        limit: u32,
-    },
-    /// Longer than the limit.
-    #[error("a ciphertext is longer than {limit} bytes")]
-    TooLong {
-        /// The limit.
-        limit: usize,
-    },
-    /// JSON nested deeper than the scanner follows.
-    #[error("JSON is nested deeper than {limit} levels")]
-    TooDeep {
-        /// The limit.
-        limit: usize,
-    },
-    /// A version on secp256k1.
-    #[error("the ciphertext is of a secp256k1 version, which this enclave does not open")]
-    UnsupportedVersion,
-}
+pub use error::OpenError;
 
 /// What a session accepts.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +46,19 @@ pub struct Opened {
     pub clear: Zeroizing<Vec<u8>>,
 }
 
+impl Opened {
+    /// The clear text alone.
+    pub fn into_clear(mut self) -> Zeroizing<Vec<u8>> {
+        std::mem::take(&mut self.clear)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        wipe(&mut self.clear);
+    }
+}
+
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opened")
@@ -95,9 +73,11 @@ pub struct OpenSession<'k> {
     policy: OpenPolicy,
     keys: Keys<'k>,
     /// Ephemeral keys of this request.
-    distinct: HashSet<[u8; 33]>,
+    distinct: HashSet<EphemeralKey>,
     /// The last of them: most documents have one.
-    last: Option<[u8; 33]>,
+    last: Option<EphemeralKey>,
+    /// The last one that was read, and how it was written.
+    last_text: Option<([u8; 44], EphemeralKey)>,
     allowance: u32,
     is_paused: bool,
     counts: OpenCounts,
@@ -148,6 +128,7 @@ impl<'k> OpenSession<'k> {
             keys,
             distinct: HashSet::new(),
             last: None,
+            last_text: None,
             allowance,
             is_paused: false,
             counts: OpenCounts::default(),
@@ -184,24 +165,39 @@ impl<'k> OpenSession<'k> {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Debug`], [`OpenError::UnsupportedVersion`], [`OpenError::TooManyKeys`],
-    /// [`OpenError::Paused`], [`OpenError::CannotOpen`], in this order.
+    /// [`OpenError::Debug`], [`OpenError::TooManyKeys`], [`OpenError::Paused`],
+    /// [`OpenError::CannotOpen`], in this order.
     pub fn open(&mut self, bytes: &[u8], token: &Token) -> Result<Opened, OpenError> {
         if token.is_debug && !self.policy.dangerous_accept_debug {
             return Err(OpenError::Debug);
         }
-        if !token.version.is_p256() {
-            return Err(OpenError::UnsupportedVersion);
-        }
         let iv: [u8; 12] = array(bytes, &token.iv)?;
-        let compressed: [u8; 33] = array(bytes, &token.key)?;
-        let sealed = Zeroizing::new(decode(bytes, &token.data)?);
-        self.work(&compressed, |session| {
+        let ephemeral = self.ephemeral_key(bytes, token)?;
+        let text = bytes.get(token.data.clone()).unwrap_or_default();
+        self.work(&ephemeral, |session| {
             let has_kdf = token.version.has_kdf();
-            let aad = |app: &[u8; 33]| additional_data(token, &compressed, app);
-            let clear = session.try_keys(&compressed, has_kdf, iv, aad, &sealed)?;
-            accept(token, &clear).ok_or(OpenError::CannotOpen)
+            let aad = |app: &[u8; 33]| additional_data(token, &ephemeral.compressed, app);
+            let fill = |buffer: &mut Vec<u8>| decode(text, buffer);
+            let room = text.len();
+            let clear = session.try_keys(&ephemeral, has_kdf, iv, aad, (room, fill))?;
+            accept(token, clear).ok_or(OpenError::CannotOpen)
         })
+    }
+
+    /// The ephemeral key of a token. Most documents have one, written in the same characters.
+    fn ephemeral_key(&mut self, bytes: &[u8], token: &Token) -> Result<EphemeralKey, OpenError> {
+        let curve = token.version.curve();
+        let text = bytes.get(token.key.clone()).unwrap_or_default();
+        if let Some((known, key)) = &self.last_text
+            && known == text
+            && key.curve == curve
+        {
+            return Ok(*key);
+        }
+        let compressed = array(bytes, &token.key)?;
+        let key = EphemeralKey { curve, compressed };
+        self.last_text = text.try_into().ok().map(|text| (text, key));
+        Ok(key)
     }
 
     /// Opens an encrypted file.
@@ -217,20 +213,30 @@ impl<'k> OpenSession<'k> {
         if file.is_debug && !self.policy.dangerous_accept_debug {
             return Err(OpenError::Debug);
         }
+        // The version on secp256k1 came before KDF and additional data.
+        let is_p256 = file.ephemeral.curve == Curve::P256;
         self.work(&file.ephemeral, |session| {
-            let aad = |app: &[u8; 33]| app.to_vec();
-            session.try_keys(&file.ephemeral, true, file.iv, aad, file.sealed)
+            let aad = |app: &[u8; 33]| {
+                let app = if is_p256 { app.as_slice() } else { &[] };
+                Additional::from_parts(&[app])
+            };
+            let fill = |buffer: &mut Vec<u8>| {
+                buffer.extend_from_slice(file.sealed);
+                Ok(())
+            };
+            let room = file.sealed.len();
+            session.try_keys(&file.ephemeral, is_p256, file.iv, aad, (room, fill))
         })
     }
 
     /// Opens something that was made with an ephemeral key, and counts it.
     fn work<T>(
         &mut self,
-        compressed: &[u8; 33],
+        ephemeral: &EphemeralKey,
         open: impl FnOnce(&mut Self) -> Result<T, OpenError>,
     ) -> Result<T, OpenError> {
         let derived = self.counts.derived;
-        let opened = self.admit(compressed).and_then(|()| open(self));
+        let opened = self.admit(ephemeral).and_then(|()| open(self));
         self.is_paused = matches!(opened, Err(OpenError::Paused));
         if !self.is_paused {
             self.counts.opened = self.counts.opened.saturating_add(u64::from(opened.is_ok()));
@@ -241,23 +247,33 @@ impl<'k> OpenSession<'k> {
     }
 
     /// Makes room for an ephemeral key, within the limit.
-    fn admit(&mut self, compressed: &[u8; 33]) -> Result<(), OpenError> {
-        if self.last.as_ref() != Some(compressed) && !self.distinct.contains(compressed) {
+    fn admit(&mut self, ephemeral: &EphemeralKey) -> Result<(), OpenError> {
+        if self.last.as_ref() == Some(ephemeral) {
+            // Whether it is still known is found out where its key is looked for.
+            return Ok(());
+        }
+        if !self.distinct.contains(ephemeral) {
             let limit = self.policy.distinct_keys;
             if self.distinct.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
                 return Err(OpenError::TooManyKeys { limit });
             }
-            self.distinct.insert(*compressed);
+            self.distinct.insert(*ephemeral);
         }
-        self.last = Some(*compressed);
+        self.take_up(ephemeral)?;
+        self.last = Some(*ephemeral);
+        Ok(())
+    }
+
+    /// Has the cache know an ephemeral key.
+    fn take_up(&mut self, ephemeral: &EphemeralKey) -> Result<(), OpenError> {
         let mut keys = self.keys.cell().borrow_mut();
-        if keys.knows(compressed) {
+        if keys.knows(ephemeral) {
             return Ok(());
         }
         if self.allowance == 0 {
             return Err(OpenError::Paused);
         }
-        if keys.admit(compressed) {
+        if keys.admit(ephemeral) {
             return Ok(());
         }
         // Finding that it is no point of the curve is work, too.
@@ -265,42 +281,65 @@ impl<'k> OpenSession<'k> {
         Err(OpenError::CannotOpen)
     }
 
-    /// Tries every app key, newest first.
+    /// Tries every app key of the curve, newest first. `fill` writes the ciphertext and its tag into an
+    /// empty buffer of this room; it is asked once for each key that is tried.
     fn try_keys(
         &mut self,
-        compressed: &[u8; 33],
+        ephemeral: &EphemeralKey,
         has_kdf: bool,
         iv: [u8; 12],
-        aad: impl Fn(&[u8; 33]) -> Vec<u8>,
-        sealed: &[u8],
+        aad: impl Fn(&[u8; 33]) -> Additional,
+        (room, fill): (usize, impl Fn(&mut Vec<u8>) -> Result<(), OpenError>),
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let mut keys = self.keys.cell().borrow_mut();
-        let (allowance, derived) = (&mut self.allowance, &mut self.counts.derived);
-        let mut buffer = Zeroizing::new(Vec::with_capacity(sealed.len()));
-        for (position, app_key) in self.keyring.newest_first().enumerate() {
-            let may_derive = || {
-                let left = allowance.checked_sub(1);
-                *derived = derived.saturating_add(u64::from(left.is_some()));
-                *allowance = left.unwrap_or(0);
-                left.is_some()
+        let mut buffer = Zeroizing::new(Vec::with_capacity(room));
+        for (position, app_key) in self.keyring.newest_first(ephemeral.curve).enumerate() {
+            let key = loop {
+                let mut keys = self.keys.cell().borrow_mut();
+                let (allowance, derived) = (&mut self.allowance, &mut self.counts.derived);
+                let may_derive = || {
+                    let left = allowance.checked_sub(1);
+                    *derived = derived.saturating_add(u64::from(left.is_some()));
+                    *allowance = left.unwrap_or(0);
+                    left.is_some()
+                };
+                match keys.key(ephemeral, (position, app_key), has_kdf, may_derive) {
+                    Found::Key(key) => {
+                        break Some(open_with(key, iv, &aad, app_key, &fill, &mut buffer)?);
+                    }
+                    Found::None => break None,
+                    Found::Paused => return Err(OpenError::Paused),
+                    Found::Gone => {}
+                }
+                drop(keys);
+                self.take_up(ephemeral)?;
             };
-            let key = match keys.key(compressed, (position, app_key), has_kdf, may_derive) {
-                Found::Key(key) => key,
-                Found::None => continue,
-                Found::Paused => return Err(OpenError::Paused),
-            };
-            buffer.clear();
-            buffer.extend_from_slice(sealed);
-            let nonce = Nonce::assume_unique_for_key(iv);
-            let aad = Aad::from(aad(app_key.public().compressed()));
-            if let Ok(clear) = key.open_in_place(nonce, aad, buffer.as_mut_slice()) {
-                let length = clear.len();
-                buffer.truncate(length);
+            if key == Some(true) {
                 return Ok(buffer);
             }
         }
         Err(OpenError::CannotOpen)
     }
+}
+
+/// Whether `key` opens what `fill` writes; if so, `buffer` is the clear text.
+fn open_with(
+    key: &LessSafeKey,
+    iv: [u8; 12],
+    aad: impl Fn(&[u8; 33]) -> Additional,
+    app_key: OpeningKey<'_>,
+    fill: impl Fn(&mut Vec<u8>) -> Result<(), OpenError>,
+    buffer: &mut Vec<u8>,
+) -> Result<bool, OpenError> {
+    buffer.clear();
+    fill(buffer)?;
+    let nonce = Nonce::assume_unique_for_key(iv);
+    let aad = Aad::from(aad(app_key.public()));
+    let Ok(clear) = key.open_in_place(nonce, aad, buffer.as_mut_slice()) else {
+        return Ok(false);
+    };
+    let length = clear.len();
+    buffer.truncate(length);
+    Ok(true)
 }
 
 impl fmt::Debug for OpenSession<'_> {
@@ -312,38 +351,16 @@ impl fmt::Debug for OpenSession<'_> {
 }
 
 /// Cuts the metadata off and checks the type.
-fn accept(token: &Token, clear: &[u8]) -> Option<Opened> {
-    let value = if token.version.has_metadata() {
-        metadata::skip(clear)?
-    } else {
-        clear
-    };
+fn accept(token: &Token, mut clear: Zeroizing<Vec<u8>>) -> Option<Opened> {
+    if token.version.has_metadata() {
+        let value = metadata::skip(&clear)?;
+        let start = clear.len().checked_sub(value.len())?;
+        clear.drain(..start);
+    }
     // Older versions do not authenticate the type, and the newest authenticates what anybody may
     // have written: a number that is none would add fields to a document.
-    let is_typed = token.kind.admits(value);
-    is_typed.then(|| Opened {
-        kind: token.kind,
-        clear: Zeroizing::new(value.to_vec()),
-    })
-}
-
-/// What the version authenticates besides the ciphertext, at most 67 bytes.
-pub(crate) fn additional_data(token: &Token, ephemeral: &[u8; 33], app: &[u8; 33]) -> Vec<u8> {
-    match token.version.additional_data() {
-        AdditionalData::None => Vec::new(),
-        AdditionalData::AppKey => app.to_vec(),
-        AdditionalData::V2 => {
-            let head = if token.is_debug {
-                0x80
-            } else {
-                (token.kind.number() << 4) | CURVE_P256
-            };
-            let mut out = vec![head];
-            out.extend_from_slice(ephemeral);
-            out.extend_from_slice(app);
-            out
-        }
-    }
+    let kind = token.kind;
+    kind.admits(&clear).then_some(Opened { kind, clear })
 }
 
 /// Opens a header whose whole value is one token.
@@ -368,227 +385,23 @@ pub fn open_header_value(
     if memchr::memchr3(b'\r', b'\n', 0, &opened.clear).is_some() {
         return Err(OpenError::CannotStand);
     }
-    Ok(Some(opened.clear))
+    Ok(Some(opened.into_clear()))
 }
 
-fn array<const N: usize>(
-    bytes: &[u8],
-    range: &std::ops::Range<usize>,
-) -> Result<[u8; N], OpenError> {
-    decode(bytes, range)?
-        .try_into()
-        .map_err(|_| OpenError::CannotOpen)
+/// Opens an encrypted file that is there whole.
+///
+/// # Errors
+///
+/// [`OpenError::NotAFile`], [`OpenError::Damaged`], [`OpenError::UnsupportedVersion`],
+/// [`OpenError::Debug`], [`OpenError::TooManyKeys`], [`OpenError::Paused`],
+/// [`OpenError::CannotOpen`], in this order.
+pub fn open_file(
+    file: &[u8],
+    session: &mut OpenSession<'_>,
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    let file = EncryptedFile::parse(file).map_err(Unfit::as_error)?;
+    session.open_file(&file)
 }
-
-/// Decodes base64 without or with padding; a `\/` of JSON is a `/`.
-fn decode(bytes: &[u8], range: &std::ops::Range<usize>) -> Result<Vec<u8>, OpenError> {
-    let text = bytes.get(range.clone()).ok_or(OpenError::CannotOpen)?;
-    let decoded = if memchr::memchr(b'\\', text).is_none() {
-        BASE64.decode(text)
-    } else {
-        let plain: Vec<u8> = text.iter().copied().filter(|byte| *byte != b'\\').collect();
-        BASE64.decode(plain)
-    };
-    decoded.map_err(|_| OpenError::CannotOpen)
-}
-
-/// Standard alphabet; padding may be there; bits behind the last byte are not looked at, as the
-/// SDKs' decoders do not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_encode_padding(false)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// The curve's number in AADv2.
-const CURVE_P256: u8 = 1;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kdf;
-    use crate::keys::AppPrivateKey;
-    use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
-    use serde_json::Value;
-
-    const POLICY: OpenPolicy = OpenPolicy {
-        dangerous_accept_debug: false,
-        distinct_keys: 3,
-    };
-
-    fn vectors() -> Value {
-        let text = include_str!("../../../tests/vectors/ciphertext/vectors.json");
-        serde_json::from_str(text).unwrap()
-    }
-
-    fn keyring() -> Keyring {
-        let other = AppPrivateKey::from_bytes(&[0x33; 32]).unwrap();
-        let ours = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
-        let newest = AppPrivateKey::from_bytes(&[0x44; 32]).unwrap();
-        Keyring::new(vec![other, ours, newest]).unwrap()
-    }
-
-    fn open(text: &str) -> Result<Opened, OpenError> {
-        let keyring = keyring();
-        let token = Token::parse(text.as_bytes()).unwrap();
-        OpenSession::new(&keyring, POLICY).open(text.as_bytes(), &token)
-    }
-
-    #[test]
-    fn known_answers_open_whichever_key_of_the_app_made_them() {
-        let mut opened = 0;
-        for vector in vectors()["strings"].as_array().unwrap() {
-            let text = vector["token"].as_str().unwrap();
-            if vector["curve"] == "SECP256K1" {
-                assert_eq!(open(text), Err(OpenError::UnsupportedVersion), "{text}");
-                continue;
-            }
-            let plain = match &vector["plain"] {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            assert_eq!(
-                open(text).unwrap().clear.as_slice(),
-                plain.as_bytes(),
-                "{text}"
-            );
-            opened += 1;
-        }
-        assert_eq!(opened, 12);
-    }
-
-    /// Without a KDF and without additional data the type is anybody's word.
-    #[test]
-    fn a_swapped_type_is_refused_with_the_words_of_every_refusal() {
-        let text = "ev:Tk9D:AAECAwQFBgcICQoL:A9Zak5d8qj0bCBhS/1ennkZfFmBXcwS66tUF3TpIWJzz:ye0W7ZzhtSI6hgogEw1itJWVkTBDSJ3730Af:$";
-        assert_eq!(open(text).unwrap().kind, ValueType::String);
-        let swapped = text.replace("Tk9D:", "Tk9D:number:");
-        assert_eq!(open(&swapped), Err(OpenError::CannotOpen));
-    }
-
-    #[test]
-    fn every_changed_character_is_refused() {
-        let text = "ev:QkTC:AAECAwQFBgcICQoL:A9Zak5d8qj0bCBhS/1ennkZfFmBXcwS66tUF3TpIWJzz:u4j5I5ezaywkhgG0EosdAYhOR+Re08tSdCsTMrxUwE+c+crXDvCWSd3DoYnIRreTuh+/a8THrQ:$";
-        open(text).unwrap();
-        for at in 8..text.len() - 3 {
-            let mut changed = text.as_bytes().to_vec();
-            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            let changed = String::from_utf8(changed).unwrap();
-            if let Some(token) = Token::parse(changed.as_bytes()) {
-                let keyring = keyring();
-                let mut session = OpenSession::new(&keyring, POLICY);
-                // The last character carries two bits that decode to nothing.
-                if at != text.len() - 4 {
-                    let refused = session.open(changed.as_bytes(), &token);
-                    assert_eq!(refused, Err(OpenError::CannotOpen), "{at}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_debug_token_is_refused_unless_the_policy_says_otherwise() {
-        let text = "ev:debug:QkTC:AAECAwQFBgcICQoL:A9Zak5d8qj0bCBhS/1ennkZfFmBXcwS66tUF3TpIWJzz:u4j5I5ezaywkhgG0EosdAYhOR+Re08tSdCsTMrxUwE:$";
-        assert_eq!(open(text), Err(OpenError::Debug));
-    }
-
-    /// Built from the primitives, because nothing here writes debug tokens.
-    #[test]
-    fn a_debug_token_opens_where_the_policy_says_so() {
-        use base64::engine::general_purpose::STANDARD_NO_PAD;
-
-        let ours = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
-        let ephemeral = AppPrivateKey::from_bytes(&[0x22; 32]).unwrap();
-        let shared = ephemeral.agree(ours.public().uncompressed()).unwrap();
-        let key = kdf::derive(shared.as_slice(), ephemeral.public().uncompressed());
-        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_slice()).unwrap());
-        let token = |head: u8| {
-            let (point, app) = (ephemeral.public().compressed(), ours.public().compressed());
-            let aad = [&[head], point.as_slice(), app.as_slice()].concat();
-            let mut data = b"\x01\x00\x80clear".to_vec();
-            let nonce = Nonce::assume_unique_for_key([3; 12]);
-            key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut data)
-                .unwrap();
-            let [iv, point, data] = [&[3; 12], point.as_slice(), data.as_slice()]
-                .map(|bytes| STANDARD_NO_PAD.encode(bytes));
-            format!("ev:debug:QkTC:{iv}:{point}:{data}:$")
-        };
-        let keyring = keyring();
-        let policy = OpenPolicy {
-            dangerous_accept_debug: true,
-            ..POLICY
-        };
-        let mut session = OpenSession::new(&keyring, policy);
-        let mut open = |text: &str| {
-            let token = Token::parse(text.as_bytes()).unwrap();
-            session.open(text.as_bytes(), &token)
-        };
-        assert_eq!(open(&token(0x80)).unwrap().clear.as_slice(), b"clear");
-        // An ordinary token does not become one of debug mode by its head, nor the reverse.
-        assert_eq!(open(&token(0x01)), Err(OpenError::CannotOpen));
-        let plain = token(0x01).replace("debug:", "");
-        assert_eq!(open(&plain).unwrap().clear.as_slice(), b"clear");
-        let stripped = token(0x80).replace("debug:", "");
-        assert_eq!(open(&stripped), Err(OpenError::CannotOpen));
-    }
-
-    #[test]
-    fn t05_distinct_keys_are_bounded_and_one_key_counts_once() {
-        let keyring = keyring();
-        let mut session = OpenSession::new(&keyring, POLICY);
-        let mut counter = crate::seal::tests::Counting(1);
-        let app = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
-        let mut seal = || {
-            crate::seal::seal(
-                b"x",
-                ValueType::String,
-                app.public(),
-                &crate::seal::tests::OPTIONS,
-                &mut counter,
-            )
-            .unwrap()
-        };
-        let first = seal();
-        for text in [&first, &first, &seal(), &seal()] {
-            session
-                .open(text.as_bytes(), &Token::parse(text.as_bytes()).unwrap())
-                .unwrap();
-        }
-        let fourth = seal();
-        let refused = session.open(fourth.as_bytes(), &Token::parse(fourth.as_bytes()).unwrap());
-        assert_eq!(refused, Err(OpenError::TooManyKeys { limit: 3 }));
-        assert_eq!(session.opened(), 4);
-    }
-
-    #[test]
-    fn a_header_is_opened_only_when_it_is_one_token() {
-        let keyring = keyring();
-        let mut session = OpenSession::new(&keyring, POLICY);
-        let mut counter = crate::seal::tests::Counting(1);
-        let app = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
-        let mut seal = |clear: &[u8]| {
-            crate::seal::seal(
-                clear,
-                ValueType::String,
-                app.public(),
-                &crate::seal::tests::OPTIONS,
-                &mut counter,
-            )
-            .unwrap()
-        };
-        let good = seal(b"secret");
-        let opened = open_header_value(good.as_bytes(), &mut session)
-            .unwrap()
-            .unwrap();
-        assert_eq!(opened.as_slice(), b"secret");
-        let padded = format!("{good} ");
-        assert_eq!(open_header_value(padded.as_bytes(), &mut session), Ok(None));
-        assert_eq!(open_header_value(b"ev:123", &mut session), Ok(None));
-        let evil = seal(b"a\r\nx-admin: 1");
-        assert_eq!(
-            open_header_value(evil.as_bytes(), &mut session),
-            Err(OpenError::CannotStand)
-        );
-    }
-}
+mod tests;

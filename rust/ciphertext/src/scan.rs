@@ -6,12 +6,14 @@
 //! [`json`](self) rules in JSON, percent-encoded in forms, and raw in text. The parts of a multipart
 //! body are bodies of their own.
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 use thiserror::Error;
 
 use crate::open::{OpenError, OpenSession, Opened};
 use crate::place::Place;
-use crate::token::{Matcher, START, Step, Token};
+use crate::token::{self, Matcher, START, Step, Token};
 
 mod form;
 mod json;
@@ -62,7 +64,7 @@ pub struct ScanError {
 /// Whether a body can hold a token at all, where tokens are written as they are. A body without `ev:`
 /// needs no scanner.
 pub fn may_contain_token(body: &[u8]) -> bool {
-    memmem::find(body, START).is_some()
+    SEARCH.find(body).is_some()
 }
 
 /// The same for a body of a certain kind: in forms tokens are written with `%`, and parts of a
@@ -271,7 +273,7 @@ impl Scanner {
     ) -> Result<Progress, ScanError> {
         loop {
             let rest = piece.rest();
-            let Some(found) = memmem::find(rest, START) else {
+            let Some(found) = SEARCH.find(rest) else {
                 // The last bytes may be the start of a start.
                 let keep = if piece.is_last {
                     0
@@ -304,11 +306,16 @@ impl Scanner {
 
     /// Matches the candidate at the piece's position, going on where the last piece ended.
     fn candidate(&mut self, piece: &Piece<'_>, is_json: bool) -> Result<Candidate, ScanError> {
+        let max_token = self.limits.max_token;
+        if self.candidate.is_none()
+            && let Some(token) = token::common(piece.rest(), max_token)
+        {
+            return Ok(Candidate::Token(token));
+        }
         let mut matcher = self
             .candidate
             .take()
             .unwrap_or_else(|| Matcher::new(is_json));
-        let max_token = self.limits.max_token;
         let mut rest = piece.rest().get(matcher.fed()..).unwrap_or_default();
         loop {
             let room = max_token.saturating_sub(matcher.fed()).min(rest.len());
@@ -417,7 +424,9 @@ impl<'b> Piece<'b> {
             Next::At(at) if at >= self.at => return Some(at),
             Next::At(_) | Next::Unknown => {}
         }
-        let found = memmem::find(self.rest(), START).map(|from| self.at.saturating_add(from));
+        let found = SEARCH
+            .find(self.rest())
+            .map(|from| self.at.saturating_add(from));
         self.next = found.map_or(Next::Nowhere, Next::At);
         found
     }
@@ -439,6 +448,9 @@ fn partial_start(bytes: &[u8]) -> usize {
         usize::from(bytes.ends_with(b"e"))
     }
 }
+
+/// Searches for the start of a token; made once, as it costs more than to search a short text.
+static SEARCH: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(START));
 
 #[cfg(test)]
 mod tests;

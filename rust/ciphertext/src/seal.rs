@@ -6,10 +6,11 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::additional::additional_data;
+use crate::curve::Curve;
 use crate::kdf;
 use crate::keys::{AppPrivateKey, AppPublicKey};
 use crate::metadata;
-use crate::open::additional_data;
 use crate::random::Random;
 use crate::token::Token;
 use crate::version::{ValueType, Version};
@@ -50,7 +51,7 @@ pub enum SealError {
     /// A number or boolean that is none.
     #[error("the clear text is not of the type it is said to be")]
     Kind,
-    /// Nested deeper than [`crate::MAX_DEPTH`], or not JSON.
+    /// Not JSON.
     #[error("the document is not JSON at byte {offset}")]
     NotJson {
         /// Where.
@@ -62,6 +63,18 @@ pub enum SealError {
     /// A role that is none.
     #[error("a data role is 1 to 20 of a to z, 0 to 9 and hyphen")]
     Role,
+    /// Nested deeper than [`crate::MAX_DEPTH`].
+    #[error("the document is nested deeper than 128 levels, at byte {offset}")]
+    TooDeep {
+        /// Where.
+        offset: usize,
+    },
+    /// What would be made is longer than the limit.
+    #[error("the encrypted document would be longer than {limit} bytes")]
+    TooLong {
+        /// The limit.
+        limit: usize,
+    },
     /// A version that is opened only.
     #[error("version {version} is opened, not written")]
     Version {
@@ -91,8 +104,8 @@ pub fn seal(
 /// # Errors
 ///
 /// As [`seal`].
-pub fn seal_values(
-    values: &[(ValueType, Vec<u8>)],
+pub fn seal_values<T: AsRef<[u8]>>(
+    values: &[(ValueType, T)],
     key: &AppPublicKey,
     options: &SealOptions,
     random: &mut dyn Random,
@@ -100,7 +113,7 @@ pub fn seal_values(
     let sealer = Sealer::new(key, options, random)?;
     values
         .iter()
-        .map(|(kind, clear)| sealer.seal(clear, *kind, random))
+        .map(|(kind, clear)| sealer.seal(clear.as_ref(), *kind, random))
         .collect()
 }
 
@@ -134,7 +147,8 @@ impl<'o> Sealer<'o> {
         let shared = ephemeral
             .agree(app.uncompressed())
             .ok_or(SealError::Random)?;
-        let key = kdf::derive(shared.as_slice(), ephemeral.public().uncompressed());
+        let point = ephemeral.public().uncompressed();
+        let key = kdf::derive(Curve::P256, shared.as_slice(), point);
         let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(|_| SealError::Aead)?;
         Ok(Self {
             options,

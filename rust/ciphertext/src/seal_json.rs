@@ -19,45 +19,112 @@ pub const MAX_DEPTH: usize = 128;
 ///
 /// # Errors
 ///
-/// As [`crate::seal`], and [`SealError::NotJson`] with the offset where the document stops being JSON
-/// or is nested deeper than [`MAX_DEPTH`].
+/// As [`crate::seal`], [`SealError::NotJson`] with the offset where the document stops being JSON, and
+/// [`SealError::TooDeep`] where it is nested deeper than [`MAX_DEPTH`].
 pub fn seal_json(
     document: &[u8],
     key: &AppPublicKey,
     options: &SealOptions,
     random: &mut dyn Random,
 ) -> Result<Vec<u8>, SealError> {
+    seal_json_within(document, usize::MAX, key, options, random)
+}
+
+/// The same, when what comes out has a limit in bytes: a document of short values grows to many
+/// times its length.
+///
+/// # Errors
+///
+/// As [`seal_json`], and [`SealError::TooLong`].
+pub fn seal_json_within(
+    document: &[u8],
+    limit: usize,
+    key: &AppPublicKey,
+    options: &SealOptions,
+    random: &mut dyn Random,
+) -> Result<Vec<u8>, SealError> {
     let sealer = Sealer::new(key, options, random)?;
-    let out = Vec::with_capacity(document.len().saturating_mul(4));
-    let mut walk = Walk {
-        input: document,
-        at: 0,
-        out,
+    let mut making = Making {
+        out: Vec::with_capacity(document.len().saturating_mul(4).min(limit)),
+        limit,
         sealer,
         random,
     };
-    walk.space();
-    walk.value(0)?;
-    walk.space();
-    if walk.at < document.len() {
-        return Err(walk.wrong());
-    }
-    Ok(walk.out)
+    Walk::new(document, Some(&mut making)).document()?;
+    Ok(making.out)
 }
 
-struct Walk<'d> {
+/// Checks that a document is JSON, by the rules of [`seal_json`], and makes nothing of it.
+///
+/// # Errors
+///
+/// [`SealError::NotJson`] and [`SealError::TooDeep`], with the offset.
+pub fn check_json(document: &[u8]) -> Result<(), SealError> {
+    Walk::new(document, None).document()
+}
+
+/// Line and column of an offset in a text, both from 1; columns are counted in bytes.
+pub fn line_and_column(text: &[u8], offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let lines = memchr::memchr_iter(b'\n', before).count();
+    let column = match memchr::memrchr(b'\n', before) {
+        Some(feed) => before.len().saturating_sub(feed),
+        None => before.len().saturating_add(1),
+    };
+    (lines.saturating_add(1), column)
+}
+
+struct Walk<'d, 'm> {
     input: &'d [u8],
     at: usize,
+    /// Where to; without it the document is only checked.
+    making: Option<&'m mut Making<'d>>,
+}
+
+struct Making<'d> {
     out: Vec<u8>,
+    limit: usize,
     sealer: Sealer<'d>,
     random: &'d mut dyn Random,
 }
 
-impl Walk<'_> {
+impl Making<'_> {
+    fn seal(&mut self, clear: &[u8], kind: ValueType) -> Result<(), SealError> {
+        let token = self.sealer.seal(clear, kind, self.random)?;
+        if self.out.len().saturating_add(token.len()) > self.limit {
+            return Err(SealError::TooLong { limit: self.limit });
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(token.as_bytes());
+        self.out.push(b'"');
+        Ok(())
+    }
+}
+
+impl<'d, 'm> Walk<'d, 'm> {
+    fn new(input: &'d [u8], making: Option<&'m mut Making<'d>>) -> Self {
+        Self {
+            input,
+            at: 0,
+            making,
+        }
+    }
+
+    fn document(&mut self) -> Result<(), SealError> {
+        self.space();
+        self.value(0)?;
+        self.space();
+        if self.at < self.input.len() {
+            return Err(self.wrong());
+        }
+        Ok(())
+    }
+
     fn value(&mut self, depth: usize) -> Result<(), SealError> {
         match self.peek() {
-            Some(b'{') if depth < MAX_DEPTH => self.container(depth, b'}', true),
-            Some(b'[') if depth < MAX_DEPTH => self.container(depth, b']', false),
+            Some(b'{' | b'[') if depth >= MAX_DEPTH => Err(SealError::TooDeep { offset: self.at }),
+            Some(b'{') => self.container(depth, b'}', true),
+            Some(b'[') => self.container(depth, b']', false),
             Some(b'"') => {
                 let clear = self.string()?;
                 self.seal(&clear, ValueType::String)
@@ -81,8 +148,7 @@ impl Walk<'_> {
             if is_object {
                 let start = self.at;
                 self.string()?;
-                let key = self.input.get(start..self.at).unwrap_or_default();
-                self.out.extend_from_slice(key);
+                self.put(self.input.get(start..self.at).unwrap_or_default());
                 self.space();
                 self.expect(b':')?;
                 self.space();
@@ -227,16 +293,21 @@ impl Walk<'_> {
         if let Some(kind) = kind {
             return self.seal(word, kind);
         }
-        self.out.extend_from_slice(word);
+        self.put(word);
         Ok(())
     }
 
     fn seal(&mut self, clear: &[u8], kind: ValueType) -> Result<(), SealError> {
-        let token = self.sealer.seal(clear, kind, self.random)?;
-        self.out.push(b'"');
-        self.out.extend_from_slice(token.as_bytes());
-        self.out.push(b'"');
-        Ok(())
+        match &mut self.making {
+            Some(making) => making.seal(clear, kind),
+            None => Ok(()),
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(making) = &mut self.making {
+            making.out.extend_from_slice(bytes);
+        }
     }
 
     fn space(&mut self) {
@@ -262,7 +333,9 @@ impl Walk<'_> {
     }
 
     fn copy(&mut self) {
-        self.out.extend(self.peek());
+        if let Some(making) = &mut self.making {
+            making.out.extend(self.input.get(self.at));
+        }
         self.skip();
     }
 
@@ -338,10 +411,52 @@ mod tests {
             ("\"\t\"", 1),
         ] {
             assert_eq!(sealed(bad), Err(SealError::NotJson { offset }), "{bad}");
+            let checked = check_json(bad.as_bytes());
+            assert_eq!(checked, Err(SealError::NotJson { offset }), "{bad}");
         }
         let deep = "[".repeat(MAX_DEPTH + 1) + &"]".repeat(MAX_DEPTH + 1);
-        assert!(matches!(sealed(&deep), Err(SealError::NotJson { .. })));
+        let offset = MAX_DEPTH;
+        assert_eq!(sealed(&deep), Err(SealError::TooDeep { offset }));
+        assert_eq!(
+            check_json(deep.as_bytes()),
+            Err(SealError::TooDeep { offset })
+        );
         let allowed = "[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH);
         sealed(&allowed).unwrap();
+        check_json(allowed.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn an_offset_is_said_as_line_and_column() {
+        let text = b"{\n  nope}\n";
+        for (offset, place) in [
+            (0, (1, 1)),
+            (1, (1, 2)),
+            (2, (2, 1)),
+            (4, (2, 3)),
+            (99, (3, 1)),
+        ] {
+            assert_eq!(line_and_column(text, offset), place, "{offset}");
+        }
+    }
+
+    /// A million of `1,` are 2 MB, and their ciphertexts 130.
+    #[test]
+    fn what_comes_out_has_a_limit() {
+        let app = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
+        let document = format!("[1{}]", ",1".repeat(99));
+        let within = |limit| {
+            seal_json_within(
+                document.as_bytes(),
+                limit,
+                app.public(),
+                &OPTIONS,
+                &mut Counting(1),
+            )
+        };
+        let whole = within(usize::MAX).unwrap();
+        assert_eq!(within(whole.len()).unwrap(), whole);
+        let limit = whole.len() - 200;
+        assert_eq!(within(limit), Err(SealError::TooLong { limit }));
     }
 }

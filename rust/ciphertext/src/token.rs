@@ -15,6 +15,8 @@ use crate::version::{ValueType, Version};
 const IV_CHARS: usize = 16;
 /// Characters of an ephemeral key: 33 bytes in base64.
 const KEY_CHARS: usize = 44;
+/// Characters of a version.
+const VERSION_CHARS: usize = 4;
 /// Fewest characters of the data: a tag of 16 bytes in base64 without padding.
 const MIN_DATA_CHARS: usize = 22;
 /// How every token starts.
@@ -48,6 +50,58 @@ impl Token {
         }
         None
     }
+}
+
+/// A token that `bytes` start with, in its common form: with a version, without `debug` and without an
+/// escaped `/`, whole, and at most `max` bytes long. `None` says nothing: [`Matcher`] decides.
+pub(crate) fn common(bytes: &[u8], max: usize) -> Option<Token> {
+    let rest = bytes.strip_prefix(START)?;
+    let (version, rest) = rest.split_at_checked(VERSION_CHARS)?;
+    let version = Version::parse(version)?;
+    let mut rest = rest.strip_prefix(b":")?;
+    let mut kind = ValueType::String;
+    for (word, named) in [
+        (&b"number:"[..], ValueType::Number),
+        (&b"boolean:"[..], ValueType::Boolean),
+    ] {
+        if let Some(after) = rest.strip_prefix(word) {
+            (rest, kind) = (after, named);
+            break;
+        }
+    }
+    let start = bytes.len().checked_sub(rest.len())?;
+    let iv = start..start.checked_add(IV_CHARS)?;
+    let key = iv.end.checked_add(1)?..iv.end.checked_add(1 + KEY_CHARS)?;
+    let from = key.end.checked_add(1)?;
+    let data = from..from.checked_add(memchr::memchr(b':', bytes.get(from..)?)?)?;
+    let length = data.end.checked_add(2)?;
+    let is_token = length <= max
+        && data.len() >= MIN_DATA_CHARS
+        && bytes.get(iv.end) == Some(&b':')
+        && bytes.get(key.end) == Some(&b':')
+        && bytes.get(data.end.saturating_add(1)) == Some(&b'$')
+        && is_parts(bytes.get(iv.start..data.end)?);
+    is_token.then_some(Token {
+        is_debug: false,
+        version,
+        kind,
+        iv,
+        key,
+        data,
+        length,
+    })
+}
+
+/// Whether this is IV, key and data with a colon between them, where the colons are in their places.
+/// Without a way out before the end, so that many characters are looked at together.
+fn is_parts(text: &[u8]) -> bool {
+    let (is, colons) = text.iter().fold((true, 0_u8), |(is, colons), byte| {
+        let is_colon = *byte == b':';
+        // Data has none, and the other two are short.
+        let colons = colons.wrapping_add(u8::from(is_colon));
+        (is & (is_base64(*byte) | is_colon), colons)
+    });
+    is && colons == 2
 }
 
 /// What a byte made of the candidate.
@@ -241,8 +295,12 @@ impl Matcher {
     }
 }
 
+/// Without branches, so that many bytes can be looked at together.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
 const fn is_base64(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
+    let is_letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    let is_digit = byte.wrapping_sub(b'0') < 10;
+    is_letter | is_digit | (byte == b'+') | (byte == b'/') | (byte == b'=')
 }
 
 const IS_BASE64: [bool; 256] = {
@@ -292,6 +350,50 @@ mod tests {
             assert_eq!(text.get(token.key), Some(KEY));
             assert_eq!(text.get(token.data), Some(DATA));
         }
+    }
+
+    /// Whatever the fast path takes for a token, the grammar takes for the same one.
+    #[test]
+    fn the_common_form_is_what_the_grammar_says() {
+        let matched = |text: &[u8]| {
+            let mut matcher = Matcher::new(true);
+            for byte in text {
+                match matcher.feed(*byte) {
+                    Step::More => {}
+                    Step::No => return None,
+                    Step::Complete(token) => return Some(token),
+                }
+            }
+            None
+        };
+        let mut taken = 0;
+        for head in [
+            "QkTC:",
+            "RFVC:number:",
+            "S0lS:boolean:",
+            "QkTC:string:",
+            "",
+            "debug:QkTC:",
+        ] {
+            for tail in ["", "\"", ":$", "$"] {
+                let text = format!("ev:{head}{IV}:{KEY}:{DATA}:${tail}");
+                assert_eq!(common(text.as_bytes(), text.len() - tail.len() - 1), None);
+                for at in 0..text.len() {
+                    for byte in *b"A:$/=+\\\"\xff" {
+                        let mut changed = text.clone().into_bytes();
+                        changed[at] = byte;
+                        if let Some(token) = common(&changed, usize::MAX) {
+                            assert_eq!(matched(&changed), Some(token), "{at} {byte}");
+                            taken += 1;
+                        }
+                    }
+                }
+                for length in 0..text.len() - tail.len() {
+                    assert_eq!(common(&text.as_bytes()[..length], usize::MAX), None);
+                }
+            }
+        }
+        assert!(taken > 3_000, "{taken}");
     }
 
     /// The table of the fast path against the grammar, for all bytes.

@@ -1,15 +1,17 @@
 //! Versions of the token format and types of values (ciphertext specification §2).
 
+use crate::curve::Curve;
+
 /// Version of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
     /// P-256, KDF, AADv2, metadata. The default.
     QkTC,
-    /// secp256k1.
+    /// secp256k1, KDF, app key as additional data, metadata.
     QlJV,
-    /// secp256k1; also meant by the absence of a version.
+    /// secp256k1, raw ECDH, no additional data; also meant by the absence of a version.
     Rfvc,
-    /// secp256k1.
+    /// secp256k1, KDF, AADv2, metadata.
     S0lS,
     /// P-256, raw ECDH, no additional data.
     T1JL,
@@ -53,8 +55,11 @@ impl Version {
         }
     }
 
-    pub(crate) fn is_p256(self) -> bool {
-        matches!(self, Self::QkTC | Self::T1JL | Self::Tenz | Self::Tk9D)
+    pub(crate) fn curve(self) -> Curve {
+        match self {
+            Self::QkTC | Self::T1JL | Self::Tenz | Self::Tk9D => Curve::P256,
+            Self::QlJV | Self::Rfvc | Self::S0lS => Curve::Secp256k1,
+        }
     }
 
     pub(crate) fn has_kdf(self) -> bool {

@@ -13,9 +13,10 @@ use cloister_wire::control::{FromInit, MAX_LINE_BYTES, ToInit};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::provision::Variables;
+use crate::wiped;
 
 /// Hears from init.
 pub struct FromInitReader {
@@ -71,18 +72,18 @@ impl ToInitWriter {
     ///
     /// The system's; [`io::ErrorKind::InvalidData`] for a message over the line limit.
     pub async fn send(&mut self, message: &mut ToInit) -> io::Result<()> {
-        let line = serde_json::to_vec(message).map(Zeroizing::new);
+        let line = wiped::to_json(message);
         if let ToInit::StartProcess { env } | ToInit::RestartProcess { env } = message {
             for (_, value) in env {
                 value.zeroize();
             }
         }
-        let mut line = line.map_err(|_| invalid("the message has no JSON form"))?;
-        line.push(b'\n');
-        if line.len() > MAX_LINE_BYTES {
+        let line = line.map_err(|_| invalid("the message has no JSON form"))?;
+        if line.len() >= MAX_LINE_BYTES {
             return Err(invalid("the message is too long"));
         }
-        self.stream.write_all(&line).await
+        self.stream.write_all(&line).await?;
+        self.stream.write_all(b"\n").await
     }
 }
 

@@ -22,7 +22,7 @@ mod inbox;
 mod judge;
 mod lines;
 mod log;
-mod opening;
+pub(crate) mod opening;
 mod outcome;
 mod outgoing;
 mod passthrough;
@@ -87,7 +87,6 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
     };
     let (drain, draining) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
-    let held = Arc::default();
     let mut handoffs = Vec::new();
     // The last ones are the acceptor's.
     let counters: Vec<_> = (0..=workers).map(|_| Arc::default()).collect();
@@ -111,7 +110,7 @@ pub(crate) fn start(parts: TrafficParts) -> io::Result<Arc<dyn Traffic>> {
             sink: parts.config.logs.trx_logging.then(|| parts.logs.sink()),
             clock: Arc::clone(&parts.clock),
             counters: Arc::clone(counters),
-            held: Arc::clone(&held),
+            held: parts.held.clone(),
             load,
             draining: draining.clone(),
             stopping: stopping.clone(),

@@ -8,6 +8,8 @@
 
 pub mod attestation;
 mod crypto;
+mod files;
+mod openings;
 mod pcr;
 
 use std::fmt;
@@ -19,16 +21,24 @@ use base64::engine::general_purpose::STANDARD;
 use cloister_nsm::{ErrorCode, NsmError};
 use cloister_wire::config::EnclaveConfig;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
+use hyper::header::{EXPECT, HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
+use serde::Serialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
+pub(crate) use self::openings::Openings;
 use crate::clock::Clock;
 use crate::health::Board;
+use crate::held::HeldBytes;
 use crate::live::Live;
 use crate::nsm_thread::{NsmCallError, NsmThread};
-use crate::small_http::{Answer, Refused, Service, answer, json, not_allowed, refusal, whole};
+use crate::small_http::{
+    Answer, Pieces, Refused, Service, answer, drain, json, not_allowed, refusal, whole, with_body,
+};
+use crate::wiped;
 
 /// Answers the calls of the user process.
 pub struct InternalApi {
@@ -38,6 +48,11 @@ pub struct InternalApi {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) board: Arc<Board>,
     pub(crate) started: Instant,
+    /// Where ciphertexts are opened.
+    pub(crate) openings: Openings,
+    /// Whose turn it is to encrypt a document.
+    pub(crate) sealings: Arc<Semaphore>,
+    pub(crate) held: HeldBytes,
 }
 
 impl Service for InternalApi {
@@ -52,7 +67,20 @@ impl Service for InternalApi {
 impl InternalApi {
     async fn decide(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
         check_host(&request)?;
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
+        let decided = self.call(&head, &mut body).await;
+        // Who waits for a word before it sends anything needs no reading on.
+        if decided.is_err() && !head.headers.contains_key(EXPECT) {
+            drain(&mut body).await;
+        }
+        decided
+    }
+
+    async fn call(
+        &self,
+        head: &http::request::Parts,
+        body: &mut Incoming,
+    ) -> Result<Answer, Refused> {
         let path = head.uri.path();
         match (path, &head.method) {
             ("/attestation-doc", &Method::POST) => {
@@ -61,19 +89,20 @@ impl InternalApi {
             }
             ("/encrypt", &Method::POST) => {
                 let role = crypto::data_role(&head.headers)?;
-                let body = whole(body, crypto::MAX_BODY_BYTES).await?;
-                self.encrypt(&body, role)
+                self.encrypt(body, role).await
             }
-            ("/decrypt", &Method::POST) => {
-                let body = whole(body, crypto::MAX_BODY_BYTES).await?;
-                self.decrypt(&body)
-            }
+            ("/decrypt", &Method::POST) => self.decrypt(body).await,
+            ("/encrypt/file", &Method::POST) => self.encrypt_file(body).await,
+            ("/decrypt/file", &Method::POST) => self.decrypt_file(body).await,
             ("/random", &Method::GET) => self.random(head.uri.query()).await,
             ("/pcrs", &Method::GET) => self.pcrs().await,
             ("/health", &Method::GET) => Ok(json(StatusCode::OK, &self.board.health())),
             ("/info", &Method::GET) => Ok(self.info()),
             ("/env", &Method::GET) => Ok(self.env()),
-            ("/attestation-doc" | "/encrypt" | "/decrypt", _) => Err(not_allowed("POST").into()),
+            (
+                "/attestation-doc" | "/encrypt" | "/decrypt" | "/encrypt/file" | "/decrypt/file",
+                _,
+            ) => Err(not_allowed("POST").into()),
             ("/random" | "/pcrs" | "/health" | "/info" | "/env", _) => {
                 Err(not_allowed("GET").into())
             }
@@ -128,12 +157,13 @@ impl InternalApi {
         let bytes = self
             .nsm
             .call(move |nsm| {
-                let mut bytes = vec![0; length];
+                let mut bytes = Zeroizing::new(vec![0; length]);
                 nsm.random(&mut bytes).map(|()| bytes)
             })
             .await
             .map_err(|error| nsm_failure(&error))?;
-        Ok(answer(StatusCode::OK, "application/octet-stream", bytes))
+        let bytes = Pieces::secret(bytes, Vec::new());
+        Ok(with_body(StatusCode::OK, "application/octet-stream", bytes))
     }
 
     fn info(&self) -> Answer {
@@ -159,15 +189,35 @@ impl InternalApi {
         let Some(variables) = variables else {
             return *unavailable("no bundle has come yet");
         };
-        let entries: Vec<_> = variables
-            .iter()
-            .map(|(name, value)| match std::str::from_utf8(value) {
-                Ok(text) => json!({ "name": name, "value": text }),
-                Err(_) => json!({ "name": name, "base64": STANDARD.encode(value) }),
-            })
-            .collect();
-        json(StatusCode::OK, &json!({ "env": entries }))
+        let encoded = |value: &[u8]| match std::str::from_utf8(value) {
+            Ok(_) => Zeroizing::new(String::new()),
+            Err(_) => Zeroizing::new(STANDARD.encode(value)),
+        };
+        let encoded: Vec<_> = variables.iter().map(|(_, value)| encoded(value)).collect();
+        let variables = variables.iter().zip(&encoded);
+        let env = variables.map(|((name, value), base64)| match std::str::from_utf8(value) {
+            Ok(value) => Variable::Text { name, value },
+            Err(_) => Variable::Bytes { name, base64 },
+        });
+        let env = Env { env: env.collect() };
+        // Text and lists of text always have a JSON form.
+        let body = wiped::to_json(&env).unwrap_or_default();
+        let body = Pieces::secret(body, Vec::new());
+        with_body(StatusCode::OK, "application/json", body)
     }
+}
+
+/// What `GET /env` shows. It borrows: a copy would have to be wiped.
+#[derive(Serialize)]
+struct Env<'v> {
+    env: Vec<Variable<'v>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Variable<'v> {
+    Bytes { name: &'v str, base64: &'v str },
+    Text { name: &'v str, value: &'v str },
 }
 
 /// A page on the internet can have a browser or the application itself send requests to a name that
@@ -242,6 +292,3 @@ impl fmt::Debug for InternalApi {
 /// Most bytes of `GET /random`.
 pub const MAX_RANDOM_BYTES: usize = 4096;
 const DEFAULT_RANDOM_BYTES: usize = 32;
-
-#[cfg(test)]
-mod tests;

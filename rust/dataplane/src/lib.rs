@@ -15,6 +15,7 @@ pub mod control;
 pub mod documents;
 mod engine;
 pub mod health;
+mod held;
 pub mod internal_api;
 pub mod live;
 pub mod log_ring;
@@ -26,3 +27,4 @@ pub mod server;
 mod small_http;
 #[cfg(test)]
 mod test_support;
+mod wiped;

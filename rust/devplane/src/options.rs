@@ -1,5 +1,6 @@
 //! What a development data plane is made of, and how that can be wrong.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,6 @@ use zeroize::Zeroizing;
 use crate::logs::LogOutput;
 
 /// Everything that can be chosen.
-#[derive(Debug)]
 pub struct DevOptions {
     /// The attested configuration, JSON as in `/cloister/config.json`. Its `trust` is replaced.
     pub config: Vec<u8>,
@@ -73,7 +73,7 @@ pub struct DevNsm {
 }
 
 /// An API key to accept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DevApiKey {
     /// The key itself, as clients present it.
     pub value: String,
@@ -105,6 +105,26 @@ impl DevOptions {
             certificate_life: Duration::from_secs(90 * 86_400),
             start_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+/// No key, no variable and no configuration, which has keys in it.
+impl fmt::Debug for DevOptions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DevOptions")
+            .field("listen", &self.listen)
+            .field("upstream", &self.upstream)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DevApiKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DevApiKey")
+            .field("scopes", &self.scopes)
+            .finish_non_exhaustive()
     }
 }
 

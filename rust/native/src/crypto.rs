@@ -1,13 +1,19 @@
-//! `cloister._native.crypto`: encryption for an app, with its public key alone.
+//! `cloister._native.crypto`: encryption for an app with its public key alone, and opening with the
+//! private ones.
 //!
 //! Documented in `python/cloister/_native/crypto.pyi`, where Python readers look.
 
+mod keyring;
+
+use std::sync::{Mutex, PoisonError};
+
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use cloister_ciphertext::{
-    AppPublicKey, Random, RandomError, SealError, SealOptions, ValueType, Version, seal_json,
-    seal_values,
+    AppPublicKey, FileSealer, Random, RandomError, SealError, SealOptions, ValueType, Version,
+    line_and_column, seal_json, seal_values,
 };
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use crate::errors::cloister_error;
@@ -19,7 +25,7 @@ const ORIGIN_PYTHON: u8 = 7;
 #[pyo3(signature = (values, public_key, *, version, role, unix_seconds))]
 fn encrypt_values(
     py: Python<'_>,
-    values: Vec<(String, Vec<u8>)>,
+    values: Vec<(String, PyBackedBytes)>,
     public_key: &[u8],
     version: &str,
     role: Option<String>,
@@ -49,7 +55,64 @@ fn encrypt_json<'py>(
     let options = options(py, version, role, unix_seconds)?;
     py.detach(|| seal_json(document, &key, &options, &mut System))
         .map(|sealed| PyBytes::new(py, &sealed))
-        .map_err(|error| refused(py, error))
+        .map_err(|error| not_sealed(py, document, error))
+}
+
+/// A file that is encrypted as it arrives. `None` once its end was made.
+#[pyclass(frozen, name = "FileSealer", module = "cloister._native.crypto")]
+struct PyFileSealer(Mutex<Option<FileSealer>>, Vec<u8>);
+
+#[pymethods]
+impl PyFileSealer {
+    #[new]
+    fn new(py: Python<'_>, public_key: &[u8]) -> PyResult<Self> {
+        let key = app_key(py, public_key)?;
+        let mut head = Vec::new();
+        let sealer = py
+            .detach(|| FileSealer::begin(&key, &mut System, &mut head))
+            .map_err(|error| refused(py, error))?;
+        Ok(Self(Mutex::new(Some(sealer)), head))
+    }
+
+    #[getter]
+    fn head<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.1)
+    }
+
+    fn push<'py>(&self, py: Python<'py>, clear: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let made = py.detach(|| {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut out = Vec::with_capacity(clear.len().saturating_add(16));
+            let sealer = state.as_mut()?;
+            Some(sealer.push(clear, &mut out).map(|()| out))
+        });
+        made_of(py, made)
+    }
+
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let made = py.detach(|| {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut out = Vec::new();
+            let sealer = state.take()?;
+            Some(sealer.finish(&mut out).map(|()| out))
+        });
+        made_of(py, made)
+    }
+}
+
+fn made_of(
+    py: Python<'_>,
+    made: Option<Result<Vec<u8>, SealError>>,
+) -> PyResult<Bound<'_, PyBytes>> {
+    match made {
+        Some(Ok(made)) => Ok(PyBytes::new(py, &made)),
+        Some(Err(error)) => Err(refused(py, error)),
+        None => Err(cloister_error(
+            py,
+            "UsageError",
+            "the end of this file was made already",
+        )),
+    }
 }
 
 fn app_key(py: Python<'_>, public_key: &[u8]) -> PyResult<AppPublicKey> {
@@ -92,6 +155,18 @@ fn kind_of(py: Python<'_>, kind: &str) -> PyResult<ValueType> {
     }
 }
 
+/// A document that is not JSON is said by line and column.
+fn not_sealed(py: Python<'_>, document: &[u8], error: SealError) -> PyErr {
+    match error {
+        SealError::NotJson { offset } => {
+            let (line, column) = line_and_column(document, offset);
+            let message = format!("line {line}, column {column}: the document is not JSON");
+            cloister_error(py, "InputError", &message)
+        }
+        _ => refused(py, error),
+    }
+}
+
 fn refused(py: Python<'_>, error: SealError) -> PyErr {
     let class = match error {
         SealError::Role => "UsageError",
@@ -114,5 +189,5 @@ impl Random for System {
 #[pymodule(gil_used = false)]
 pub(crate) mod crypto {
     #[pymodule_export]
-    use super::{encrypt_json, encrypt_values};
+    use super::{PyFileSealer, encrypt_json, encrypt_values, keyring::PyKeyring};
 }

@@ -11,12 +11,14 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cloister_ciphertext::{
-    AppPrivateKey, Keyring, OpenPolicy, OpenSession, Place, ScanLimits, Scanner, SealOptions,
-    seal_json,
+    AppPrivateKey, AppPublicKey, FileSealer, Keyring, OpenPolicy, OpenSession, Opened, Place,
+    ScanLimits, Scanner, SealOptions, Secp256k1PrivateKey, Token, ValueType, make_room, open_file,
+    seal, seal_file, seal_json,
 };
 use cloister_sealing::{
     AppKey, BootKey, Bundle, Curve, EnvVar, Expected, Identity, Random, RandomError, Sealer,
@@ -215,4 +217,117 @@ fn t19_sealed_objects_leave_neither_key_nor_clear_text_in_freed_memory() {
         drop(sealer);
     });
     assert_eq!(left, 0, "left by proving a head, and by the sealer");
+}
+
+#[test]
+fn t19_files_and_values_are_not_left_in_freed_memory() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let keyring = || {
+        let p256 = AppPrivateKey::from_bytes(&SECRET).unwrap();
+        let secp256k1 = Secp256k1PrivateKey::from_bytes(&SECRET).unwrap();
+        Keyring::with_secp256k1(vec![p256], vec![secp256k1]).unwrap()
+    };
+    let (keyring, left) = left_by(keyring);
+    assert_eq!(left, 0, "left by making a keyring of both curves");
+    let public = keyring.newest().unwrap().clone();
+    let policy = OpenPolicy {
+        dangerous_accept_debug: false,
+        distinct_keys: 9,
+    };
+    let clear = MARK.repeat(100);
+    let (opened, left) = left_by(|| {
+        let mut file = Vec::new();
+        let mut sealer = FileSealer::begin(&public, &mut Counting(1), &mut file).unwrap();
+        for piece in clear.chunks(70) {
+            sealer.push(piece, &mut file).unwrap();
+        }
+        sealer.finish(&mut file).unwrap();
+        assert_eq!(file, seal_file(&clear, &public, &mut Counting(1)).unwrap());
+        let mut session = OpenSession::new(&keyring, policy);
+        open_file(&file, &mut session).unwrap()
+    });
+    assert_eq!(left, 0, "left by sealing and opening a file");
+    assert_eq!(*opened, clear);
+    let ((), left) = left_by(|| drop(opened));
+    assert_eq!(left, 0, "left by dropping the clear text");
+
+    let ((), left) = left_by(|| {
+        let options = SealOptions::enclave(1);
+        let token = seal(
+            &MARK,
+            ValueType::String,
+            &public,
+            &options,
+            &mut Counting(1),
+        )
+        .unwrap();
+        let mut session = OpenSession::new(&keyring, policy);
+        let opened = session.open(token.as_bytes(), &Token::parse(token.as_bytes()).unwrap());
+        assert_eq!(*opened.unwrap().clear, MARK);
+        // On secp256k1 nothing is made; one for another app is worked on all the same.
+        let other = session.open(OTHERS, &Token::parse(OTHERS).unwrap());
+        other.unwrap_err();
+    });
+    assert_eq!(left, 0, "left by a value");
+
+    let ((), left) = left_by(|| {
+        let mut clear = Zeroizing::new(MARK.to_vec());
+        make_room(&mut clear, 1_000);
+        assert_eq!(*clear, MARK);
+    });
+    assert_eq!(left, 0, "left by making room");
+    let ((), left) = left_by(|| drop(keyring));
+    assert_eq!(left, 0, "left by a keyring");
+}
+
+/// A known answer (`tests/vectors/ciphertext`), for another key than the test's.
+const OTHERS: &[u8] = b"ev:RFVC:AAECAwQFBgcICQoL:AkZtf8rlY+XLCaDRhwu1gDRIBGF4eaFJSc8iKF8brj8n:IMG3MCpSmRFsC2GP7RB37fNRDJaxZbqyYEy+:$";
+
+/// Whether a type is `Clone`: the inherent constant is found first, where its bound holds.
+struct Cloned<T>(PhantomData<T>);
+
+trait NotCloned {
+    const IS_CLONE: bool = false;
+}
+
+impl<T> NotCloned for Cloned<T> {}
+
+impl<T: Clone> Cloned<T> {
+    const IS_CLONE: bool = true;
+}
+
+#[test]
+fn t19_what_is_secret_is_not_cloned_by_accident() {
+    let twin = Cloned::<AppPublicKey>::IS_CLONE;
+    assert!(twin, "the probe sees what can be cloned");
+    let secrets = [
+        Cloned::<AppKey>::IS_CLONE,
+        Cloned::<AppPrivateKey>::IS_CLONE,
+        Cloned::<BootKey>::IS_CLONE,
+        Cloned::<Bundle>::IS_CLONE,
+        Cloned::<EnvVar>::IS_CLONE,
+        Cloned::<FileSealer>::IS_CLONE,
+        Cloned::<Keyring>::IS_CLONE,
+        Cloned::<Opened>::IS_CLONE,
+        Cloned::<Sealer>::IS_CLONE,
+        Cloned::<SealingSecret>::IS_CLONE,
+        Cloned::<Secp256k1PrivateKey>::IS_CLONE,
+        Cloned::<ServiceKey>::IS_CLONE,
+    ];
+    assert_eq!(secrets, [false; 12]);
+}
+
+#[test]
+fn t19_what_is_secret_does_not_show_itself() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let boot = BootKey::generate(&mut Counting(2)).unwrap();
+    let made = bundle(&boot);
+    let keyring = Keyring::new(vec![AppPrivateKey::from_bytes(&SECRET).unwrap()]).unwrap();
+    let signer = ServiceKey::from_seed(&SECRET).unwrap();
+    let shown = format!("{made:?} {made:#?} {boot:?} {keyring:?} {signer:?}");
+    assert!(shown.contains("NAME_39"), "the probe sees what is shown");
+    let text = String::from_utf8(MARK.to_vec()).unwrap();
+    let list = format!("{MARK:?}");
+    let list = list.trim_matches(['[', ']']);
+    assert!(!shown.contains(&text) && !shown.contains(list));
 }

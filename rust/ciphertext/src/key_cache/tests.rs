@@ -1,4 +1,5 @@
 use super::*;
+use crate::keys::AppPrivateKey;
 use crate::open::{OpenError, OpenPolicy, OpenSession};
 use crate::seal::tests::{Counting, OPTIONS};
 use crate::token::Token;
@@ -14,6 +15,13 @@ fn cache(scalars: &[u8]) -> KeyCache {
         .iter()
         .map(|byte| AppPrivateKey::from_bytes(&[*byte; 32]).unwrap());
     KeyCache::new(Arc::new(Keyring::new(keys.collect()).unwrap()))
+}
+
+fn on_p256(key: &AppPrivateKey) -> EphemeralKey {
+    EphemeralKey {
+        curve: Curve::P256,
+        compressed: *key.public().compressed(),
+    }
 }
 
 fn sealed(scalar: u8, random: &mut Counting) -> String {
@@ -87,7 +95,7 @@ fn t05_the_number_of_keys_is_bounded() {
     let mut random = Counting(1);
     while admitted.len() < MAX_CACHED_KEYS + 10 {
         let made = AppPrivateKey::generate(&mut random).unwrap();
-        let point = *made.public().compressed();
+        let point = on_p256(&made);
         // Deriving costs; what is counted is the slot.
         assert!(keys.admit(&point));
         let ephemeral = keys.by_ephemeral.get_mut(&point).unwrap();
@@ -100,7 +108,7 @@ fn t05_the_number_of_keys_is_bounded() {
     assert_eq!(keys.by_ephemeral.len(), MAX_CACHED_KEYS);
     assert!(!keys.knows(&admitted[9]) && keys.knows(&admitted[10]));
     let newest = admitted.last().unwrap();
-    let found = keys.key(newest, (0, &app_key), true, || false);
+    let found = keys.key(newest, (0, OpeningKey::P256(&app_key)), true, || false);
     assert!(matches!(found, Found::None), "there, and not derived again");
 }
 
@@ -125,11 +133,30 @@ fn t05_ephemeral_keys_with_which_nothing_is_derived_are_bounded_too() {
         let mut scalar = [0; 32];
         scalar[24..].copy_from_slice(&u64::try_from(number).unwrap().to_be_bytes());
         let key = AppPrivateKey::from_bytes(&scalar).unwrap();
-        let compressed = *key.public().compressed();
-        assert!(keys.admit(&compressed));
-        assert!(keys.knows(&compressed));
-        first.get_or_insert(compressed);
+        let point = on_p256(&key);
+        assert!(keys.admit(&point));
+        assert!(keys.knows(&point));
+        first.get_or_insert(point);
         assert!(keys.by_ephemeral.len() <= MAX_CACHED_KEYS);
     }
     assert!(!keys.knows(&first.unwrap()), "the oldest goes first");
+}
+
+/// The same 33 bytes can be a point of either curve, with other keys behind them.
+#[test]
+fn a_point_of_one_curve_is_not_found_for_the_other() {
+    let mut keys = DerivedKeys::default();
+    let on = |curve| {
+        move |x: u8| {
+            let mut compressed = [x; 33];
+            compressed[0] = 2;
+            EphemeralKey { curve, compressed }
+        }
+    };
+    let (p256, secp256k1) = (on(Curve::P256), on(Curve::Secp256k1));
+    let x = (1..=255)
+        .find(|x| keys.admit(&p256(*x)) && keys.admit(&secp256k1(*x)))
+        .unwrap();
+    let points = [p256(x), secp256k1(x)].map(|key| keys.by_ephemeral[&key].point);
+    assert_ne!(points[0], points[1]);
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{OpenSession, Piece, Progress, ScanError, Scanner};
 use crate::boundary::Boundary;
-use crate::file::{self, EncryptedFile};
+use crate::file::{self, EncryptedFile, Unfit};
 use crate::open::OpenError;
 use crate::place::Place;
 
@@ -277,9 +277,13 @@ impl HeldFile {
             offset: self.offset,
             reason,
         };
-        let Some(file) = EncryptedFile::parse(&self.bytes).map_err(failed)? else {
-            out.extend_from_slice(&self.bytes);
-            return Ok(false);
+        let file = match EncryptedFile::parse(&self.bytes) {
+            Ok(file) => file,
+            Err(Unfit::NeverOpened) => return Err(failed(Unfit::NeverOpened.as_error())),
+            Err(Unfit::Damaged | Unfit::NotAFile) => {
+                out.extend_from_slice(&self.bytes);
+                return Ok(false);
+            }
         };
         let clear = match session.open_file(&file) {
             Ok(clear) => clear,

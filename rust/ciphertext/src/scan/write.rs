@@ -4,6 +4,11 @@
 /// solidus and control characters. Everything else passes as it is.
 pub(super) fn escaped(clear: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    let is_plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
+    // Without a way out before the end, so that many bytes are looked at together.
+    if clear.iter().fold(true, |is, byte| is & is_plain(byte)) {
+        return out.extend_from_slice(clear);
+    }
     out.reserve(clear.len());
     for byte in clear {
         match byte {

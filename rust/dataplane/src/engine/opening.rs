@@ -24,11 +24,11 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 
-pub(super) use caches::Caches;
-use purse::Purse;
+pub(crate) use caches::Caches;
+pub(crate) use purse::Purse;
 
 /// Keys of one slice: about a millisecond of one core.
-const SLICE_KEYS: u32 = 16;
+pub(crate) const SLICE_KEYS: u32 = 16;
 /// Slices of a request that do not queue behind long requests.
 const FIRST_SLICES: u32 = 1;
 /// Longest wait for one slice.
@@ -139,7 +139,7 @@ async fn acquire(semaphore: &Semaphore) -> Result<SemaphorePermit<'_>, Overloade
 }
 
 /// Processor time of this thread: what a busy neighbour takes does not count.
-fn thread_time() -> Duration {
+pub(crate) fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))

@@ -32,7 +32,6 @@ pub(super) struct Settings {
     pub(super) decrypt_cpu: u8,
     pub(super) max_file: usize,
     pub(super) max_token: usize,
-    pub(super) held_bytes: u64,
     pub(super) distinct_keys: u32,
     /// Of connections that pass untouched.
     pub(super) passing: Limits,
@@ -89,7 +88,6 @@ impl Settings {
             decrypt_cpu: limits.decrypt_cpu,
             max_file: size(limits.max_file),
             max_token: size(limits.max_token),
-            held_bytes: limits.held_bytes,
             distinct_keys: limits.distinct_keys_per_request,
             passing: Limits {
                 idle: limits.tunnel_idle.map(Duration::from_millis),

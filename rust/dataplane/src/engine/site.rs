@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -26,6 +26,7 @@ use super::tls::TlsConfigs;
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::documents::Documents;
+use crate::held::{Held, HeldBytes};
 use crate::live::{Live, Serving};
 use crate::log_ring::LogSink;
 
@@ -59,7 +60,7 @@ pub(super) struct Site {
     /// What connections pass through that are not read.
     pub(super) scratch: Scratch,
     pub(super) seats: Seats,
-    held: Arc<AtomicU64>,
+    held: HeldBytes,
     live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     ids: RefCell<Ids>,
 }
@@ -143,12 +144,7 @@ impl Site {
 
     /// Room for a body that is held whole; `None` when all held bodies would be over their limit.
     pub(super) fn hold(&self, bytes: u64) -> Option<Held> {
-        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let held = Held {
-            all: Arc::clone(&self.held),
-            bytes,
-        };
-        (before.saturating_add(bytes) <= self.settings.held_bytes).then_some(held)
+        self.held.hold(bytes)
     }
 
     /// Whether the enclave is being drained.
@@ -162,19 +158,6 @@ impl Site {
 pub(super) fn span(context: &[u8; 32]) -> tracing::Span {
     let ctx = || std::str::from_utf8(context).unwrap_or_default();
     tracing::debug_span!("request", ctx = ctx())
-}
-
-/// Room that is given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Held {
-    all: Arc<AtomicU64>,
-    bytes: u64,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 /// Random bytes drawn a page at a time: an id names a request, it protects nothing.

@@ -20,6 +20,7 @@ use super::{connection, passthrough};
 use crate::clock::Clock;
 use crate::documents::Documents;
 use crate::health::services::Services;
+use crate::held::HeldBytes;
 use crate::live::Live;
 use crate::log_ring::LogSink;
 
@@ -122,7 +123,7 @@ pub(super) struct Worker {
     pub(super) sink: Option<LogSink>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
-    pub(super) held: Arc<AtomicU64>,
+    pub(super) held: HeldBytes,
     pub(super) load: Arc<AtomicU64>,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) stopping: watch::Receiver<bool>,

@@ -1,15 +1,19 @@
 //! `POST /encrypt` and `POST /decrypt`: any JSON, the same shape back (data-plane.md §5).
 
+use bytes::Bytes;
 use cloister_ciphertext::{
-    OpenPolicy, OpenSession, Place, ScanLimits, Scanner, SealError, SealOptions, seal_json,
+    AppPublicKey, SealError, SealOptions, check_json, line_and_column, seal_json_within,
 };
 use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::HeaderMap;
-use serde::de::IgnoredAny;
+use tokio::time::timeout;
 
+use super::openings::Unopened;
 use super::{InternalApi, bad_request, unavailable};
+use crate::held::Held;
 use crate::provision::SystemRandom;
-use crate::small_http::{Answer, Refused, answer, refusal};
+use crate::small_http::{Answer, PATIENCE, Pieces, Refused, refusal, whole, with_body};
 
 /// The data role of a request, when it names one.
 pub(super) fn data_role(headers: &HeaderMap) -> Result<Option<String>, Refused> {
@@ -24,63 +28,109 @@ pub(super) fn data_role(headers: &HeaderMap) -> Result<Option<String>, Refused> 
 
 impl InternalApi {
     /// Every leaf becomes a ciphertext of the newest app key.
-    pub(super) fn encrypt(&self, body: &[u8], role: Option<String>) -> Result<Answer, Refused> {
-        check_json(body)?;
-        let live = self.live.load_full();
-        let key = live.keyring.as_ref().and_then(|keyring| keyring.newest());
-        let key = key.ok_or_else(|| unavailable(NO_KEY))?;
+    ///
+    /// It is made on a thread that may block, one document at a time: a document of many short values
+    /// takes a second.
+    pub(super) async fn encrypt(
+        &self,
+        body: &mut Incoming,
+        role: Option<String>,
+    ) -> Result<Answer, Refused> {
+        let (body, room) = self.read_document(body).await?;
+        let key = self.newest_key()?;
         let seconds = self.clock.now_ms().checked_div(1_000).unwrap_or(0);
         let options = SealOptions {
             role,
             ..SealOptions::enclave(u32::try_from(seconds).unwrap_or(u32::MAX))
         };
-        match seal_json(body, key, &options, &mut SystemRandom::new()) {
-            Ok(sealed) => Ok(answer(StatusCode::OK, "application/json", sealed)),
-            Err(SealError::Random) => Err(unavailable("no randomness")),
-            Err(error) => Err(bad_request(&error.to_string())),
-        }
+        let turn = timeout(PATIENCE, self.sealings.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_elapsed| unavailable(BUSY))?;
+        let document = body.clone();
+        let sealing = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let mut random = SystemRandom::new();
+            seal_json_within(&document, MAX_SEALED_BYTES, &key, &options, &mut random)
+        });
+        let sealed = sealing.await.map_err(|_panicked| unavailable(BUSY))?;
+        let sealed = sealed.map_err(|error| unsealed(&body, &error))?;
+        drop(room);
+        let room = self.hold(sealed.len())?;
+        let pieces = Pieces::new([Bytes::from(sealed)].into(), vec![room]);
+        Ok(with_body(StatusCode::OK, "application/json", pieces))
     }
 
     /// Every ciphertext becomes what is in it.
-    pub(super) fn decrypt(&self, body: &[u8]) -> Result<Answer, Refused> {
-        check_json(body)?;
-        let live = self.live.load_full();
-        let keyring = live.keyring.as_ref().ok_or_else(|| unavailable(NO_KEY))?;
-        let limits = &self.config.limits;
-        let policy = OpenPolicy {
-            dangerous_accept_debug: self.config.debug,
-            distinct_keys: limits.distinct_keys_per_request,
+    pub(super) async fn decrypt(&self, body: &mut Incoming) -> Result<Answer, Refused> {
+        let (body, room) = self.read_document(body).await?;
+        check_json(&body).map_err(|error| unsealed(&body, &error))?;
+        let clear = self.openings.document(body).await;
+        let clear = clear.map_err(|unopened| unopened_answer(&unopened))?;
+        drop(room);
+        let room = self.hold(clear.len())?;
+        let pieces = Pieces::secret(clear, vec![room]);
+        Ok(with_body(StatusCode::OK, "application/json", pieces))
+    }
+
+    /// The key that ciphertexts are made for.
+    pub(super) fn newest_key(&self) -> Result<AppPublicKey, Refused> {
+        let live = self.live.load();
+        let key = live.keyring.as_ref().and_then(|keyring| keyring.newest());
+        key.cloned().ok_or_else(|| unavailable(NO_KEY))
+    }
+
+    /// Room among everything that is held whole in the enclave.
+    pub(super) fn hold(&self, bytes: usize) -> Result<Held, Refused> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.held.hold(bytes).ok_or_else(|| unavailable(NO_ROOM))
+    }
+
+    /// Reads a document, within its room.
+    async fn read_document(&self, body: &mut Incoming) -> Result<(Bytes, Held), Refused> {
+        let length = body.size_hint().exact().map(usize::try_from);
+        let length = match length {
+            Some(Ok(length)) => length.min(MAX_BODY_BYTES),
+            Some(Err(_)) | None => MAX_BODY_BYTES,
         };
-        let mut session = OpenSession::new(keyring, policy);
-        let limits = ScanLimits {
-            max_token: usize::try_from(limits.max_token).unwrap_or(usize::MAX),
-            ..ScanLimits::default()
-        };
-        let mut scanner = Scanner::new(Place::Json, limits);
-        let mut clear = Vec::with_capacity(body.len());
-        scanner
-            .push(body, &mut clear, &mut session)
-            .and_then(|()| scanner.finish(&mut clear, &mut session))
-            .map_err(|error| {
-                Box::new(refusal(
-                    StatusCode::UNPROCESSABLE_ENTITY,
-                    &error.to_string(),
-                ))
-            })?;
-        Ok(answer(StatusCode::OK, "application/json", clear))
+        let room = self.hold(length)?;
+        Ok((whole(body, MAX_BODY_BYTES).await?, room))
     }
 }
 
-fn check_json(body: &[u8]) -> Result<(), Refused> {
-    serde_json::from_slice::<IgnoredAny>(body)
-        .map(|_| ())
-        .map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            bad_request(&format!("line {line}, column {column}: not JSON"))
-        })
+/// The answer for a document from which nothing was made.
+fn unsealed(document: &[u8], error: &SealError) -> Refused {
+    match error {
+        SealError::NotJson { offset } | SealError::TooDeep { offset } => {
+            let (line, column) = line_and_column(document, *offset);
+            let problem = match error {
+                SealError::TooDeep { .. } => "nested deeper than 128 levels",
+                _ => "not JSON",
+            };
+            bad_request(&format!("line {line}, column {column}: {problem}"))
+        }
+        SealError::Random => unavailable("no randomness"),
+        SealError::TooLong { .. } => {
+            refusal(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()).into()
+        }
+        _ => bad_request(&error.to_string()),
+    }
 }
 
-/// Longest body, bytes.
+/// The answer for ciphertexts that were not opened.
+pub(super) fn unopened_answer(unopened: &Unopened) -> Refused {
+    match unopened {
+        Unopened::Document(_) | Unopened::File(_) => {
+            refusal(StatusCode::UNPROCESSABLE_ENTITY, &unopened.to_string()).into()
+        }
+        Unopened::NoKeys => unavailable(NO_KEY),
+        Unopened::Overloaded | Unopened::Stopped => unavailable(&unopened.to_string()),
+    }
+}
+
+/// Longest document, bytes.
 pub(super) const MAX_BODY_BYTES: usize = 8 << 20;
+/// Longest encrypted document, bytes: short values grow to sixty times their length and more.
+pub(super) const MAX_SEALED_BYTES: usize = 64 << 20;
 const ROLE_HEADER: &str = "x-evervault-data-role";
 const NO_KEY: &str = "the enclave has no app key at the moment";
+const NO_ROOM: &str = "all that is held takes `held_bytes` already";
+const BUSY: &str = "other documents are being encrypted";

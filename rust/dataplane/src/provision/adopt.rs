@@ -6,7 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cloister_ciphertext::{AppPrivateKey, Keyring, OpenPolicy, OpenSession, Token, ValueType};
+use cloister_ciphertext::{
+    AppPrivateKey, Keyring, OpenPolicy, OpenSession, Secp256k1PrivateKey, Token, ValueType,
+};
 use cloister_sealing::{AppKey, Bundle, Curve, EnvVar};
 use zeroize::Zeroizing;
 
@@ -82,26 +84,26 @@ fn open_secret(value: &[u8], keyring: Option<&Keyring>) -> Option<Zeroizing<Vec<
         .open(value, &token)
         .ok()?;
     let has_zero = opened.clear.contains(&0);
-    (opened.kind == ValueType::String && !has_zero).then_some(opened.clear)
+    (opened.kind == ValueType::String && !has_zero).then(|| opened.into_clear())
 }
 
 fn keyring(app_keys: &[AppKey]) -> Result<Option<Arc<Keyring>>, ProvisionError> {
-    let mut usable = Vec::new();
-    let mut last = 0;
+    let (mut p256, mut secp256k1) = (Vec::new(), Vec::new());
     for (position, key) in app_keys.iter().enumerate() {
-        if key.curve != Curve::P256 {
-            tracing::warn!(id = %key.id, "an app key of another curve than P-256 is not used");
-            continue;
+        let refused = |_| ProvisionError::Key { position };
+        match key.curve {
+            Curve::P256 => p256.push(AppPrivateKey::from_bytes(&key.private).map_err(refused)?),
+            Curve::Secp256k1 => {
+                secp256k1.push(Secp256k1PrivateKey::from_bytes(&key.private).map_err(refused)?);
+            }
         }
-        let key = AppPrivateKey::from_bytes(&key.private)
-            .map_err(|_| ProvisionError::Key { position })?;
-        usable.push(key);
-        last = position;
     }
-    if usable.is_empty() {
+    if app_keys.is_empty() {
         return Ok(None);
     }
-    let keyring = Keyring::new(usable).map_err(|_| ProvisionError::Key { position: last })?;
+    let position = app_keys.len().saturating_sub(1);
+    let keyring =
+        Keyring::with_secp256k1(p256, secp256k1).map_err(|_| ProvisionError::Key { position })?;
     Ok(Some(Arc::new(keyring)))
 }
 
@@ -117,6 +119,8 @@ pub(super) const MAX_LIFE_MS: u64 = 15 * 60 * 1000;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use cloister_ciphertext::{SealOptions, seal};
 
     use super::*;
@@ -178,5 +182,69 @@ mod tests {
             ));
         }
         variables(env(&good, true), None).unwrap_err();
+    }
+
+    fn bundle(curves: &[Curve], private: [u8; 32]) -> Bundle {
+        let key = |curve: &Curve| AppKey {
+            id: "key".to_owned(),
+            curve: *curve,
+            private: Zeroizing::new(private),
+        };
+        Bundle {
+            v: cloister_sealing::bundle::VERSION,
+            enclave: uuid::Uuid::nil(),
+            deployment: String::new(),
+            version: 1,
+            challenge: [0; 32],
+            recipient: [0; 32],
+            pcr0: [0; 48],
+            issued_at: 0,
+            not_after: u64::MAX,
+            app_keys: curves.iter().map(key).collect(),
+            api_keys: Vec::new(),
+            env: Vec::new(),
+            objects: BTreeMap::new(),
+            sealing_secret: None,
+            settings: BTreeMap::new(),
+            identity: cloister_sealing::Identity::default(),
+        }
+    }
+
+    /// A known answer on secp256k1 (`tests/vectors/ciphertext`).
+    const OLDER: &[u8] = b"ev:RFVC:AAECAwQFBgcICQoL:AkZtf8rlY+XLCaDRhwu1gDRIBGF4eaFJSc8iKF8brj8n:IMG3MCpSmRFsC2GP7RB37fNRDJaxZbqyYEy+:$";
+
+    #[test]
+    fn keys_of_both_curves_are_taken_over_and_the_newest_on_p256_encrypts() {
+        let both = bundle(
+            &[Curve::Secp256k1, Curve::P256, Curve::Secp256k1],
+            [0x11; 32],
+        );
+        let adopted = adopt(both, 1_000).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(adopted.live.not_after_ms, 1_000 + MAX_LIFE_MS);
+        let keyring = adopted.live.keyring.unwrap();
+        assert!(keyring.newest().is_some());
+        let policy = OpenPolicy {
+            dangerous_accept_debug: false,
+            distinct_keys: 1,
+        };
+        let mut session = OpenSession::new(&keyring, policy);
+        let opened = session.open(OLDER, &Token::parse(OLDER).unwrap()).unwrap();
+        assert_eq!(*opened.clear, b"hello world");
+
+        let none = adopt(bundle(&[], [0x11; 32]), 0).unwrap_or_else(|error| panic!("{error}"));
+        assert!(none.live.keyring.is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_none_or_one_too_many_is_refused_with_its_position() {
+        let position = |adopted: Result<Adopted, ProvisionError>| match adopted {
+            Err(ProvisionError::Key { position }) => Some(position),
+            Err(_) | Ok(_) => None,
+        };
+        for curve in [Curve::P256, Curve::Secp256k1] {
+            assert_eq!(position(adopt(bundle(&[curve], [0; 32]), 0)), Some(0));
+            assert_eq!(position(adopt(bundle(&[curve; 5], [1; 32]), 0)), Some(4));
+            assert_eq!(position(adopt(bundle(&[curve; 4], [1; 32]), 0)), None);
+        }
     }
 }

@@ -132,6 +132,7 @@ pub(super) async fn run(
             logs: parts.logs.clone(),
             clock: Arc::clone(&options.clock),
             services: board.services.clone(),
+            held: parts.held.clone(),
         })?;
         board.traffic.fill(traffic);
         board.phase.send_replace(Phase::Accepting);

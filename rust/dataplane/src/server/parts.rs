@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cloister_attestation::hex;
 use cloister_wire::config::EnclaveConfig;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::traffic::Slot;
@@ -21,7 +21,8 @@ use crate::certificate::shared::SharedOrders;
 use crate::documents::Documents;
 use crate::health::services::Services;
 use crate::health::{Board, Phase};
-use crate::internal_api::InternalApi;
+use crate::held::HeldBytes;
+use crate::internal_api::{InternalApi, Openings};
 use crate::live::{Identity, Live};
 use crate::log_ring::{self, LogSinks};
 use crate::log_shipper::LogShipper;
@@ -37,6 +38,7 @@ pub(super) struct Parts {
     pub(super) logs: LogSinks,
     pub(super) board: Arc<Board>,
     pub(super) internal_api: Arc<InternalApi>,
+    pub(super) held: HeldBytes,
     pub(super) provisioner: Provisioner,
     pub(super) provision: ProvisionWatch,
     pub(super) orders: Option<(Supply, watch::Receiver<bool>)>,
@@ -103,6 +105,7 @@ impl Parts {
             traffic: Slot::default(),
             services: Services::default(),
         });
+        let held = HeldBytes::new(config.limits.held_bytes);
         let internal_api = Arc::new(InternalApi {
             nsm: nsm.clone(),
             live: Arc::clone(&live),
@@ -110,6 +113,9 @@ impl Parts {
             clock: Arc::clone(&clock),
             board: Arc::clone(&board),
             started: Instant::now(),
+            openings: Openings::start(Arc::clone(&live), config)?,
+            sealings: Arc::new(Semaphore::new(1)),
+            held: held.clone(),
         });
         let orders = certificates.clone().zip(key).map(|(certificates, key)| {
             let (orders, is_ordered) = Orders::new(
@@ -142,6 +148,7 @@ impl Parts {
             logs,
             board,
             internal_api,
+            held,
             provisioner,
             provision,
             orders,

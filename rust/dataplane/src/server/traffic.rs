@@ -16,6 +16,7 @@ use crate::certificate::Certificates;
 use crate::clock::Clock;
 use crate::documents::Documents;
 use crate::health::services::Services;
+use crate::held::HeldBytes;
 use crate::live::Live;
 use crate::log_ring::LogSinks;
 
@@ -48,6 +49,7 @@ pub struct TrafficParts {
     pub clock: Arc<dyn Clock>,
     /// Told when the ingress can accept no more.
     pub services: Services,
+    pub(crate) held: HeldBytes,
 }
 
 /// Starts an engine.

@@ -13,7 +13,8 @@ use crate::engine::judge;
 use crate::engine::opening::Job;
 use crate::engine::outcome::Fault;
 use crate::engine::refusal::{Refusal, no_room};
-use crate::engine::site::{Held, Site};
+use crate::engine::site::Site;
+use crate::held::Held;
 
 /// What a scanner may hold back without asking for room, and how much room it asks for at a time: an
 /// encrypted file is held whole until its tag is checked.

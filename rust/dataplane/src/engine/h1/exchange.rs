@@ -21,7 +21,7 @@ use crate::engine::outcome::{Fault, Totals};
 use crate::engine::outgoing::{Additions, OutgoingFraming, write_head};
 use crate::engine::pool::Upstream;
 use crate::engine::refusal::{Refusal, no_room};
-use crate::engine::site::Held;
+use crate::held::Held;
 use crate::server::traffic::{UpstreamError, UpstreamUse};
 
 /// What an exchange leaves behind.

@@ -14,7 +14,8 @@ use crate::engine::opening::Job;
 use crate::engine::outcome::Fault;
 use crate::engine::refusal::{Refusal, no_room};
 use crate::engine::settings::Settings;
-use crate::engine::site::{Held, Site};
+use crate::engine::site::Site;
+use crate::held::Held;
 
 /// Bytes that are gathered before they are written.
 const FLUSH_BYTES: usize = 32 * 1024;

@@ -9,7 +9,7 @@ use cloister_ciphertext::{KeyCache, Keyring};
 
 /// The cache of the keyring in use, and those of earlier ones that a request still needs.
 #[derive(Debug)]
-pub(in crate::engine) struct Caches {
+pub(crate) struct Caches {
     current: RefCell<Rc<KeyCache>>,
     earlier: RefCell<Vec<Weak<KeyCache>>>,
     /// The keyring of a bundle without app keys.
@@ -29,7 +29,7 @@ impl Default for Caches {
 
 impl Caches {
     /// The cache of a keyring. The one before goes with the last request that uses it.
-    pub(in crate::engine) fn of(&self, keyring: Option<&Arc<Keyring>>) -> Rc<KeyCache> {
+    pub(crate) fn of(&self, keyring: Option<&Arc<Keyring>>) -> Rc<KeyCache> {
         let keyring = keyring.unwrap_or(&self.none);
         let mut current = self.current.borrow_mut();
         if !Arc::ptr_eq(current.keyring(), keyring) {
@@ -41,7 +41,7 @@ impl Caches {
     }
 
     /// Forgets what is too old at the time `now`, and what is of another keyring than this.
-    pub(in crate::engine) fn expire(&self, keyring: Option<&Arc<Keyring>>, now: Duration) {
+    pub(crate) fn expire(&self, keyring: Option<&Arc<Keyring>>, now: Duration) {
         self.of(keyring).expire(now);
         self.earlier.borrow_mut().retain(|cache| {
             let used = cache.upgrade();

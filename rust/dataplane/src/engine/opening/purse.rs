@@ -8,7 +8,7 @@ const MOST: Duration = Duration::from_millis(50);
 
 /// What was earned and not spent, or spent and not earned.
 #[derive(Debug)]
-pub(super) struct Purse {
+pub(crate) struct Purse {
     percent: i64,
     /// Nanoseconds of processor time; below zero: debt.
     level: i64,
@@ -18,7 +18,7 @@ pub(super) struct Purse {
 
 impl Purse {
     /// A full one, at the time zero.
-    pub(super) fn new(percent: u8) -> Self {
+    pub(crate) fn new(percent: u8) -> Self {
         Self {
             percent: i64::from(percent.clamp(1, 100)),
             level: nanos(MOST),
@@ -27,7 +27,7 @@ impl Purse {
     }
 
     /// How long nothing may be spent at the time `now`.
-    pub(super) fn wait(&mut self, now: Duration) -> Duration {
+    pub(crate) fn wait(&mut self, now: Duration) -> Duration {
         let passed = nanos(now.saturating_sub(self.at));
         self.at = self.at.max(now);
         let earned = passed.saturating_mul(self.percent) / 100;
@@ -44,7 +44,7 @@ impl Purse {
     }
 
     /// Takes what was spent.
-    pub(super) fn spend(&mut self, cost: Duration) {
+    pub(crate) fn spend(&mut self, cost: Duration) {
         self.level = self.level.saturating_sub(nanos(cost));
     }
 }

@@ -1,0 +1,52 @@
+//! Memory of clear text: room to grow in, and wiping it.
+
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// How much of a document is best pushed at once, bytes: [`make_room`] asks for six times as much, and
+/// all of that is wiped in the end.
+pub const PIECE_BYTES: usize = 8 * 1024;
+/// Most bytes that JSON writes for one of a clear text: `\u0000`.
+const MOST_ESCAPED: usize = 6;
+
+/// Room for the clear text of a document that does not become longer by being opened.
+pub fn room_for(document: &[u8]) -> Zeroizing<Vec<u8>> {
+    let spare = PIECE_BYTES.saturating_mul(MOST_ESCAPED);
+    Zeroizing::new(Vec::with_capacity(document.len().saturating_add(spare)))
+}
+
+/// Makes room for the clear text of `sealed` more bytes of a document, whatever is in them. What was
+/// written is copied and wiped where it lay, which a vector that grows by itself does not do.
+pub fn make_room(clear: &mut Zeroizing<Vec<u8>>, sealed: usize) {
+    let more = sealed.saturating_mul(MOST_ESCAPED);
+    let needed = clear.len().saturating_add(more);
+    if needed > clear.capacity() {
+        let room = needed.max(clear.capacity().saturating_mul(2));
+        let mut larger = Zeroizing::new(Vec::with_capacity(room));
+        larger.extend_from_slice(clear);
+        wipe(clear);
+        *clear = larger;
+    }
+}
+
+/// Wipes and empties. What [`Zeroizing`] does when it is dropped, many bytes at a time instead of one
+/// by one; it wipes what lay behind them then.
+pub fn wipe(clear: &mut Vec<u8>) {
+    clear.as_mut_slice().zeroize();
+    clear.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_made_once_and_what_was_there_stays() {
+        let mut clear = Zeroizing::new(b"clear".to_vec());
+        make_room(&mut clear, 200);
+        assert_eq!(*clear, b"clear");
+        assert!(clear.capacity() >= 1_205);
+        let before = clear.as_ptr();
+        make_room(&mut clear, 200);
+        assert_eq!(clear.as_ptr(), before, "there is room already");
+    }
+}
