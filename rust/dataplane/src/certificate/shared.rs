@@ -12,11 +12,11 @@
 //! where it is without sharing: [`super::orders`], [`super::chain`].
 
 mod content;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cloister_sealing::object::object_digest;
 use cloister_sealing::{Sealer, SealingError};
 use cloister_wire::agent::Event;
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use self::content::Content;
+use self::turns::{after, patience, sooner};
 use super::key::TlsKey;
 use super::orders::{FIRST_RETRY, LONGEST_RETRY, OrderError, Orders};
 use super::{CertificateError, Origin, chain};
@@ -362,30 +363,6 @@ fn judge(sealer: &Sealer, name: &str, stored: &StoredObject) -> Option<(u64, [u8
     Some((version, object_digest(&stored.body), content))
 }
 
-/// Waits are shorter than a certificate's life: the sum can be said.
-fn after(moment: Instant, wait: Duration) -> Instant {
-    moment.checked_add(wait).unwrap_or(moment)
-}
-
-/// How long others are let order first. Enclaves that wait together do not order together.
-fn patience() -> Duration {
-    CHAIN_PATIENCE.saturating_add(CHAIN_PATIENCE.mul_f64(fraction()))
-}
-
-/// Up to a tenth earlier, so that enclaves that started together do not renew together.
-fn sooner(wait: Duration) -> Duration {
-    wait.saturating_sub(wait.mul_f64(fraction() / 10.0))
-}
-
-/// A random number from 0 to 1; without randomness 0.
-fn fraction() -> f64 {
-    let mut bytes = [0; 2];
-    let drawn = SystemRandom::new().fill(&mut bytes);
-    drawn.map_or(0.0, |()| {
-        f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
-    })
-}
-
 impl std::fmt::Debug for SharedOrders {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -401,8 +378,5 @@ const KIND: &str = "tls";
 const ATTEMPTS: usize = 4;
 /// Shortest time between two replacements of an object that the host lost or changed.
 const REPLACE_PAUSE: Duration = Duration::from_secs(60);
-/// How long the maker of a key is let order its certificate, at least; at most twice this.
-const CHAIN_PATIENCE: Duration = Duration::from_secs(30);
-
 #[cfg(test)]
 mod tests;
