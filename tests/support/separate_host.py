@@ -19,14 +19,15 @@ from typing import Any, Self
 from tests.support.local_run import ROOT, Somebody
 
 from cloister.cli import _local_key, _run_plan
-from cloister.cli._run_session import NSM_ROOT_FILE, _deploy, _module_id
+from cloister.cli._run_platform import NSM_ROOT_FILE, _deploy
+from cloister.cli._run_session import _module_id
 from cloister.host import DevelopmentCa, Host, HostOptions
 from cloister.host.relay import Relay
 from cloister.platform import local
 from cloister.platform.api_keys import ApiKeys
 from cloister.platform.clock import system
 from cloister.platform.embedded import EmbeddedPlatform
-from cloister.platform.registry import Registry
+from cloister.platform.owner import Owner
 from cloister.runners import Launch, SandboxRunner
 
 
@@ -71,7 +72,7 @@ class Enclave:
         )
         store = local.open_store(project)
         try:
-            _deploy(Registry(store), self._plan)
+            _deploy(Owner(store), self._plan)
             self.api_key = _local_key.local_key(ApiKeys(store, self._plan.app), store.directory)
             self.log_dir = store.directory / "logs" / str(self._plan.enclave)
         finally:
