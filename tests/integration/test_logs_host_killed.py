@@ -83,6 +83,8 @@ def kill(host: subprocess.Popen[str]) -> None:
     host.stdout.close()
 
 
+# Python 3.11 leaves a socket open whose connection is reset before it is wrapped (`ssl.SSLSocket`).
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 def test_a_host_that_is_killed_for_ten_seconds_under_load_loses_and_doubles_no_record(
     enclave: Enclave, who: Somebody, capsys: pytest.CaptureFixture[str]
 ) -> None:
