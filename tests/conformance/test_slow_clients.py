@@ -47,7 +47,7 @@ def test_a_slow_attack_keeps_nobody_out(
     with (tmp_path / f"{mode}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     # Ranges are answered, and the tool ends when its connections do.
-    assert len(rows) > (3 if mode == "ranges" else SECONDS // 2)
+    assert len(rows) >= (3 if mode == "ranges" else SECONDS // 2)
     # The column has the number of connections where the service was available, and 0 where not.
     assert all(int(row["Service Available"]) for row in rows), rows
     reached = "Closed" if mode == "ranges" else "Connected"

@@ -135,6 +135,19 @@ def test_what_is_cut_short_leaves_nothing(tarball: pathlib.Path, store: KernelSt
     assert compile_kernel(store, Silent(), source=tarball).is_new
 
 
+@pytest.mark.parametrize("folder", ["kernels", "with a space", "with:colon"])
+def test_work_is_done_where_the_makefile_of_a_kernel_can(
+    tmp_path: pathlib.Path, folder: str
+) -> None:
+    """It takes neither white space nor a colon in a path."""
+    store = KernelStore(tmp_path / folder)
+    with store.scratch() as work:
+        assert not re.search(r"[\s:]", str(work))
+        assert (work.parent == store.folder) is (folder == "kernels")
+        (work / "something").touch()
+    assert not work.exists()
+
+
 def test_what_is_no_source_is_refused(
     tmp_path: pathlib.Path, tarball: pathlib.Path, store: KernelStore
 ) -> None:

@@ -185,14 +185,18 @@ class KernelStore:
     def scratch(self) -> Iterator[pathlib.Path]:
         """A folder to work in that goes at the end, and what earlier, killed work left with it.
 
+        It is below the store, unless that has white space or a colon in its path: the kernel's
+        Makefile takes neither, so it is then where temporary files are.
+
         Raises:
             OutputError: It cannot be made, or another process works here.
         """
         with self._alone():
             for left in self.folder.glob(f"{SCRATCH}*"):
                 shutil.rmtree(left, ignore_errors=True)
+            place = None if re.search(r"[\s:]", str(self.folder)) else self.folder
             with tempfile.TemporaryDirectory(
-                prefix=SCRATCH, dir=self.folder, ignore_cleanup_errors=True
+                prefix=SCRATCH, dir=place, ignore_cleanup_errors=True
             ) as name:
                 yield pathlib.Path(name)
 
