@@ -30,8 +30,8 @@ from cloister.build.request import Request
 from cloister.build.rootfs import Bytes, Directory, File, Node, Tree
 from cloister.build.volume import check_volumes
 from cloister.build.whole_file import link_or_copy, new_file, replacing, scratch
-from cloister.config.edit import replace
 from cloister.errors import ConfigError, MalformedImage
+from cloister.replacing import replace
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

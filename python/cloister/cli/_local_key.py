@@ -5,11 +5,10 @@ with one curl line; it belongs to a development store and is worth nothing elsew
 """
 
 import contextlib
-import os
 import pathlib
 
-from cloister.errors import OutputError
 from cloister.platform.api_keys import ApiKeys
+from cloister.replacing import replace
 
 FILE = "api-key"
 
@@ -31,17 +30,5 @@ def local_key(keys: ApiKeys, store: pathlib.Path) -> str:
             path.chmod(0o600)
             return kept
     made = keys.create("cloister run", scopes=["app"]).secret
-    _replace(path, made)
+    replace(path, f"{made}\n".encode(), mode=0o600)
     return made
-
-
-def _replace(path: pathlib.Path, key: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(key + "\n")
-        temporary.replace(path)
-    except OSError as problem:
-        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from None

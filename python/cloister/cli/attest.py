@@ -1,11 +1,8 @@
 """``cloister attest``: fetch the document of a running enclave and verify it."""
 
-import contextlib
 import datetime as dt
-import os
 import pathlib
 import secrets
-import tempfile
 from typing import Annotated
 
 import typer
@@ -13,7 +10,8 @@ import typer
 from cloister import client
 from cloister import config as configuration
 from cloister.cli import _owner, accepted, output, params
-from cloister.errors import OutputError, UsageError
+from cloister.errors import UsageError
+from cloister.replacing import replace
 
 
 def attest(  # noqa: PLR0913 - one parameter for each option
@@ -108,7 +106,7 @@ def attest(  # noqa: PLR0913 - one parameter for each option
         timeout_seconds=15.0 if timeout is None else timeout.total_seconds(),
     )
     if destination is not None:
-        _save(destination, found.document)
+        replace(destination, found.document)
     result = {"valid": True, "enclave": url, **found.claims.as_dict(), "tls_spki": found.spki.hex()}
     output.show(result, as_json=as_json)
 
@@ -126,21 +124,6 @@ def _address(config: pathlib.Path) -> str:
             hint=f"give https://HOST, or name a domain in `[tls] domains` of `{config}`",
         )
     return f"https://{domains[0]}"
-
-
-def _save(path: pathlib.Path, document: bytes) -> None:
-    """Writes aside and renames: the file is whole or not there."""
-    aside = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".attest-", delete=False) as file:
-            aside = file.name
-            file.write(document)
-        os.replace(aside, path)  # noqa: PTH105 - of two names, not of two paths
-    except OSError as problem:
-        if aside is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)  # noqa: PTH108 - a name, not a path
-        raise OutputError(f"`{path}` cannot be written: {problem.strerror}") from problem
 
 
 MIN_NONCE_BYTES = 16

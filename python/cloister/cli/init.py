@@ -23,7 +23,6 @@ from cloister.config import (
     load,
     loads,
 )
-from cloister.config.edit import replace
 from cloister.config.rules import Violation, check
 from cloister.errors import (
     CloisterError,
@@ -35,6 +34,7 @@ from cloister.errors import (
 )
 from cloister.platform import local
 from cloister.platform.records import fresh_uuid
+from cloister.replacing import replace
 
 
 def init(  # noqa: PLR0913 - the options of the command

@@ -1,13 +1,11 @@
 """Changes settings of an ``enclave.toml`` in place.
 
 The file goes through :mod:`tomlkit`, so comments, order, blank lines and tables that this program
-does not know survive. It is replaced whole or not at all: temporary file beside it, fsync, rename.
+does not know survive. It is replaced whole or not at all (:mod:`cloister.replacing`).
 """
 
 import contextlib
-import os
 import pathlib
-import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +13,8 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AbstractTable
 
-from cloister.errors import ConfigError, MissingInput, OutputError
+from cloister.errors import ConfigError, MissingInput
+from cloister.replacing import replace
 
 
 class Editor:
@@ -84,53 +83,3 @@ def edit(path: str | pathlib.Path) -> Iterator[Editor]:
     changed = tomlkit.dumps(document)
     if changed != text:
         replace(file, changed.encode())
-
-
-def replace(path: pathlib.Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Replaces a file whole, or makes it: temporary file beside it, fsync, rename, fsync.
-
-    Args:
-        path: The file; its permissions and, where permitted, its owner are kept.
-        content: All of it.
-        mode: Permissions of a file that was not there.
-
-    Raises:
-        OutputError: It cannot be written; it is as it was.
-    """
-    target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        before = _status(target)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            if before is not None:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
-            os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode) if before else mode)
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        _sync(target.parent)
-    except OSError as problem:
-        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from problem
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _status(path: pathlib.Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
-
-
-def _sync(folder: pathlib.Path) -> None:
-    """Makes the new name last too, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,6 @@ what makes an enclave trustworthy is its attestation document, never this certif
 
 import datetime as dt
 import ipaddress
-import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from cloister.errors import InputError, KeyFileError
+from cloister.replacing import replace
 
 KEY_NAME = "tls-ca.key"
 CERTIFICATE_NAME = "tls-ca.pem"
@@ -162,8 +162,8 @@ def _make_root(key_path: pathlib.Path, certificate_path: pathlib.Path, now: dt.d
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(certificate_path, _pem(root).encode(), 0o644)
-    _write(key_path, pem, 0o600)
+    replace(certificate_path, _pem(root).encode(), mode=0o644)
+    replace(key_path, pem, mode=0o600)
 
 
 def _load_root(
@@ -182,17 +182,6 @@ def _load_root(
             "the development root's key and certificate do not belong together", hint=again
         )
     return key, root
-
-
-def _write(path: pathlib.Path, content: bytes, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _authority(root: x509.Certificate) -> x509.AuthorityKeyIdentifier:

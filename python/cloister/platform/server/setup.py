@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 
-from cloister.errors import OutputError
 from cloister.platform import database as databases
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
@@ -14,6 +12,7 @@ from cloister.platform.registry import Registry
 from cloister.platform.server import configuration, tls
 from cloister.platform.server.configuration import PlatformConfig
 from cloister.platform.tokens import OWNER, Tokens
+from cloister.replacing import replace
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +70,9 @@ def make(
         if config.certificate is None:
             tls.make_authority(config.tls_folder, now=clock())
             tls.ensure_certificate(config.tls_folder, config.names, now=clock())
-        _write(config.folder / configuration.FILE, text)
+        settings = config.folder / configuration.FILE
+        if not settings.exists():
+            replace(settings, text.encode(), mode=0o600)
         token = Tokens(database, clock).create("owner", scopes=[OWNER])
         return Made(
             owner_token=token.secret,
@@ -108,20 +109,3 @@ def text_of(settings: dict[str, str | list[str] | int]) -> str:
     lines = ["# A platform of Cloister; see docs/guide/platform.md.", ""]
     lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     return "\n".join([*lines, ""])
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Atomically, for its owner alone; a file that is there stays."""
-    if path.exists():
-        return
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as problem:
-        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from None

@@ -7,7 +7,6 @@ file and trust nothing else. An owner with a certificate of a public authority n
 
 import datetime as dt
 import ipaddress
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloister.errors import KeyFileError, OutputError
+from cloister.replacing import replace
 
 
 def make_authority(folder: pathlib.Path, *, now: dt.datetime) -> None:
@@ -27,6 +27,10 @@ def make_authority(folder: pathlib.Path, *, now: dt.datetime) -> None:
     """
     if (folder / CA_FILE).exists() and (folder / CA_KEY_FILE).exists():
         return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OutputError(f"cannot make `{folder}`: {problem.strerror}") from None
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Cloister platform")])
     certificate = (
@@ -42,8 +46,8 @@ def make_authority(folder: pathlib.Path, *, now: dt.datetime) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write(folder / CA_KEY_FILE, _private(key), mode=0o600)
-    _write(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    replace(folder / CA_KEY_FILE, _private(key), mode=0o600)
+    replace(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
 
 
 def ensure_certificate(folder: pathlib.Path, names: Sequence[str], *, now: dt.datetime) -> bool:
@@ -91,8 +95,9 @@ def ensure_certificate(folder: pathlib.Path, names: Sequence[str], *, now: dt.da
         )
         .sign(signer, hashes.SHA256())
     )
-    _write(folder / KEY_FILE, _private(key), mode=0o600)
-    _write(folder / CERTIFICATE_FILE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    replace(folder / KEY_FILE, _private(key), mode=0o600)
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    replace(folder / CERTIFICATE_FILE, pem, mode=0o644)
     return True
 
 
@@ -133,21 +138,6 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write(path: pathlib.Path, content: bytes, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as problem:
-        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from None
 
 
 CA_FILE = "ca.pem"
