@@ -1,46 +1,32 @@
 """API keys of an app: made here, shown once, kept as hashes, checked inside the enclaves.
 
-A key is ``ck_<id>_<43 base64url characters>``: 256 random bits, so a plain SHA-256 of the whole key
-is enough to check it by, and says nothing about it. Scopes are ``app`` (every enclave of the app)
-or ``enclave:<uuid>``. Every change raises the bundle version of the app's enclaves, which is how
-it reaches them.
+A key is ``ck_<id>_<43 base64url characters>`` (:mod:`~cloister.platform.credentials`). Scopes are
+``app`` (every enclave of the app) or ``enclave:<uuid>``. Every change raises the bundle version of
+the app's enclaves, which is how it reaches them.
 """
 
-import base64
 import dataclasses
 import datetime as dt
-import hashlib
 import hmac
-import secrets
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError, MissingInput
-from cloister.platform.clock import Clock, from_ms, system, to_ms
+from cloister.platform import credentials
+from cloister.platform.clock import Clock, system, to_ms
+from cloister.platform.credentials import CredentialRecord
 from cloister.platform.database import Database
 from cloister.platform.records import bump_versions, record_activity
 from cloister.platform.tables import ApiKey, App, Enclave
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKeyRecord:
+class ApiKeyRecord(CredentialRecord):
     """What is known of an API key: everything but the key."""
 
-    id: str
-    name: str
-    scopes: tuple[str, ...]
-    created: dt.datetime
-    not_after: dt.datetime | None
-    revoked: dt.datetime | None
-
-    def state(self, now: dt.datetime) -> str:
-        """``active``, ``expired`` or ``revoked``."""
-        if self.revoked is not None:
-            return "revoked"
-        return "expired" if self.not_after is not None and self.not_after <= now else "active"
+    __slots__ = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +78,13 @@ class ApiKeys:
             MissingInput: A scope names an enclave that the app does not have.
         """
         now = self._clock()
-        if not_after is not None and not_after <= now:
-            raise ConfigError(f"the key would expire at {not_after:%Y-%m-%d %H:%M:%S}, in the past")
-        key_id = secrets.token_hex(ID_BYTES)
-        random = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).rstrip(b"=").decode()
-        secret = f"{PREFIX}_{key_id}_{random}"
+        credentials.check("key", name=name, not_after=not_after, now=now)
+        key_id, secret = credentials.made(PREFIX)
         row = ApiKey(
             id=key_id,
             app_uuid=self._app_uuid,
-            name=_checked_name(name),
-            sha256=hash_of(secret),
+            name=name,
+            sha256=credentials.hash_of(secret),
             not_after_ms=None if not_after is None else to_ms(not_after),
             created_ms=to_ms(now),
         )
@@ -138,7 +121,7 @@ class ApiKeys:
         now_ms = to_ms(self._clock())
         with self._database.reading() as session:
             known = verifiers(session, self._app_uuid, now_ms)
-        return any(hmac.compare_digest(key.sha256, hash_of(secret)) for key in known)
+        return any(hmac.compare_digest(key.sha256, credentials.hash_of(secret)) for key in known)
 
     def revoke(self, key_id: str) -> ApiKeyRecord:
         """Ends a key; ending it again changes nothing.
@@ -186,7 +169,7 @@ def verifiers(session: Session, app_uuid: UUID, now_ms: int) -> list[Verifier]:
     """
     rows = session.scalars(
         select(ApiKey)
-        .where(ApiKey.app_uuid == app_uuid, *_in_use(now_ms))
+        .where(ApiKey.app_uuid == app_uuid, *credentials.in_use(ApiKey, now_ms))
         .order_by(ApiKey.created_ms, ApiKey.id)
     )
     return [
@@ -201,52 +184,24 @@ def verifiers(session: Session, app_uuid: UUID, now_ms: int) -> list[Verifier]:
     ]
 
 
-def hash_of(secret: str) -> bytes:
-    """What is kept of a key: SHA-256 of all of it, prefix and id included."""
-    return hashlib.sha256(secret.encode()).digest()
-
-
 def id_of(key: str) -> str:
     """The id in a key, or the text itself when it is an id."""
     return key.split("_")[1] if key.startswith(f"{PREFIX}_") and key.count("_") > 1 else key
-
-
-def _in_use(now_ms: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        ApiKey.revoked_ms.is_(None),
-        or_(ApiKey.not_after_ms.is_(None), ApiKey.not_after_ms > now_ms),
-    )
 
 
 def _count_in_use(session: Session, app_uuid: UUID, now_ms: int) -> int:
     return session.scalars(
         select(func.count())
         .select_from(ApiKey)
-        .where(ApiKey.app_uuid == app_uuid, *_in_use(now_ms))
+        .where(ApiKey.app_uuid == app_uuid, *credentials.in_use(ApiKey, now_ms))
     ).one()
 
 
-def _checked_name(name: str) -> str:
-    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-        raise ConfigError(f"a key's name is 1 to {MAX_NAME} printable characters")
-    return name
-
-
 def _record(row: ApiKey) -> ApiKeyRecord:
-    return ApiKeyRecord(
-        id=row.id,
-        name=row.name,
-        scopes=tuple(row.scopes),
-        created=from_ms(row.created_ms),
-        not_after=None if row.not_after_ms is None else from_ms(row.not_after_ms),
-        revoked=None if row.revoked_ms is None else from_ms(row.revoked_ms),
-    )
+    return ApiKeyRecord(**credentials.known(row))
 
 
 APP_SCOPE = "app"
 PREFIX = "ck"
-ID_BYTES = 8  # 16 hexadecimal digits: unique within a store, not secret
-SECRET_BYTES = 32  # 43 base64url characters (data-plane.md §4)
-MAX_NAME = 63
 MAX_SCOPES = 64  # rust/sealing, bundle.rs
 MAX_API_KEYS = 1024  # what a bundle carries stays far below the 1 MiB of the agent API

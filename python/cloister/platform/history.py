@@ -1,21 +1,20 @@
 """What happened on a platform, in pages, newest first."""
 
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from cloister.platform.clock import from_ms
 from cloister.platform.database import Database
 from cloister.platform.json_forms import text
 from cloister.platform.tables import Activity, EnclaveEvent, Release
 
+Row = TypeVar("Row", Activity, Release, EnclaveEvent)
+
 
 def activity(database: Database, *, limit: int, before: int | None = None) -> list[dict[str, Any]]:
     """What changed, newest first; ``before`` is the ``id`` that the page before ended with."""
-    query = select(Activity).order_by(Activity.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(Activity.id < before)
     with database.reading() as session:
         return [
             {
@@ -25,7 +24,7 @@ def activity(database: Database, *, limit: int, before: int | None = None) -> li
                 "subject": row.subject,
                 "message": row.message,
             }
-            for row in session.scalars(query)
+            for row in session.scalars(_page(Activity, limit, before))
         ]
 
 
@@ -33,14 +32,7 @@ def releases(
     database: Database, enclave_uuid: UUID, *, limit: int, before: int | None = None
 ) -> list[dict[str, Any]]:
     """Bundles that were released to an enclave, and refusals, newest first."""
-    query = (
-        select(Release)
-        .where(Release.enclave_uuid == enclave_uuid)
-        .order_by(Release.id.desc())
-        .limit(limit)
-    )
-    if before is not None:
-        query = query.where(Release.id < before)
+    query = _page(Release, limit, before).where(Release.enclave_uuid == enclave_uuid)
     with database.reading() as session:
         return [
             {
@@ -60,14 +52,7 @@ def events(
     database: Database, enclave_uuid: UUID, *, limit: int, before: int | None = None
 ) -> list[dict[str, Any]]:
     """What hosts reported of an enclave, newest first; nobody vouches for it."""
-    query = (
-        select(EnclaveEvent)
-        .where(EnclaveEvent.enclave_uuid == enclave_uuid)
-        .order_by(EnclaveEvent.id.desc())
-        .limit(limit)
-    )
-    if before is not None:
-        query = query.where(EnclaveEvent.id < before)
+    query = _page(EnclaveEvent, limit, before).where(EnclaveEvent.enclave_uuid == enclave_uuid)
     with database.reading() as session:
         return [
             {
@@ -78,3 +63,8 @@ def events(
             }
             for row in session.scalars(query)
         ]
+
+
+def _page(table: type[Row], limit: int, before: int | None) -> Select[Row]:
+    query = select(table).order_by(table.id.desc()).limit(limit)
+    return query if before is None else query.where(table.id < before)

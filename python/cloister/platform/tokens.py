@@ -2,7 +2,7 @@
 
 They are not the API keys of an app, which clients show to enclaves and which an enclave may hand to
 its application: whoever sees such a key must not be able to change the registry with it. A token is
-``cp_<id>_<43 base64url characters>``: 256 random bits, shown once, kept as a SHA-256.
+``cp_<id>_<43 base64url characters>`` (:mod:`~cloister.platform.credentials`).
 
 A token has one or more scopes:
 
@@ -13,13 +13,10 @@ A token has one or more scopes:
 - ``relay:<enclave uuid>``: what a host carries for one enclave, and nothing else.
 """
 
-import base64
 import dataclasses
 import datetime as dt
-import hashlib
 import hmac
 import re
-import secrets
 from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
@@ -28,7 +25,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError, MissingInput
-from cloister.platform.clock import Clock, from_ms, system, to_ms
+from cloister.platform import credentials
+from cloister.platform.clock import Clock, system, to_ms
+from cloister.platform.credentials import CredentialRecord
 from cloister.platform.database import Database
 from cloister.platform.records import record_activity
 from cloister.platform.tables import App, Enclave, TokenRow
@@ -36,16 +35,10 @@ from cloister.platform.tables import App, Enclave, TokenRow
 Right = Literal["manage", "deploy", "read"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TokenRecord:
+class TokenRecord(CredentialRecord):
     """What is known of a token: everything but the token."""
 
-    id: str
-    name: str
-    scopes: tuple[str, ...]
-    created: dt.datetime
-    not_after: dt.datetime | None
-    revoked: dt.datetime | None
+    __slots__ = ()
 
     @property
     def is_owner(self) -> bool:
@@ -69,12 +62,6 @@ class TokenRecord:
         """Apps it has any right for; the owner has every one without naming it."""
         named = [scope.partition(":") for scope in self.scopes]
         return frozenset(UUID(uuid) for kind, _, uuid in named if kind in RIGHTS)
-
-    def state(self, now: dt.datetime) -> str:
-        """``active``, ``expired`` or ``revoked``."""
-        if self.revoked is not None:
-            return "revoked"
-        return "expired" if self.not_after is not None and self.not_after <= now else "active"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,31 +100,23 @@ class Tokens:
             MissingInput: A scope names an app or enclave that there is not.
         """
         now = self._clock()
-        if not_after is not None and not_after <= now:
-            raise ConfigError(
-                f"the token would expire at {not_after:%Y-%m-%d %H:%M:%S}, in the past"
-            )
-        if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-            raise ConfigError(f"a token's name is 1 to {MAX_NAME} printable characters")
+        credentials.check("token", name=name, not_after=not_after, now=now)
         if not 1 <= len(scopes) <= MAX_SCOPES:
             raise ConfigError(f"a token has 1 to {MAX_SCOPES} scopes")
-        token_id = secrets.token_hex(ID_BYTES)
-        random = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).rstrip(b"=").decode()
-        secret = f"{PREFIX}_{token_id}_{random}"
+        token_id, secret = credentials.made(PREFIX)
         row = TokenRow(
             id=token_id,
             name=name,
-            sha256=_hash(secret),
+            sha256=credentials.hash_of(secret),
             not_after_ms=None if not_after is None else to_ms(not_after),
             created_ms=to_ms(now),
         )
         with self._database.writing() as session:
             row.scopes = [_checked(session, scope) for scope in dict.fromkeys(scopes)]
-            in_use = session.scalars(
-                select(func.count()).select_from(TokenRow).where(TokenRow.revoked_ms.is_(None))
-            ).one()
-            if in_use >= MAX_TOKENS:
-                raise ConfigError(f"the platform has {MAX_TOKENS} tokens that are not revoked")
+            counting = select(func.count()).select_from(TokenRow)
+            counting = counting.where(*credentials.in_use(TokenRow, to_ms(now)))
+            if session.scalars(counting).one() >= MAX_TOKENS:
+                raise ConfigError(f"the platform has {MAX_TOKENS} tokens in use")
             session.add(row)
             record_activity(session, to_ms(now), "token.create", token_id, "token made")
         return NewToken(record=_record(row), secret=secret)
@@ -157,7 +136,9 @@ class Tokens:
         shape = SHAPE.fullmatch(secret)
         with self._database.reading() as session:
             row = session.get(TokenRow, shape[1]) if shape else None
-            matches = hmac.compare_digest(row.sha256 if row else bytes(32), _hash(secret))
+            matches = hmac.compare_digest(
+                row.sha256 if row else bytes(32), credentials.hash_of(secret)
+            )
             record = _record(row) if row is not None and matches else None
         return record if record and record.state(self._clock()) == "active" else None
 
@@ -214,19 +195,8 @@ def _checked(session: Session, scope: str) -> str:
     return f"{kind}:{uuid}"
 
 
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
-
-
 def _record(row: TokenRow) -> TokenRecord:
-    return TokenRecord(
-        id=row.id,
-        name=row.name,
-        scopes=tuple(row.scopes),
-        created=from_ms(row.created_ms),
-        not_after=None if row.not_after_ms is None else from_ms(row.not_after_ms),
-        revoked=None if row.revoked_ms is None else from_ms(row.revoked_ms),
-    )
+    return TokenRecord(**credentials.known(row))
 
 
 OWNER = "owner"
@@ -234,8 +204,5 @@ RELAY = "relay"
 RIGHTS: tuple[Right, ...] = ("manage", "deploy", "read")  # each includes those after it
 PREFIX = "cp"
 SHAPE = re.compile(r"cp_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
-ID_BYTES = 8
-SECRET_BYTES = 32
-MAX_NAME = 63
 MAX_SCOPES = 64
 MAX_TOKENS = 4096

@@ -14,7 +14,8 @@ from tests.support.platform_world import PCRS, World
 
 from cloister.errors import CloisterError, ConfigError, MissingInput, StoreError
 from cloister.platform import local
-from cloister.platform.api_keys import ApiKeys, hash_of
+from cloister.platform.api_keys import ApiKeys
+from cloister.platform.credentials import hash_of
 from cloister.platform.registry import Registry
 from cloister.platform.trust_class import TrustClass
 from cloister.platform.variables import Variables
