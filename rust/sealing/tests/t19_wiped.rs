@@ -101,7 +101,7 @@ fn bundle(boot: &BootKey) -> Bundle {
         objects: BTreeMap::new(),
         settings: BTreeMap::new(),
         identity: Identity::default(),
-        sealing_secret: Some(SealingSecret(Zeroizing::new(SECRET))),
+        sealing_secret: Some(SealingSecret::from_bytes(&SECRET)),
     }
 }
 
@@ -199,7 +199,7 @@ fn t19_app_keys_and_clear_texts_are_not_left_in_freed_memory() {
 fn t19_sealed_objects_leave_neither_key_nor_clear_text_in_freed_memory() {
     let _alone = ONE_AT_A_TIME.lock().unwrap();
     let sealer = Sealer::new(
-        SealingSecret(Zeroizing::new(SECRET)),
+        SealingSecret::from_bytes(&SECRET),
         Uuid::nil(),
         [[1; 48]; 3],
         Sharing::SameImage,
@@ -315,6 +315,27 @@ fn t19_what_is_secret_is_not_cloned_by_accident() {
         Cloned::<ServiceKey>::IS_CLONE,
     ];
     assert_eq!(secrets, [false; 12]);
+}
+
+/// From the heap to the heap and to another place of the stack: who moves it moves a pointer.
+#[test]
+fn t19_a_secret_that_is_moved_leaves_no_copy_where_it_was() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let in_itself = [7_u8; 32];
+    let before = in_itself.as_ptr();
+    let moved = Box::new(in_itself);
+    assert_ne!(moved.as_ptr(), before, "the probe sees a move");
+
+    let secret = SealingSecret::from_bytes(&SECRET);
+    let before = secret.as_bytes().as_ptr();
+    let moved = Box::new(Some(secret));
+    let secret = moved.as_ref().as_ref().unwrap();
+    assert_eq!(secret.as_bytes().as_ptr(), before);
+
+    let key = AppPrivateKey::from_bytes(&SECRET).unwrap();
+    let before = key.scalar().as_ptr();
+    let moved = Box::new(key);
+    assert_eq!(moved.scalar().as_ptr(), before);
 }
 
 #[test]
