@@ -1,5 +1,6 @@
 """``cloister decrypt``: open ciphertexts with the private keys of an app."""
 
+import os
 import pathlib
 import sys
 from typing import Annotated
@@ -75,7 +76,7 @@ def decrypt(  # noqa: PLR0913 - an option is an argument
         if as_json and output_file is not None:
             output.show({"output": str(output_file)}, as_json=True)
         return
-    given_text = sys.stdin.buffer.read() if value in (None, "-") else str(value).encode()
+    given_text = sys.stdin.buffer.read() if value is None or value == "-" else os.fsencode(value)
     if as_document:
         document = given_text.removesuffix(b"\n")  # `show` ends the line
         kind, clear = "document", crypto.decrypt_json(document, keys)

@@ -145,11 +145,23 @@ def test_what_does_not_go_together_is_a_wrong_command(
 
 
 def test_what_is_no_ciphertext_is_said(key: pathlib.Path) -> None:
-    for text in ("plain", "ev:123", f"{crypto.encrypt('x', APP.public)} and more"):
+    token = crypto.encrypt("x", APP.public)
+    for text in ("plain", "ev:123", f"{token} and more", b"\xff", token.encode() + b"\xff"):
         done = run("decrypt", "--private-key", key, text)
-        assert done.returncode == 65
+        assert done.returncode == 65, done.stderr
         assert b"hint: " in done.stderr
         assert not done.stdout
+    assert run("decrypt", "--private-key", key, token).stdout == b"x\n"
+
+
+def test_a_document_that_is_not_utf_8_is_said(key: pathlib.Path) -> None:
+    for text in (b"\xff", b'["\xff"]'):
+        for words, stdin in (([text], b""), ([], text)):
+            done = run("decrypt", "--private-key", key, "--document", *words, stdin=stdin)
+            assert done.returncode == 65, done.stderr
+            assert not done.stdout
+    done = run("decrypt", "--private-key", key, "--document", '["é"]')
+    assert done.stdout == '["é"]\n'.encode()
 
 
 def test_a_file_that_is_not_there_is_said(key: pathlib.Path, tmp_path: pathlib.Path) -> None:
