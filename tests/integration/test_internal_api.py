@@ -17,6 +17,7 @@ from tests.support.ciphertexts import App
 
 from cloister import crypto
 from cloister.dev import DataPlane
+from cloister.errors import InputError
 
 MAX_FILE = 1 << 20
 
@@ -98,6 +99,24 @@ def test_both_ways_take_the_same_depth(plane: DataPlane, levels: int) -> None:
     sealed = ask(plane, "/encrypt", text)
     assert sealed.status_code == 200
     assert ask(plane, "/decrypt", sealed.content).content == text
+
+
+@pytest.mark.parametrize("path", ["/encrypt", "/decrypt"])
+@pytest.mark.parametrize("innermost", [b"[]", b"{}"], ids=["list", "object"])
+def test_an_empty_container_is_a_level_too(plane: DataPlane, path: str, innermost: bytes) -> None:
+    def nested(levels: int) -> bytes:
+        return b"[" * (levels - 1) + innermost + b"]" * (levels - 1)
+
+    answer = ask(plane, path, nested(128))
+    assert (answer.status_code, answer.content) == (200, nested(128))
+    refused = ask(plane, path, nested(129))
+    assert refused.status_code == 400
+    assert refused.json()["message"] == "line 1, column 129: nested deeper than 128 levels"
+    # And so it is here.
+    value = json.loads(nested(128))
+    assert crypto.encrypt(value, plane.app_public_key) == value
+    with pytest.raises(InputError, match="nested deeper than 128 levels"):
+        crypto.encrypt([value], plane.app_public_key)
 
 
 @pytest.mark.parametrize("path", ["/encrypt", "/decrypt"])
