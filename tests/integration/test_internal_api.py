@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import pathlib
 import socket
 import threading
 import time
@@ -138,9 +139,27 @@ def test_what_is_not_json_is_said_by_line_and_column(
     assert (answer.status_code, answer.json()["message"]) == (400, says)
 
 
-def test_a_role_is_in_the_ciphertext_and_a_wrong_one_refused(plane: DataPlane) -> None:
-    role = {"x-evervault-data-role": "allow-all"}
-    assert ask(plane, "/encrypt", b'"x"', **role).json().startswith("ev:QkTC:")
+def test_a_role_is_in_the_ciphertext_that_was_asked_for_with_it(tmp_path: pathlib.Path) -> None:
+    """Beside a second reader, which has the private half of the plane's key."""
+    app = App()
+    keys = [app.write_key_file(tmp_path / "app-key.json")]
+    with DataPlane("127.0.0.1:9", app_keys=keys, internal_api="127.0.0.1:0") as plane:
+        role = {"x-evervault-data-role": "allow-all"}
+        found = app.open(ask(plane, "/encrypt", b'"x"', **role).json())
+        without = app.open(ask(plane, "/encrypt", b'"x"').json())
+    assert found.text == without.text == b"x"
+    # MessagePack: a text of two bytes, `dr`, and one of nine.
+    assert found.metadata is not None
+    assert b"\xa2dr\xa9allow-all" in found.metadata
+    assert without.metadata is not None
+    assert b"\xa2dr" not in without.metadata
+    assert b"\xa2eo" in without.metadata
+
+
+def test_a_role_that_is_none_is_refused(plane: DataPlane) -> None:
+    for right in ("a", "a-9" * 6 + "zz"):
+        answer = ask(plane, "/encrypt", b'"x"', **{"x-evervault-data-role": right})
+        assert answer.status_code == 200, answer.text
     for wrong in ("Allow", "a" * 21, "a b"):
         answer = ask(plane, "/encrypt", b'"x"', **{"x-evervault-data-role": wrong})
         assert answer.status_code == 400

@@ -20,14 +20,7 @@ PUBLIC = base64.b64encode(APP.public).decode()
 
 @pytest.fixture
 def key(tmp_path: pathlib.Path) -> pathlib.Path:
-    return write_key(tmp_path / "app-key.json", APP)
-
-
-def write_key(path: pathlib.Path, app: App) -> pathlib.Path:
-    private = base64.b64encode(app.scalar).decode()
-    path.write_text(json.dumps({"class": "development", "curve": "P-256", "private": private}))
-    path.chmod(0o600)
-    return path
+    return APP.write_key_file(tmp_path / "app-key.json")
 
 
 def run(
@@ -188,7 +181,7 @@ def test_several_keys_are_tried_and_without_one_those_of_the_local_store(
     key: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     other = App()
-    second = write_key(tmp_path / "second.json", other)
+    second = other.write_key_file(tmp_path / "second.json")
     token = crypto.encrypt("x", other.public)
     assert run("decrypt", "--private-key", key, token).returncode == 65
     both = run("decrypt", "--private-key", key, "--private-key", second, token)
