@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
+import typer
+
 from cloister.errors import MissingInput, OutputError, UsageError
 
 
@@ -64,6 +66,18 @@ def writing(path: pathlib.Path | None, *, mode: int) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def json_needs_a_file(*, as_json: bool, path: pathlib.Path | None) -> None:
+    """``--json`` says where the file is; on standard output the file itself would be beside it.
+
+    Raises:
+        BadParameter: It was asked for, and the file goes to standard output.
+    """
+    if as_json and (path is None or str(path) == "-"):
+        raise typer.BadParameter(
+            "needs `--output FILE`: standard output is taken", param_hint="--json"
+        )
 
 
 @contextlib.contextmanager

@@ -124,17 +124,42 @@ def test_a_longer_file_needs_a_higher_limit(key: pathlib.Path, tmp_path: pathlib
         ["encrypt", "--public-key", PUBLIC, "--file", "-", "value"],
         ["encrypt", "--public-key", PUBLIC, "--file", "-", "--document"],
         ["encrypt", "--public-key", PUBLIC, "--file", "-", "--role", "r"],
+        ["encrypt", "--public-key", PUBLIC, "--file", "-", "--type", "string"],
+        ["encrypt", "--public-key", PUBLIC, "--file", "-", "--json"],
+        ["encrypt", "--public-key", PUBLIC, "--file", "-", "--output", "-", "--json"],
+        ["encrypt", "--public-key", PUBLIC, "--document", "--type", "number"],
+        ["encrypt", "--public-key", PUBLIC, "--document", "--type", "string", "[]"],
         ["encrypt", "--public-key", PUBLIC, "--output", "out", "value"],
         ["decrypt", "--file", "-", "value"],
         ["decrypt", "--file", "-", "--document"],
+        ["decrypt", "--file", "-", "--json"],
+        ["decrypt", "--file", "-", "--output", "-", "--json"],
+        ["decrypt", "--output", "-", "--json", "value"],
+        ["decrypt", "--max-file", "9", "value"],
     ],
-    ids=lambda words: " ".join(words[:1] + words[3:]),
+    ids=lambda words: " ".join(word for word in words if word not in ("--public-key", PUBLIC)),
 )
 def test_what_does_not_go_together_is_a_wrong_command(
     words: list[str], tmp_path: pathlib.Path
 ) -> None:
     assert run(*words, folder=tmp_path).returncode == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_a_file_went_is_printed_when_asked_for(
+    key: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    sealed, back = tmp_path / "sealed", tmp_path / "back"
+    words = ["--public-key", PUBLIC, "--file", "-", "-o", sealed, "--json"]
+    done = run("encrypt", *words, stdin=b"clear")
+    assert json.loads(done.stdout) == {"output": str(sealed)}, done.stderr
+    done = run("decrypt", "--private-key", key, "--file", sealed, "-o", back, "--json")
+    assert json.loads(done.stdout) == {"output": str(back)}, done.stderr
+    assert back.read_bytes() == b"clear"
+    token = crypto.encrypt("x", APP.public)
+    done = run("decrypt", "--private-key", key, "-o", back, "--json", token)
+    assert json.loads(done.stdout) == {"output": str(back)}, done.stderr
+    assert back.read_bytes() == b"x"
 
 
 def test_what_is_no_ciphertext_is_said(key: pathlib.Path) -> None:
