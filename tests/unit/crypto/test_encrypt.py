@@ -184,6 +184,7 @@ def test_a_wrong_role_version_or_time_is_refused() -> None:
     for arguments in [
         {"role": "Capital"},
         {"role": "x" * 21},
+        {"role": "\udcff"},
         {"version": "T1JL"},
         {"now": dt.datetime(1969, 1, 1, tzinfo=dt.UTC)},
     ]:
