@@ -10,7 +10,7 @@ from typing import IO
 
 import typer
 
-from cloister.errors import MissingInput, OutputError, UsageError
+from cloister.errors import InputError, MissingInput, OutputError, UsageError
 
 
 @contextlib.contextmanager
@@ -29,6 +29,23 @@ def reading(path: pathlib.Path) -> Iterator[IO[bytes]]:
         raise MissingInput(f"cannot read `{path}`: {problem.strerror}") from None
     with file:
         yield file
+
+
+def standard_input() -> bytes:
+    """All of it, to its end.
+
+    A pipe that another process made non-blocking is not waited for: what had come until then
+    would look like all of it.
+
+    Raises:
+        InputError: It is non-blocking, and there is nothing yet.
+    """
+    whole = sys.stdin.buffer.read()
+    # Behind what has come a pipe says `None`, or `b""` at its end. A terminal says its end once.
+    is_whole = whole is not None and (sys.stdin.isatty() or sys.stdin.buffer.read(1) == b"")
+    if not is_whole:
+        raise InputError("standard input would block: it is non-blocking, and has nothing yet")
+    return whole
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import sys
 from typing import Annotated
 
 import typer
@@ -87,7 +86,7 @@ def decrypt(  # noqa: PLR0913 - an option is an argument
         if as_json:
             output.show({"output": str(output_file)}, as_json=True)
         return
-    given_text = sys.stdin.buffer.read() if value is None or value == "-" else os.fsencode(value)
+    given_text = _streams.standard_input() if value is None or value == "-" else os.fsencode(value)
     if as_document:
         document = given_text.removesuffix(b"\n")  # `show` ends the line
         kind, clear = "document", crypto.decrypt_json(document, keys)

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import sys
 from typing import Annotated
 
 import typer
@@ -82,7 +81,7 @@ def encrypt(  # noqa: PLR0913 - an option is an argument
         raise typer.BadParameter("a type is string, number or boolean", param_hint="--type")
     if value is None or value == "-":
         # `echo` ends what it writes with a line feed that nobody means.
-        clear = sys.stdin.buffer.read().removesuffix(b"\n")
+        clear = _streams.standard_input().removesuffix(b"\n")
     else:
         clear = os.fsencode(value)
     key = _app_keys.public_key(public_key, config)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import pathlib
 import stat
 import subprocess
@@ -90,6 +91,31 @@ def test_pipes_do_as_files_do(key: pathlib.Path) -> None:
     assert sealed.returncode == 0, sealed.stderr
     done = run("decrypt", "--private-key", key, "--file", "-", stdin=sealed.stdout)
     assert done.stdout == b"\x00clear\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["encrypt"], ["encrypt", "--document"], ["encrypt", "--file", "-"]],
+    ids=["value", "document", "file"],
+)
+def test_a_pipe_that_would_block_is_not_at_its_end(words: list[str]) -> None:
+    """A process before in the pipe may have made it non-blocking, and that stays."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb", 0) as source, os.fdopen(writing, "wb", 0) as peer:
+        command = [sys.executable, "-m", "cloister.cli.main", *words, "--public-key", PUBLIC]
+        for content in (b"", b"[1]"):
+            peer.write(content)
+            done = subprocess.run(
+                command, stdin=source, capture_output=True, check=False, timeout=60
+            )
+            assert done.returncode == 65, done.stderr
+            assert b"would block" in done.stderr
+        peer.write(b"[1]")
+        peer.close()
+        done = subprocess.run(command, stdin=source, capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
 
 
 def test_what_cannot_be_opened_leaves_what_was_there(
