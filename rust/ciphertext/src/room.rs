@@ -14,11 +14,15 @@ pub fn room_for(document: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(Vec::with_capacity(document.len().saturating_add(spare)))
 }
 
-/// Makes room for the clear text of `sealed` more bytes of a document, whatever is in them. What was
-/// written is copied and wiped where it lay, which a vector that grows by itself does not do.
+/// Makes room for the clear text of `sealed` more bytes of a document, whatever is in them: a vector
+/// that grows by itself leaves what it held where it was.
 pub fn make_room(clear: &mut Zeroizing<Vec<u8>>, sealed: usize) {
     let more = sealed.saturating_mul(MOST_ESCAPED);
-    let needed = clear.len().saturating_add(more);
+    grow(clear, clear.len().saturating_add(more));
+}
+
+/// Makes room for `needed` bytes in all. What was written is copied and wiped where it lay.
+pub fn grow(clear: &mut Zeroizing<Vec<u8>>, needed: usize) {
     if needed > clear.capacity() {
         let room = needed.max(clear.capacity().saturating_mul(2));
         let mut larger = Zeroizing::new(Vec::with_capacity(room));

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use cloister_ciphertext::grow;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -21,13 +22,7 @@ struct Wiped(Zeroizing<Vec<u8>>);
 impl io::Write for Wiped {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let needed = self.0.len().saturating_add(bytes.len());
-        if needed > self.0.capacity() {
-            // A vector that grows by itself leaves what it held where it was.
-            let room = needed.max(self.0.capacity().saturating_mul(2));
-            let mut larger = Zeroizing::new(Vec::with_capacity(room));
-            larger.extend_from_slice(&self.0);
-            self.0 = larger;
-        }
+        grow(&mut self.0, needed);
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }

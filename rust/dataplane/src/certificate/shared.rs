@@ -163,6 +163,14 @@ impl SharedOrders {
         if !left.is_zero() {
             return Ok(left);
         }
+        // What was written before and not recorded, by this enclave too, is finished and not ordered
+        // again.
+        let stored = self.objects.read(name).await?;
+        let found = stored.and_then(|stored| judge(sealer, name, &stored));
+        if let Some(found) = found.filter(|(version, ..)| *version > self.known_version(head)) {
+            self.finish(sealer, name, found).await?;
+            return Ok(Duration::ZERO);
+        }
         // A renewal gets a key of its own; a key without a certificate keeps waiting for its first.
         let key = match used.renewal {
             None => used.content.key()?,
@@ -204,9 +212,8 @@ impl SharedOrders {
                     if wanted.is_some()
                         && (head == Some((version, sha256)) || self.is_used(version, sha256)) => {}
                 // Of this image, and newer than anything this boot knows: finish it.
-                Some(Some((version, sha256, content))) if version > known => {
-                    self.record(sealer, name, version, sha256).await?;
-                    return self.put_in_use(version, sha256, content, false);
+                Some(Some(found)) if found.0 > known => {
+                    return self.finish(sealer, name, found).await;
                 }
                 _ if head.is_some() => self.notice(name, known).await?,
                 // Nothing, or something that never was an object, and nothing was recorded.
@@ -231,6 +238,17 @@ impl SharedOrders {
             // Somebody was faster. A renewal is not tried again over theirs.
         }
         Err(SharedError::Contended)
+    }
+
+    /// Records an object that somebody wrote and did not record, and puts it in use.
+    async fn finish(
+        &mut self,
+        sealer: &Sealer,
+        name: &str,
+        (version, sha256, content): (u64, [u8; 32], Content),
+    ) -> Result<(), SharedError> {
+        self.record(sealer, name, version, sha256).await?;
+        self.put_in_use(version, sha256, content, false)
     }
 
     async fn record(

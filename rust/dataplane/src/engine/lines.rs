@@ -4,6 +4,9 @@
 use cloister_http::forward::{may_forward_trailer, write_field};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
+/// The header of the context id.
+pub(super) const CONTEXT: HeaderName = HeaderName::from_static("x-evervault-ctx");
+
 /// Method, target and headers of a request head that was written here.
 pub(super) fn request(head: &[u8]) -> (&[u8], &[u8], HeaderMap) {
     let end = memchr::memmem::find(head, b"\r\n").unwrap_or(head.len());

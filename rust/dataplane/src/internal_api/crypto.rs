@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cloister_ciphertext::{
-    AppPublicKey, SealError, SealOptions, check_json, line_and_column, seal_json_within,
+    AppPublicKey, SealError, SealOptions, line_and_column, seal_json_within,
 };
 use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
@@ -46,15 +46,19 @@ impl InternalApi {
         let turn = timeout(PATIENCE, self.sealings.clone().acquire_owned()).await;
         let turn = turn.map_err(|_elapsed| unavailable(BUSY))?;
         let document = body.clone();
+        // Room and turn go with the document: a caller that hangs up gives neither back before it ends,
+        // and the next one begins when what was made has room of its own.
         let sealing = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
             let mut random = SystemRandom::new();
-            seal_json_within(&document, MAX_SEALED_BYTES, &key, &options, &mut random)
+            let sealed = seal_json_within(&document, MAX_SEALED_BYTES, &key, &options, &mut random);
+            drop(document);
+            (sealed, room, turn)
         });
-        let sealed = sealing.await.map_err(|_panicked| unavailable(BUSY))?;
+        let (sealed, room, turn) = sealing.await.map_err(|_panicked| unavailable(BUSY))?;
         let sealed = sealed.map_err(|error| unsealed(&body, &error))?;
         drop(room);
         let room = self.hold(sealed.len())?;
+        drop(turn);
         let pieces = Pieces::new([Bytes::from(sealed)].into(), vec![room]);
         Ok(with_body(StatusCode::OK, "application/json", pieces))
     }
@@ -62,10 +66,12 @@ impl InternalApi {
     /// Every ciphertext becomes what is in it.
     pub(super) async fn decrypt(&self, body: &mut Incoming) -> Result<Answer, Refused> {
         let (body, room) = self.read_document(body).await?;
-        check_json(&body).map_err(|error| unsealed(&body, &error))?;
-        let clear = self.openings.document(body).await;
-        let clear = clear.map_err(|unopened| unopened_answer(&unopened))?;
-        drop(room);
+        let opened = self.openings.document(body.clone(), room).await;
+        let (clear, room) = opened.map_err(|unopened| match unopened {
+            Unopened::NotJson(error) => unsealed(&body, &error),
+            other => unopened_answer(&other),
+        })?;
+        drop((body, room));
         let room = self.hold(clear.len())?;
         let pieces = Pieces::secret(clear, vec![room]);
         Ok(with_body(StatusCode::OK, "application/json", pieces))
@@ -122,6 +128,7 @@ pub(super) fn unopened_answer(unopened: &Unopened) -> Refused {
             refusal(StatusCode::UNPROCESSABLE_ENTITY, &unopened.to_string()).into()
         }
         Unopened::NoKeys => unavailable(NO_KEY),
+        Unopened::NotJson(error) => bad_request(&error.to_string()),
         Unopened::Overloaded | Unopened::Stopped => unavailable(&unopened.to_string()),
     }
 }

@@ -72,9 +72,11 @@ impl InternalApi {
         }
         // The clear text lies beside the file until the file is let go.
         let clear_room = self.hold(file.len())?;
-        let clear = self.openings.file(file).await;
-        let clear = clear.map_err(|unopened| unopened_answer(&unopened))?;
-        drop(room);
+        let room = (room.taken, clear_room);
+        let opened = self.openings.file(file, room).await;
+        let (clear, (file_room, clear_room)) =
+            opened.map_err(|unopened| unopened_answer(&unopened))?;
+        drop(file_room);
         let pieces = Pieces::secret(clear, vec![clear_room]);
         Ok(with_body(StatusCode::OK, BYTES, pieces))
     }

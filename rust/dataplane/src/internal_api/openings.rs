@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cloister_ciphertext::{
     Keyring, OpenError, OpenPolicy, OpenSession, PIECE_BYTES, Place, ScanError, ScanLimits,
-    Scanner, make_room, open_file, room_for,
+    Scanner, SealError, check_json, make_room, open_file, room_for,
 };
 use cloister_wire::config::EnclaveConfig;
 use thiserror::Error;
@@ -45,6 +45,8 @@ pub(super) enum Unopened {
     File(#[from] OpenError),
     #[error("there are no app keys at the moment")]
     NoKeys,
+    #[error("{0}")]
+    NotJson(SealError),
     #[error("more ciphertexts with new ephemeral keys than there is processor time for")]
     Overloaded,
     #[error("the thread that opens has ended")]
@@ -58,6 +60,8 @@ pub(crate) struct Openings {
 
 type Job = Box<dyn FnOnce(&mut Opener) + Send>;
 type Outcome = Result<Zeroizing<Vec<u8>>, Unopened>;
+/// Clear text, and the room that was given with its ciphertext.
+type Roomy<R> = (Zeroizing<Vec<u8>>, R);
 
 impl Openings {
     /// Starts the thread.
@@ -96,30 +100,45 @@ impl Openings {
         Ok(Self { queue })
     }
 
-    /// Opens the ciphertexts in a JSON document.
+    /// Opens the ciphertexts in a JSON document. `room` is what it takes of the memory for what is held;
+    /// it goes with the document, and comes back with the clear text: who hangs up gives it back when
+    /// the document is let go, not before.
     ///
     /// # Errors
     ///
     /// [`Unopened`].
-    pub(super) async fn document(&self, document: Bytes) -> Outcome {
-        self.call(move |opener, keyring, patience| opener.document(&document, keyring, patience))
-            .await
+    pub(super) async fn document<R: Send + 'static>(
+        &self,
+        document: Bytes,
+        room: R,
+    ) -> Result<Roomy<R>, Unopened> {
+        let open = move |opener: &mut Opener, keyring: &Arc<Keyring>, patience| {
+            opener.document(&document, keyring, patience)
+        };
+        self.call(open, room).await
     }
 
-    /// Opens an encrypted file.
+    /// Opens an encrypted file; `room` as for a document.
     ///
     /// # Errors
     ///
     /// [`Unopened`].
-    pub(super) async fn file(&self, file: Vec<u8>) -> Outcome {
-        self.call(move |opener, keyring, patience| opener.file(&file, keyring, patience))
-            .await
+    pub(super) async fn file<R: Send + 'static>(
+        &self,
+        file: Vec<u8>,
+        room: R,
+    ) -> Result<Roomy<R>, Unopened> {
+        let open = move |opener: &mut Opener, keyring: &Arc<Keyring>, patience| {
+            opener.file(&file, keyring, patience)
+        };
+        self.call(open, room).await
     }
 
-    async fn call(
+    async fn call<R: Send + 'static>(
         &self,
         open: impl FnOnce(&mut Opener, &Arc<Keyring>, Instant) -> Outcome + Send + 'static,
-    ) -> Outcome {
+        room: R,
+    ) -> Result<Roomy<R>, Unopened> {
         let (answer, answered) = oneshot::channel();
         let patience = Instant::now().checked_add(PATIENCE);
         let patience = patience.ok_or(Unopened::Overloaded)?;
@@ -131,7 +150,7 @@ impl Openings {
             let keyring = live.keyring.as_ref().ok_or(Unopened::NoKeys);
             let outcome = keyring.and_then(|keyring| open(opener, keyring, patience));
             // The caller may have gone; then nobody wants it.
-            drop(answer.send(outcome));
+            drop(answer.send(outcome.map(|clear| (clear, room))));
         });
         self.queue.try_send(job).map_err(|error| match error {
             TrySendError::Disconnected(_) => Unopened::Stopped,
@@ -172,6 +191,7 @@ struct Opener {
 
 impl Opener {
     fn document(&mut self, document: &[u8], keyring: &Arc<Keyring>, patience: Instant) -> Outcome {
+        check_json(document).map_err(Unopened::NotJson)?;
         let cache = self.caches.of(Some(keyring));
         let mut session = OpenSession::shared(&cache, self.policy);
         let mut scanner = Scanner::new(Place::Json, self.limits);

@@ -32,6 +32,8 @@ struct World {
     grants: Mutex<Vec<(u8, Grants)>>,
     /// The host says that it recorded, and did not.
     forges_records: Mutex<bool>,
+    /// So many times the platform cannot be reached.
+    lost_records: Mutex<u32>,
     /// The host hands out this in place of what it has.
     hands_out: Mutex<HandsOut>,
     /// The host takes writes and keeps none.
@@ -137,6 +139,13 @@ impl ObjectStore for Arc<World> {
             sleep(Duration::from_millis(5)).await;
             if *self.forges_records.lock().unwrap() {
                 return Ok(true);
+            }
+            {
+                let mut lost = self.lost_records.lock().unwrap();
+                if *lost > 0 {
+                    *lost = lost.saturating_sub(1);
+                    return Err(AgentError::Deadline { call: "POST head" });
+                }
             }
             let new = (head.version, head.sha256);
             let is_taken = {
@@ -317,6 +326,21 @@ async fn a_write_without_a_head_is_finished_by_whoever_finds_it() {
     let shown = scene.boot().ordered().await;
     assert_eq!(shown.spki, key.spki().to_vec());
     assert_eq!(scene.warnings(), 0);
+}
+
+/// Authorities bound how many certificates they give: one that was ordered is used when the platform
+/// can be reached again, and none is ordered in its place.
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_could_not_be_recorded_is_not_ordered_again() {
+    let scene = Scene::new();
+    let mut enclave = scene.boot();
+    let first = enclave.ordered().await;
+    *scene.world.lost_records.lock().unwrap() = 5;
+    sleep(Duration::from_secs(61 * 86_400)).await;
+    assert_eq!(*scene.world.lost_records.lock().unwrap(), 0);
+    assert_ne!(enclave.shown().spki, first.spki);
+    assert_eq!(scene.authority.keys().len(), 2, "one of each key");
+    assert_eq!(scene.world.head().0, 3);
 }
 
 #[tokio::test(start_paused = true)]

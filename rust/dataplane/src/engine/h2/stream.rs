@@ -384,11 +384,9 @@ fn context(context: &[u8; 32], headers: &mut HeaderMap) {
         // No two responses have the same. A literal that is never indexed (RFC 7541 §6.2.3) leaves
         // both sides' tables to what comes again, and is not looked for among the earlier ones.
         value.set_sensitive(true);
-        headers.insert(CONTEXT, value);
+        headers.insert(lines::CONTEXT, value);
     }
 }
-
-const CONTEXT: HeaderName = HeaderName::from_static("x-evervault-ctx");
 
 /// The headers of a response that go on. Their values stay where they are.
 fn headers(head: &ResponseHead, bytes: &Bytes) -> HeaderMap {

@@ -17,7 +17,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Request, Uri};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -299,15 +299,13 @@ pub(in crate::engine) fn request(
     }
     // No two requests have the same context id: never indexed (RFC 7541 §6.2.3), it leaves the tables
     // of both sides to what comes again.
-    if let Some(context) = headers.get_mut(CONTEXT) {
+    if let Some(context) = headers.get_mut(lines::CONTEXT) {
         context.set_sensitive(true);
     }
     *request.headers_mut() = headers;
     *request.version_mut() = http::Version::HTTP_2;
     Ok(request)
 }
-
-const CONTEXT: HeaderName = HeaderName::from_static("x-evervault-ctx");
 
 /// A request body on its way in.
 pub(in crate::engine) struct Sink {
