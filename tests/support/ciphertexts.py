@@ -45,6 +45,13 @@ class App:
         """The private half, as :class:`cloister.crypto.Keyring` takes it."""
         return self.private.private_numbers().private_value.to_bytes(32, "big")
 
+    def write_key_file(self, path: pathlib.Path) -> pathlib.Path:
+        """The private half as a development app key, which the dev plane and ``decrypt`` take."""
+        private = base64.b64encode(self.scalar).decode()
+        path.write_text(json.dumps({"class": "development", "curve": "P-256", "private": private}))
+        path.chmod(0o600)
+        return path
+
     def seal_file(self, clear: bytes) -> bytes:
         """An encrypted file of version 03, made in one go from the specification."""
         ephemeral = ec.generate_private_key(ec.SECP256R1())

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-from cloister.errors import MissingInput, OutputError, UsageError
+import typer
+
+from cloister.errors import InputError, MissingInput, OutputError, UsageError
 
 
 @contextlib.contextmanager
@@ -27,6 +29,23 @@ def reading(path: pathlib.Path) -> Iterator[IO[bytes]]:
         raise MissingInput(f"cannot read `{path}`: {problem.strerror}") from None
     with file:
         yield file
+
+
+def standard_input() -> bytes:
+    """All of it, to its end.
+
+    A pipe that another process made non-blocking is not waited for: what had come until then
+    would look like all of it.
+
+    Raises:
+        InputError: It is non-blocking, and there is nothing yet.
+    """
+    whole = sys.stdin.buffer.read()
+    # Behind what has come a pipe says `None`, or `b""` at its end. A terminal says its end once.
+    is_whole = whole is not None and (sys.stdin.isatty() or sys.stdin.buffer.read(1) == b"")
+    if not is_whole:
+        raise InputError("standard input would block: it is non-blocking, and has nothing yet")
+    return whole
 
 
 @contextlib.contextmanager
@@ -64,6 +83,18 @@ def writing(path: pathlib.Path | None, *, mode: int) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def json_needs_a_file(*, as_json: bool, path: pathlib.Path | None) -> None:
+    """``--json`` says where the file is; on standard output the file itself would be beside it.
+
+    Raises:
+        BadParameter: It was asked for, and the file goes to standard output.
+    """
+    if as_json and (path is None or str(path) == "-"):
+        raise typer.BadParameter(
+            "needs `--output FILE`: standard output is taken", param_hint="--json"
+        )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """``cloister decrypt``: open ciphertexts with the private keys of an app."""
 
+import os
 import pathlib
-import sys
 from typing import Annotated
 
 import typer
@@ -28,8 +28,13 @@ def decrypt(  # noqa: PLR0913 - an option is an argument
         typer.Option("--output", "-o", help="Where the clear text goes, mode 0600; else a pipe."),
     ] = None,
     max_file: Annotated[
-        int, typer.Option(min=1, metavar="BYTES", help="Longest file, which is held in memory.")
-    ] = crypto.MAX_FILE_BYTES,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="BYTES",
+            help=f"Longest file, which is held in memory; else {crypto.MAX_FILE_BYTES >> 20} MiB.",
+        ),
+    ] = None,
     private_key: Annotated[
         list[pathlib.Path] | None,
         typer.Option(
@@ -46,7 +51,9 @@ def decrypt(  # noqa: PLR0913 - an option is an argument
             "--dangerous-accept-debug", help="Open what was made in an SDK's debug mode, too."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; with --file, needs --output.")
+    ] = False,
 ) -> None:
     """Decrypt a value, the values of a JSON document, or a file.
 
@@ -61,6 +68,10 @@ def decrypt(  # noqa: PLR0913 - an option is an argument
     if file is not None and (value is not None or as_document):
         given = "VALUE" if value is not None else "--document"
         raise typer.BadParameter(f"cannot be combined with {given}", param_hint="--file")
+    if file is None and max_file is not None:
+        raise typer.BadParameter("is for `--file`", param_hint="--max-file")
+    if file is not None or output_file is not None:
+        _streams.json_needs_a_file(as_json=as_json, path=output_file)
     if dangerous_accept_debug:
         output.warn("what was made in debug mode is opened, though it proves nothing")
     keys = _app_keys.keyring(
@@ -71,11 +82,11 @@ def decrypt(  # noqa: PLR0913 - an option is an argument
             _streams.reading(file) as source,
             _streams.writing(output_file, mode=_streams.SECRET) as target,
         ):
-            crypto.decrypt_file(source, target, keys, max_bytes=max_file)
-        if as_json and output_file is not None:
+            crypto.decrypt_file(source, target, keys, max_bytes=max_file or crypto.MAX_FILE_BYTES)
+        if as_json:
             output.show({"output": str(output_file)}, as_json=True)
         return
-    given_text = sys.stdin.buffer.read() if value in (None, "-") else str(value).encode()
+    given_text = _streams.standard_input() if value is None or value == "-" else os.fsencode(value)
     if as_document:
         document = given_text.removesuffix(b"\n")  # `show` ends the line
         kind, clear = "document", crypto.decrypt_json(document, keys)

@@ -16,7 +16,7 @@ from uuid import UUID
 import typer
 
 from cloister import crypto
-from cloister.cli import _owner, output
+from cloister.cli import _owner, _streams, output
 from cloister.cli._owner import AnyOwner
 from cloister.errors import ConfigError, InputError, MissingInput, UsageError
 from cloister.platform import variables
@@ -182,12 +182,12 @@ def _value(value: str | None, file: pathlib.Path | None, *, is_secret: bool) -> 
         return _read(file)
     if value is None and sys.stdin.isatty():
         return str(typer.prompt("value", hide_input=is_secret, err=True)).encode()
-    return sys.stdin.buffer.read()
+    return _streams.standard_input()
 
 
 def _read(path: pathlib.Path) -> bytes:
     if str(path) == "-":
-        return sys.stdin.buffer.read()
+        return _streams.standard_input()
     try:
         return path.read_bytes()
     except OSError as problem:

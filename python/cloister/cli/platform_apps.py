@@ -2,13 +2,12 @@
 
 import base64
 import pathlib
-import sys
 from typing import Annotated
 from uuid import UUID
 
 import typer
 
-from cloister.cli import _owner, output
+from cloister.cli import _owner, _streams, output
 
 _Dir = Annotated[
     pathlib.Path | None,
@@ -61,7 +60,7 @@ def add_key(
     Example:
       cloister platform app add-key 0d5a2a8e-6a51-4f3b-bf0f-4d8c3f0a9e33
     """
-    half = base64.b64encode(sys.stdin.buffer.read()).decode() if private else None
+    half = base64.b64encode(_streams.standard_input()).decode() if private else None
     with _owner.administered(directory) as owner:
         made = owner.add_app_key(app, curve=curve, private=half)
     output.show(made, as_json=as_json, text=f"{made['curve']}  {made['public']}")

@@ -4,28 +4,29 @@ A file is encrypted in constant memory. It is decrypted in memory, because nothi
 before its tag was checked, and the tag comes last: so the length of a file has a limit.
 """
 
+import io
 from typing import Protocol
 
 from cloister._native import crypto as _native
 from cloister.crypto.keys import read_public_key
-from cloister.errors import InputError
+from cloister.errors import InputError, OutputError
 
 MAX_FILE_BYTES = 25 << 20
 """Longest encrypted file that is read unless another limit is given, as ``[limits] max_file``."""
 
 
 class Source(Protocol):
-    """A binary stream that can be read."""
+    """A binary stream that can be read, and that waits for what it gives."""
 
     def read(self, size: int, /) -> bytes | None:
-        """At most ``size`` bytes, ``b""`` at the end."""
+        """At most ``size`` bytes, ``b""`` at the end; ``None`` when it would have to wait."""
 
 
 class Target(Protocol):
     """A binary stream that can be written."""
 
     def write(self, data: bytes, /) -> object:
-        """Takes all of ``data``, or says how many bytes it took."""
+        """Takes all of ``data``, or says how many bytes it took; a raw stream's ``None`` is 0."""
 
 
 def encrypt_file(source: Source, target: Target, public_key: bytes | str) -> None:
@@ -41,11 +42,13 @@ def encrypt_file(source: Source, target: Target, public_key: bytes | str) -> Non
 
     Raises:
         KeyFileError: ``public_key`` is not one.
-        InputError: The clear text is longer than 64 GiB, the most that AES-GCM can seal.
+        InputError: The clear text is longer than 64 GiB, the most that AES-GCM can seal, or
+            ``source`` is non-blocking and has nothing yet.
+        OutputError: ``target`` takes nothing.
     """
     sealer = _native.FileSealer(read_public_key(public_key))
     _write(target, sealer.head)
-    while piece := source.read(_PIECE_BYTES):
+    while piece := _read(source, _PIECE_BYTES):
         _write(target, sealer.push(piece))
     _write(target, sealer.finish())
 
@@ -66,12 +69,14 @@ def decrypt_file(
         max_bytes: Longest file that is read into memory.
 
     Raises:
-        InputError: The file is longer than ``max_bytes``.
+        InputError: The file is longer than ``max_bytes``, or ``source`` is non-blocking and has
+            nothing yet.
         MalformedCiphertext: It is not an encrypted file, is damaged, is of a version that is never
             opened (04, 05), or cannot be opened with any of the keys.
+        OutputError: ``target`` takes nothing.
     """
     pieces, left = [], max_bytes
-    while piece := source.read(min(_PIECE_BYTES, left + 1)):
+    while piece := _read(source, min(_PIECE_BYTES, left + 1)):
         left -= len(piece)
         if left < 0:
             raise InputError(f"the encrypted file is longer than {max_bytes} bytes")
@@ -79,11 +84,21 @@ def decrypt_file(
     _write(target, keyring.decrypt_file(b"".join(pieces)))
 
 
+def _read(source: Source, size: int) -> bytes:
+    """The next piece. Nothing yet is not the end: a part would look like the whole."""
+    piece = source.read(size)
+    if piece is None:
+        raise InputError("the source would block: it is non-blocking, and has nothing yet")
+    return piece
+
+
 def _write(target: Target, data: bytes) -> None:
     """All of it: a raw stream may take less at a time."""
     left = memoryview(data)
     while left:
         taken = target.write(bytes(left) if len(left) < len(data) else data)
+        if taken == 0 or (taken is None and isinstance(target, io.RawIOBase)):
+            raise OutputError(f"the target takes nothing: {len(left)} bytes are left")
         left = left[taken:] if isinstance(taken, int) else left[len(left) :]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from cloister.errors import InputError
 
 MAX_DEPTH = 128
-"""Deepest nesting of a document, the same in the enclave."""
+"""Most containers inside each other, empty ones too; the same in the enclave."""
 
 
 def leaves(value: Any, *, depth: int = 0) -> Iterator[Any]:  # noqa: ANN401 - any value
@@ -19,7 +19,7 @@ def leaves(value: Any, *, depth: int = 0) -> Iterator[Any]:  # noqa: ANN401 - an
     Raises:
         InputError: The value is nested deeper than :data:`MAX_DEPTH`, or a key is not text.
     """
-    if depth > MAX_DEPTH:
+    if depth >= MAX_DEPTH and isinstance(value, (Mapping, list, tuple)):
         raise InputError(f"the value is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         for key, inner in value.items():

@@ -39,7 +39,7 @@ def encrypt(
         [_leaf(leaf) for leaf in shape.leaves(value)],
         read_public_key(public_key),
         version=version,
-        role=role,
+        role=_role(role),
         unix_seconds=_seconds(now),
     )
     following = iter(tokens)
@@ -111,7 +111,7 @@ def encrypt_literal(  # noqa: PLR0913 - what one value takes, by keyword
         [(kind, text)],
         read_public_key(public_key),
         version=version,
-        role=role,
+        role=_role(role),
         unix_seconds=_seconds(now),
     )
     return token
@@ -137,7 +137,7 @@ def encrypt_json(
         document,
         read_public_key(public_key),
         version=version,
-        role=role,
+        role=_role(role),
         unix_seconds=_seconds(now),
     )
 
@@ -230,6 +230,13 @@ def _in_place(text: str, keyring: _native.Keyring) -> str:
     except UnicodeDecodeError:
         raise InputError("a clear text inside longer text is not UTF-8") from None
     return found
+
+
+def _role(role: str | None) -> str | None:
+    """What Rust judges; a lone surrogate, a byte of a command line, does not come as far."""
+    if role is not None and not role.isascii():
+        raise UsageError("a data role is 1 to 20 of a to z, 0 to 9 and hyphen")
+    return role
 
 
 def _seconds(now: dt.datetime | None) -> int:

@@ -198,7 +198,7 @@ fn as_dict<'py>(py: Python<'py>, bundle: &Bundle) -> PyResult<Bound<'py, PyDict>
     }
     dict.set_item("objects", objects)?;
     let secret = bundle.sealing_secret.as_ref();
-    let secret = secret.map(|secret| PyBytes::new(py, secret.0.as_slice()));
+    let secret = secret.map(|secret| PyBytes::new(py, secret.as_bytes()));
     dict.set_item("sealing_secret", secret)?;
     let identity = &bundle.identity;
     dict.set_item("identity", (&identity.team, &identity.app, &identity.name))?;
@@ -232,8 +232,8 @@ fn verify_object_head(
 }
 
 fn secret(bytes: Vec<u8>) -> PyResult<SealingSecret> {
-    let bytes = fixed("sealing_secret", bytes)?;
-    Ok(SealingSecret(Zeroizing::new(bytes)))
+    let bytes = Zeroizing::new(fixed("sealing_secret", bytes)?);
+    Ok(SealingSecret::from_bytes(&bytes))
 }
 
 fn image(pcr0: Vec<u8>, pcr1: Vec<u8>, pcr2: Vec<u8>) -> PyResult<ImageRegisters> {

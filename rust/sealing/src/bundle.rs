@@ -225,7 +225,7 @@ impl Bundle {
             .text("name")
             .text(name);
         if let Some(secret) = &self.sealing_secret {
-            out.text("sealing_secret").bytes(secret.0.as_slice());
+            out.text("sealing_secret").bytes(secret.as_bytes());
         }
         Ok(out.into_bytes())
     }

@@ -306,7 +306,7 @@ pub(crate) mod tests {
                     app: "a".to_owned(),
                     name: "hello".to_owned(),
                 },
-                sealing_secret: Some(SealingSecret(Zeroizing::new([3; 32]))),
+                sealing_secret: Some(SealingSecret::from_bytes(&[3; 32])),
             }
         }
 

@@ -25,7 +25,32 @@ pub type ImageRegisters = [[u8; 48]; 3];
 
 /// The secret of one enclave that its sealing keys are made from. Wiped when dropped, not printed.
 #[derive(PartialEq, Eq)]
-pub struct SealingSecret(pub Zeroizing<[u8; 32]>);
+pub struct SealingSecret {
+    /// Boxed: a secret that is moved would leave a copy where it was.
+    bytes: Box<Zeroizing<[u8; 32]>>,
+}
+
+impl SealingSecret {
+    /// Copies the secret from where it is read to where it stays; nothing is in between.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        let mut secret = Box::new(Zeroizing::new([0; 32]));
+        secret.copy_from_slice(bytes);
+        Self { bytes: secret }
+    }
+
+    /// The secret, for the platform's store.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+}
+
+/// The same from bytes that are held by value, which is for those that are no secret: tests.
+#[expect(non_snake_case, reason = "reads as the type that it makes")]
+pub fn SealingSecret(bytes: Zeroizing<[u8; 32]>) -> SealingSecret {
+    SealingSecret {
+        bytes: Box::new(bytes),
+    }
+}
 
 /// Who may open what is sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,7 +275,7 @@ fn proof_key(secret: &SealingSecret, image: &ImageRegisters) -> Option<hmac::Key
 
 /// HKDF-SHA-256 (RFC 5869).
 fn derive(secret: &SealingSecret, salt: &[u8], info: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
-    let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret.0.as_slice());
+    let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret.as_bytes());
     let info = [info];
     let expanded = extracted.expand(&info, hkdf::HKDF_SHA256).ok()?;
     let mut key = Zeroizing::new([0; 32]);
@@ -301,7 +326,7 @@ mod tests {
     const CLEAR: &[u8] = b"a private key";
 
     fn secret(byte: u8) -> SealingSecret {
-        SealingSecret(Zeroizing::new([byte; 32]))
+        SealingSecret::from_bytes(&[byte; 32])
     }
 
     fn sealer() -> Sealer {

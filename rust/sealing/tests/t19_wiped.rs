@@ -101,7 +101,7 @@ fn bundle(boot: &BootKey) -> Bundle {
         objects: BTreeMap::new(),
         settings: BTreeMap::new(),
         identity: Identity::default(),
-        sealing_secret: Some(SealingSecret(Zeroizing::new(SECRET))),
+        sealing_secret: Some(SealingSecret::from_bytes(&SECRET)),
     }
 }
 
@@ -199,7 +199,7 @@ fn t19_app_keys_and_clear_texts_are_not_left_in_freed_memory() {
 fn t19_sealed_objects_leave_neither_key_nor_clear_text_in_freed_memory() {
     let _alone = ONE_AT_A_TIME.lock().unwrap();
     let sealer = Sealer::new(
-        SealingSecret(Zeroizing::new(SECRET)),
+        SealingSecret::from_bytes(&SECRET),
         Uuid::nil(),
         [[1; 48]; 3],
         Sharing::SameImage,
@@ -317,17 +317,87 @@ fn t19_what_is_secret_is_not_cloned_by_accident() {
     assert_eq!(secrets, [false; 12]);
 }
 
+/// From the heap to the heap and to another place of the stack: who moves it moves a pointer.
+#[test]
+fn t19_a_secret_that_is_moved_leaves_no_copy_where_it_was() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let in_itself = [7_u8; 32];
+    let before = in_itself.as_ptr();
+    let moved = Box::new(in_itself);
+    assert_ne!(moved.as_ptr(), before, "the probe sees a move");
+
+    let secret = SealingSecret::from_bytes(&SECRET);
+    let before = secret.as_bytes().as_ptr();
+    let moved = Box::new(Some(secret));
+    let secret = moved.as_ref().as_ref().unwrap();
+    assert_eq!(secret.as_bytes().as_ptr(), before);
+
+    let key = AppPrivateKey::from_bytes(&SECRET).unwrap();
+    let before = key.scalar().as_ptr();
+    let moved = Box::new(key);
+    assert_eq!(moved.scalar().as_ptr(), before);
+}
+
+/// A source of keys that are the mark.
+struct Marking;
+
+impl Random for Marking {
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), RandomError> {
+        for (byte, mark) in bytes.iter_mut().zip(MARK.iter().cycle()) {
+            *byte = *mark;
+        }
+        Ok(())
+    }
+}
+
+/// What a type shows besides its name is looked through for the mark. A key that is made of the mark
+/// and is not it has nothing to look for: such types show their names alone.
 #[test]
 fn t19_what_is_secret_does_not_show_itself() {
     let _alone = ONE_AT_A_TIME.lock().unwrap();
-    let boot = BootKey::generate(&mut Counting(2)).unwrap();
+    let boot = BootKey::generate(&mut Marking).unwrap();
     let made = bundle(&boot);
-    let keyring = Keyring::new(vec![AppPrivateKey::from_bytes(&SECRET).unwrap()]).unwrap();
+    let p256 = AppPrivateKey::from_bytes(&SECRET).unwrap();
+    let public = p256.public().clone();
+    let secp256k1 = Secp256k1PrivateKey::from_bytes(&SECRET).unwrap();
+    let opened = Opened {
+        kind: ValueType::String,
+        clear: Zeroizing::new(MARK.to_vec()),
+    };
+    let secret = SealingSecret::from_bytes(&SECRET);
     let signer = ServiceKey::from_seed(&SECRET).unwrap();
-    let shown = format!("{made:?} {made:#?} {boot:?} {keyring:?} {signer:?}");
-    assert!(shown.contains("NAME_39"), "the probe sees what is shown");
-    let text = String::from_utf8(MARK.to_vec()).unwrap();
-    let list = format!("{MARK:?}");
-    let list = list.trim_matches(['[', ']']);
-    assert!(!shown.contains(&text) && !shown.contains(list));
+    let mut file = Vec::new();
+    let mut file_sealer = FileSealer::begin(&public, &mut Marking, &mut file).unwrap();
+    file_sealer.push(&MARK[..15], &mut file).unwrap();
+
+    let whole = [
+        format!("{boot:?} {signer:?} {secret:?}"),
+        format!("{p256:?} {secp256k1:?} {file_sealer:?}"),
+    ];
+    let names = [
+        "BootKey { .. } ServiceKey { .. } SealingSecret",
+        "AppPrivateKey { .. } Secp256k1PrivateKey { .. } FileSealer { .. }",
+    ];
+    assert_eq!(whole, names);
+
+    let sealer = Sealer::new(secret, Uuid::nil(), [[1; 48]; 3], Sharing::SameImage);
+    let keyring = Keyring::with_secp256k1(vec![p256], vec![secp256k1]).unwrap();
+    let shown = format!("{made:?} {made:#?} {opened:?} {opened:#?} {sealer:?} {keyring:?}");
+    for seen in [
+        "NAME_39",
+        "kind: String",
+        "SameImage",
+        "Secp256k1PrivateKey",
+    ] {
+        assert!(shown.contains(seen), "the probe does not see `{seen}`");
+    }
+    // Lines and indents aside, a list of bytes has one form.
+    let close = |text: &str| text.split_whitespace().collect::<String>();
+    let shown = close(&shown);
+    let text = close(std::str::from_utf8(&MARK).unwrap());
+    let list = close(format!("{MARK:?}").trim_matches(['[', ']']));
+    let in_hex = MARK.map(|byte| format!("{byte:02x}")).concat();
+    for form in [text, list, in_hex] {
+        assert!(!shown.contains(&form), "shown as `{form}`");
+    }
 }

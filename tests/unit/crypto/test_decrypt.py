@@ -252,6 +252,12 @@ def test_what_is_nested_too_deep_is_refused() -> None:
     crypto.decrypt(value, KEYS)
     with pytest.raises(InputError, match="nested deeper"):
         crypto.decrypt([value], KEYS)
+    empty: Any = {}
+    for _ in range(crypto.MAX_DEPTH - 1):
+        empty = [empty]
+    assert crypto.decrypt(empty, KEYS) == empty
+    with pytest.raises(InputError, match="nested deeper"):
+        crypto.decrypt([empty], KEYS)
 
 
 def test_a_private_key_file_is_read_by_its_form() -> None:

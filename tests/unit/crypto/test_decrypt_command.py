@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import pathlib
 import stat
 import subprocess
@@ -20,14 +21,7 @@ PUBLIC = base64.b64encode(APP.public).decode()
 
 @pytest.fixture
 def key(tmp_path: pathlib.Path) -> pathlib.Path:
-    return write_key(tmp_path / "app-key.json", APP)
-
-
-def write_key(path: pathlib.Path, app: App) -> pathlib.Path:
-    private = base64.b64encode(app.scalar).decode()
-    path.write_text(json.dumps({"class": "development", "curve": "P-256", "private": private}))
-    path.chmod(0o600)
-    return path
+    return APP.write_key_file(tmp_path / "app-key.json")
 
 
 def run(
@@ -99,6 +93,31 @@ def test_pipes_do_as_files_do(key: pathlib.Path) -> None:
     assert done.stdout == b"\x00clear\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["encrypt"], ["encrypt", "--document"], ["encrypt", "--file", "-"]],
+    ids=["value", "document", "file"],
+)
+def test_a_pipe_that_would_block_is_not_at_its_end(words: list[str]) -> None:
+    """A process before in the pipe may have made it non-blocking, and that stays."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb", 0) as source, os.fdopen(writing, "wb", 0) as peer:
+        command = [sys.executable, "-m", "cloister.cli.main", *words, "--public-key", PUBLIC]
+        for content in (b"", b"[1]"):
+            peer.write(content)
+            done = subprocess.run(
+                command, stdin=source, capture_output=True, check=False, timeout=60
+            )
+            assert done.returncode == 65, done.stderr
+            assert b"would block" in done.stderr
+        peer.write(b"[1]")
+        peer.close()
+        done = subprocess.run(command, stdin=source, capture_output=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
 def test_what_cannot_be_opened_leaves_what_was_there(
     key: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -131,11 +150,20 @@ def test_a_longer_file_needs_a_higher_limit(key: pathlib.Path, tmp_path: pathlib
         ["encrypt", "--public-key", PUBLIC, "--file", "-", "value"],
         ["encrypt", "--public-key", PUBLIC, "--file", "-", "--document"],
         ["encrypt", "--public-key", PUBLIC, "--file", "-", "--role", "r"],
+        ["encrypt", "--public-key", PUBLIC, "--file", "-", "--type", "string"],
+        ["encrypt", "--public-key", PUBLIC, "--file", "-", "--json"],
+        ["encrypt", "--public-key", PUBLIC, "--file", "-", "--output", "-", "--json"],
+        ["encrypt", "--public-key", PUBLIC, "--document", "--type", "number"],
+        ["encrypt", "--public-key", PUBLIC, "--document", "--type", "string", "[]"],
         ["encrypt", "--public-key", PUBLIC, "--output", "out", "value"],
         ["decrypt", "--file", "-", "value"],
         ["decrypt", "--file", "-", "--document"],
+        ["decrypt", "--file", "-", "--json"],
+        ["decrypt", "--file", "-", "--output", "-", "--json"],
+        ["decrypt", "--output", "-", "--json", "value"],
+        ["decrypt", "--max-file", "9", "value"],
     ],
-    ids=lambda words: " ".join(words[:1] + words[3:]),
+    ids=lambda words: " ".join(word for word in words if word not in ("--public-key", PUBLIC)),
 )
 def test_what_does_not_go_together_is_a_wrong_command(
     words: list[str], tmp_path: pathlib.Path
@@ -144,12 +172,40 @@ def test_what_does_not_go_together_is_a_wrong_command(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_a_file_went_is_printed_when_asked_for(
+    key: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    sealed, back = tmp_path / "sealed", tmp_path / "back"
+    words = ["--public-key", PUBLIC, "--file", "-", "-o", sealed, "--json"]
+    done = run("encrypt", *words, stdin=b"clear")
+    assert json.loads(done.stdout) == {"output": str(sealed)}, done.stderr
+    done = run("decrypt", "--private-key", key, "--file", sealed, "-o", back, "--json")
+    assert json.loads(done.stdout) == {"output": str(back)}, done.stderr
+    assert back.read_bytes() == b"clear"
+    token = crypto.encrypt("x", APP.public)
+    done = run("decrypt", "--private-key", key, "-o", back, "--json", token)
+    assert json.loads(done.stdout) == {"output": str(back)}, done.stderr
+    assert back.read_bytes() == b"x"
+
+
 def test_what_is_no_ciphertext_is_said(key: pathlib.Path) -> None:
-    for text in ("plain", "ev:123", f"{crypto.encrypt('x', APP.public)} and more"):
+    token = crypto.encrypt("x", APP.public)
+    for text in ("plain", "ev:123", f"{token} and more", b"\xff", token.encode() + b"\xff"):
         done = run("decrypt", "--private-key", key, text)
-        assert done.returncode == 65
+        assert done.returncode == 65, done.stderr
         assert b"hint: " in done.stderr
         assert not done.stdout
+    assert run("decrypt", "--private-key", key, token).stdout == b"x\n"
+
+
+def test_a_document_that_is_not_utf_8_is_said(key: pathlib.Path) -> None:
+    for text in (b"\xff", b'["\xff"]'):
+        for words, stdin in (([text], b""), ([], text)):
+            done = run("decrypt", "--private-key", key, "--document", *words, stdin=stdin)
+            assert done.returncode == 65, done.stderr
+            assert not done.stdout
+    done = run("decrypt", "--private-key", key, "--document", '["é"]')
+    assert done.stdout == '["é"]\n'.encode()
 
 
 def test_a_file_that_is_not_there_is_said(key: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -176,7 +232,7 @@ def test_several_keys_are_tried_and_without_one_those_of_the_local_store(
     key: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     other = App()
-    second = write_key(tmp_path / "second.json", other)
+    second = other.write_key_file(tmp_path / "second.json")
     token = crypto.encrypt("x", other.public)
     assert run("decrypt", "--private-key", key, token).returncode == 65
     both = run("decrypt", "--private-key", key, "--private-key", second, token)

@@ -155,6 +155,22 @@ def test_nesting_is_bounded() -> None:
         crypto.encrypt_json(json.dumps([value]).encode(), APP.public)
 
 
+@pytest.mark.parametrize("empty", [[], {}, ()], ids=["list", "object", "tuple"])
+def test_an_empty_container_is_a_level_too(empty: Any) -> None:
+    value: Any = empty
+    for _ in range(crypto.MAX_DEPTH - 1):
+        value = [value]
+    assert crypto.encrypt(value, APP.public) == value
+    text = json.dumps(value).encode()
+    assert crypto.encrypt_json(text, APP.public) == text
+    for refuse in (
+        lambda: crypto.encrypt([value], APP.public),
+        lambda: crypto.encrypt_json(b"[%b]" % text, APP.public),
+    ):
+        with pytest.raises(InputError, match="nested deeper than 128 levels"):
+            refuse()
+
+
 def test_a_public_key_may_be_base64() -> None:
     text = base64.b64encode(APP.public).decode()
     assert APP.open(crypto.encrypt("x", text + "\n")).text == b"x"
@@ -168,6 +184,7 @@ def test_a_wrong_role_version_or_time_is_refused() -> None:
     for arguments in [
         {"role": "Capital"},
         {"role": "x" * 21},
+        {"role": "\udcff"},
         {"version": "T1JL"},
         {"now": dt.datetime(1969, 1, 1, tzinfo=dt.UTC)},
     ]:

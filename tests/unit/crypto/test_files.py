@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable
+from typing import IO
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.ciphertexts import VECTORS, App
 
 from cloister import crypto
-from cloister.errors import InputError, KeyFileError, MalformedCiphertext
+from cloister.errors import InputError, KeyFileError, MalformedCiphertext, OutputError
 
 APP = App()
 KEYS = crypto.Keyring([("P-256", APP.scalar)])
@@ -66,6 +68,54 @@ def test_streams_that_give_and_take_little_are_streams() -> None:
     clear = Narrow()
     crypto.decrypt_file(Narrow(target.content.getvalue()), clear, KEYS)
     assert clear.content.getvalue() == b"clear text" * 9
+
+
+def test_a_source_that_has_nothing_yet_is_not_at_its_end() -> None:
+    """A pipe that does not block: what has come so far is a whole file to who takes it for all."""
+
+    def seal(source: IO[bytes]) -> None:
+        crypto.encrypt_file(source, io.BytesIO(), APP.public)
+
+    def open_(source: IO[bytes]) -> None:
+        crypto.decrypt_file(source, io.BytesIO(), KEYS)
+
+    for work, content in ((seal, b"a part"), (open_, FILE)):
+        for buffering in (0, -1):
+            reading, writing = os.pipe()
+            os.set_blocking(reading, False)
+            with os.fdopen(reading, "rb", buffering) as source:
+                with os.fdopen(writing, "wb", 0) as peer:
+                    peer.write(content)
+                    with pytest.raises(InputError, match="would block"):
+                        work(source)
+                    peer.write(content)
+                work(source)  # its peer has closed it: that is the end
+
+
+def test_a_target_that_takes_nothing_is_not_written_for_ever() -> None:
+    """A pipe that is full takes ``None``, and other streams say 0."""
+
+    class Taking:
+        def __init__(self, answer: object) -> None:
+            self.taken, self.answer = b"", answer
+
+        def write(self, data: bytes, /) -> object:
+            self.taken += data
+            return self.answer
+
+    silent = Taking(None)
+    crypto.encrypt_file(io.BytesIO(b"clear"), silent, APP.public)
+    assert opened(silent.taken) == b"clear"
+    with pytest.raises(OutputError, match="takes nothing"):
+        crypto.encrypt_file(io.BytesIO(b"clear"), Taking(0), APP.public)
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(reading, "rb") as peer, os.fdopen(writing, "wb", 0) as target:
+        crypto.encrypt_file(io.BytesIO(b"clear"), target, APP.public)
+        assert opened(peer.read(5 + 75)) == b"clear"
+        with pytest.raises(OutputError, match="takes nothing"):
+            crypto.encrypt_file(io.BytesIO(bytes(1 << 20)), target, APP.public)
 
 
 def test_the_known_file_on_secp256k1_opens() -> None:

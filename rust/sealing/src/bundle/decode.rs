@@ -93,7 +93,7 @@ fn read(input: &mut Reader<'_>, key: &str, draft: &mut Draft) -> Result<bool, Bu
         "sealing_secret" => once(
             &mut draft.sealing_secret,
             "sealing_secret",
-            fixed(input).map(|bytes| SealingSecret(Zeroizing::new(bytes))),
+            borrowed(input).map(SealingSecret::from_bytes),
         )?,
         _ => return Ok(false),
     }
@@ -171,6 +171,11 @@ fn set<T: Clone>(
 }
 
 fn fixed<const N: usize>(input: &mut Reader<'_>) -> Result<[u8; N], CborError> {
+    borrowed(input).copied()
+}
+
+/// [`fixed`] where it lies: no copy is made on the way to where it is kept.
+fn borrowed<'b, const N: usize>(input: &mut Reader<'b>) -> Result<&'b [u8; N], CborError> {
     input
         .bytes(N)?
         .try_into()
@@ -390,7 +395,7 @@ mod tests {
     fn a_bundle_with_or_without_a_sealing_secret_comes_back_as_it_was() {
         let mut made = whole();
         assert_eq!(bundle(&made.encode().unwrap()).unwrap(), made);
-        made.sealing_secret = Some(SealingSecret(Zeroizing::new([5; 32])));
+        made.sealing_secret = Some(SealingSecret::from_bytes(&[5; 32]));
         assert_eq!(bundle(&made.encode().unwrap()).unwrap(), made);
         let mut bytes = whole().encode().unwrap();
         bytes[0] += 1;
