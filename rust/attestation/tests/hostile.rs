@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use cloister_attestation::cbor::Writer;
 use cloister_attestation::{
-    AwsLc, ChainError, Link, Measurements, P384PublicKey, PcrIndex, Policy, Remembering,
-    SignatureForm, SignatureRefused, SignatureVerifier, TrustAnchor, UnixMillis, VerifyError,
-    verify, verify_with,
+    AnchorError, AwsLc, ChainError, Link, Measurements, P384PublicKey, PcrIndex, Policy,
+    Remembering, SignatureForm, SignatureRefused, SignatureVerifier, TrustAnchor, UnixMillis,
+    VerifyError, verify, verify_with,
 };
 use cloister_nsm_sim::certificate::{
     AUTHORITY_USAGE, Certificate, INSTANCE_USAGE, LEAF_USAGE, Role, SigningKey,
@@ -183,6 +183,55 @@ fn another_root_of_the_same_shape_is_refused() {
         Err(VerifyError::UntrustedChain(ChainError::Issuer {
             link: Link::Bundle(0)
         }))
+    );
+}
+
+/// A root that is right but for what is said of it.
+fn root(role: Role, key_usage: u8, extra: &[(&[u8], bool, &[u8])]) -> Vec<u8> {
+    let key = SigningKey::generate().expect("a key");
+    Certificate {
+        subject: "root",
+        issuer: "root",
+        public_key: key.public(),
+        issuer_public_key: key.public(),
+        not_before: NOW,
+        not_after: NOW.plus(Duration::from_secs(3600)),
+        role,
+        key_usage,
+        extra,
+    }
+    .sign(&key)
+    .expect("a root")
+}
+
+/// A root that says what it is for is held to it.
+#[test]
+fn each_rule_of_an_anchor_is_enforced() {
+    let authority = Role::Authority(None);
+    let right = root(authority, AUTHORITY_USAGE, &[]);
+    TrustAnchor::dangerous_root(&right).expect("the twin");
+    TrustAnchor::dangerous_root(&root(authority, INSTANCE_USAGE, &[])).expect("keyCertSign alone");
+    let unknown = |is_critical| {
+        let extra: &[(&[u8], bool, &[u8])] = &[(&[0x55, 0x1d, 0x1e], is_critical, &[0x30, 0])];
+        TrustAnchor::dangerous_root(&root(authority, AUTHORITY_USAGE, extra))
+    };
+    unknown(false).expect("it has no say");
+    assert_eq!(unknown(true), Err(AnchorError::CriticalExtension));
+    for (role, key_usage) in [(Role::Leaf, AUTHORITY_USAGE), (authority, LEAF_USAGE)] {
+        assert_eq!(
+            TrustAnchor::dangerous_root(&root(role, key_usage, &[])),
+            Err(AnchorError::NotCa)
+        );
+    }
+    // Nobody looks at a root's own signature, so its key may be replaced: secp384r1, 1.3.132.0.34,
+    // by secp521r1, 1.3.132.0.35.
+    let curve = [0x2b, 0x81, 0x04, 0x00, 0x22];
+    let at = right.windows(curve.len()).position(|part| part == curve);
+    let mut other = right;
+    other[at.expect("the curve") + 4] = 0x23;
+    assert_eq!(
+        TrustAnchor::dangerous_root(&other),
+        Err(AnchorError::NotP384)
     );
 }
 
