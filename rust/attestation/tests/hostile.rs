@@ -569,24 +569,9 @@ fn each_limit_of_the_structure_is_enforced() {
         "certificate"
     );
     assert_eq!(
-        field_of(|fields| fields.set("certificate", bytes(1025))),
-        "certificate"
-    );
-    assert_eq!(
         field_of(|fields| fields.set("certificate", bytes(64))),
         "certificate"
     );
-    assert_eq!(
-        field_of(|fields| fields.set("cabundle", vec![0x80])),
-        "cabundle"
-    );
-    let nine = item(|out| {
-        out.array(9);
-        for _ in 0..9 {
-            out.bytes(&[0x30, 0]);
-        }
-    });
-    assert_eq!(field_of(|fields| fields.set("cabundle", nine)), "cabundle");
     // Nested as deep as the input allows, and a length that no memory has.
     assert_eq!(
         field_of(|fields| fields.set("nonce", vec![0x9f; 4096])),
@@ -601,6 +586,69 @@ fn each_limit_of_the_structure_is_enforced() {
         field_of(|fields| fields.set("public_key", huge)),
         "public_key"
     );
+}
+
+/// A chain that is right but for the size of its certificate at `position` of the plan, which an
+/// unknown extension fills: it is signed, so nothing but the length can be wrong with it.
+fn grown(position: usize, size: usize) -> Forge {
+    let mut filler = 0;
+    // A signature has up to three bytes more or less from one try to the next.
+    for _ in 0..200 {
+        let mut grown = plan();
+        let link = grown.get_mut(position).expect("a link");
+        link.extra
+            .push((vec![0x55, 0x1d, 0x1f], false, vec![0; filler]));
+        let forge = forge(&grown);
+        // The bundle begins with the root.
+        let certificate = forge.bundle.get(position + 1).unwrap_or(&forge.leaf);
+        if certificate.len() == size {
+            return forge;
+        }
+        filler = (filler + size).saturating_sub(certificate.len());
+    }
+    panic!("no certificate of {size} bytes");
+}
+
+/// The field for which the document around this chain is refused; `None` when it verifies.
+fn refused_for(forge: &Forge, cabundle: &[&[u8]]) -> Option<&'static str> {
+    let payload = payload(forge, cabundle).encode();
+    let document = sign(&payload, &forge.leaf_key).expect("a document");
+    match verify(&document, &policy(&forge.root), NOW) {
+        Ok(_) => None,
+        Err(VerifyError::Malformed { field, .. }) => Some(field),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_certificate_has_at_most_1024_bytes() {
+    for (position, field) in [(2, "cabundle"), (3, "certificate")] {
+        for (size, expected) in [(1024, None), (1025, Some(field))] {
+            let forge = grown(position, size);
+            assert_eq!(refused_for(&forge, &cabundle(&forge)), expected, "{size}");
+        }
+    }
+}
+
+/// Chains of every length are right; the bundle has one to eight of their certificates.
+#[test]
+fn a_bundle_has_one_to_eight_certificates() {
+    for (authorities, expected) in [(0, None), (7, None), (8, Some("cabundle"))] {
+        let mut links = vec![plan()[0].clone(); authorities];
+        for link in &mut links {
+            link.role = Role::Authority(None);
+        }
+        links.push(plan()[3].clone());
+        let forge = forge(&links);
+        let all = cabundle(&forge);
+        assert_eq!(refused_for(&forge, &all), expected, "{authorities}");
+        if authorities == 0 {
+            // The copy of the root is not needed, but for there to be one.
+            assert_eq!(refused_for(&forge, &[]), Some("cabundle"));
+        } else if authorities == 8 {
+            assert_eq!(refused_for(&forge, &all[1..]), None);
+        }
+    }
 }
 
 #[test]
