@@ -252,6 +252,34 @@ def test_a_fault_of_one_that_is_down_waits_for_its_start(enclave: SimulatedEncla
         assert session.get("/").status_code == 200
 
 
+def test_of_faults_that_overlap_the_last_one_begun_is_played(enclave: SimulatedEnclave) -> None:
+    """They end in the order in which they began, as those of two threads may."""
+
+    def check(expected: type[CloisterError] | None) -> None:
+        with enclave.client() as given:
+            if expected is None:
+                client.connect(given).close()
+            else:
+                with pytest.raises(expected):
+                    client.connect(given)
+
+    first, second, again = (
+        enclave.failing(fault) for fault in (Fault.OTHER_KEY, Fault.OTHER_CODE, Fault.OTHER_KEY)
+    )
+    first.__enter__()
+    check(BindingMismatch)
+    second.__enter__()
+    check(MeasurementMismatch)
+    first.__exit__(None, None, None)
+    check(MeasurementMismatch)
+    again.__enter__()
+    check(BindingMismatch)
+    second.__exit__(None, None, None)
+    check(BindingMismatch)
+    again.__exit__(None, None, None)
+    check(None)
+
+
 def test_a_handler_sees_what_arrives() -> None:
     def answer(request: Request) -> object:
         if request.path == "/json":
