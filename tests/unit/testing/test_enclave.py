@@ -295,6 +295,7 @@ def test_a_handler_sees_what_arrives() -> None:
         assert session.get("/bytes").content == b"\x00\xff"
         assert session.get("/text").text == "grüße"
         assert session.get("/b%20c?x=1").json() == []
+        assert session.get("/a%3Fb?x=%3D").json() == []
         # Chunked, too.
         session.post("/chunks", data=iter([b"one", b"two"]))
     assert [(one.method, one.path, one.query) for one in app.seen] == [
@@ -302,6 +303,7 @@ def test_a_handler_sees_what_arrives() -> None:
         ("GET", "/bytes", ""),
         ("GET", "/text", ""),
         ("GET", "/b c", "x=1"),
+        ("GET", "/a?b", "x=%3D"),
         ("POST", "/chunks", ""),
     ]
     assert app.seen[-1].body == b"onetwo"
