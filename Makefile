@@ -58,7 +58,6 @@ bench-instructions: ## count user instructions of a request, beside a plain prox
 	PYTHON=$(PYTHON3) bash bench/load/run.sh instructions
 
 bench-attestation: $(EXTENSION) ## measure the verifier against P-384 alone and against others
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --group bench
 	cargo build --locked --quiet --release --package cloister-attestation --example verification_speed
 	$(PYTHON) -m bench.python.attestation_speed --rust $(CARGO_TARGET_DIR)/release/examples/verification_speed
 
