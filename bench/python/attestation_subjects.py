@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from tests.support import simulated
 
 from cloister import attest
+from cloister.moments import to_ms
 
 VECTORS = pathlib.Path(__file__).parents[2] / "tests" / "vectors" / "attestation"
 DOCUMENT = VECTORS / "2023-01-18_prod_evervault_061b9b75.cbor"
@@ -55,7 +56,7 @@ def _ours(repeats: int) -> dict[str, float]:
 def _same_chain() -> float:
     module = simulated.nsm()
     policy = simulated.policy(module)
-    now_ms, at = simulated.milliseconds(simulated.NOW), simulated.NOW
+    now_ms, at = to_ms(simulated.NOW), simulated.NOW
     documents = [
         module.document(now_ms=now_ms, nonce=number.to_bytes(16), user_data=bytes(120))
         for number in range(SAME_CHAIN + 1)

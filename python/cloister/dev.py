@@ -25,6 +25,7 @@ from cloister import config as enclave_toml
 from cloister._native import devplane
 from cloister.errors import KeyFileError, MissingInput, UsageError
 from cloister.host.relay import Relay
+from cloister.moments import to_ms
 
 __all__ = ["ApiKey", "DataPlane", "Relay", "default_config"]
 
@@ -36,7 +37,7 @@ class ApiKey:
     Args:
         value: The key as clients present it.
         scopes: ``app``, or ``enclave:<uuid>``; a key without one opens nothing.
-        not_after: When it ends, if it does.
+        not_after: When it ends, with a time zone, if it does.
     """
 
     value: str = dataclasses.field(repr=False)
@@ -311,7 +312,7 @@ def _address(text: str) -> str:
 def _native_key(key: str | ApiKey) -> tuple[str, list[str], int | None]:
     if isinstance(key, str):
         key = ApiKey(value=key)
-    end = None if key.not_after is None else int(key.not_after.timestamp() * 1000)
+    end = None if key.not_after is None else to_ms(key.not_after, name="`not_after`")
     return key.value, list(key.scopes), end
 
 

@@ -3,9 +3,10 @@
 - ``cloister_enclave``: a :class:`cloister.testing.SimulatedEnclave` of the test's own, so that a
   test may do to it what it likes.
 - ``shared_cloister_enclave``: one for the whole session, for tests that leave it as it is.
-- ``make_cloister_enclave``: makes further ones; they end with the test.
-- ``cloister_app``: what is behind them. Override it in your ``conftest.py``.
-- ``cloister_settings``: the other arguments of ``SimulatedEnclave``. Override it, too.
+- ``make_cloister_enclave``: makes further ones, which end with the test. It takes neither of the
+  two below, its arguments alone.
+- ``cloister_app``: what is behind the first two. Override it in your ``conftest.py``.
+- ``cloister_settings``: their other arguments of ``SimulatedEnclave``. Override it, too.
 
 Every run of pytest imports this module, so it imports nothing until a fixture is asked for.
 """
@@ -59,7 +60,10 @@ def shared_cloister_enclave(
 
 @pytest.fixture
 def make_cloister_enclave() -> Iterator[MakeEnclave]:
-    """Starts enclaves, and ends them after the test."""
+    """Starts enclaves of the arguments it is given, and ends them after the test.
+
+    ``cloister_app`` and ``cloister_settings`` have no say in them.
+    """
     with contextlib.ExitStack() as running:
 
         def make(app: "Asgi | str | None" = None, **settings: Any) -> "SimulatedEnclave":  # noqa: ANN401 - as the class has them

@@ -32,6 +32,7 @@ def cloister_settings():
 """
 
 SHOP = """
+import os
 import time
 
 import pytest
@@ -51,6 +52,9 @@ def test_first_answer(begun, cloister_enclave, capsys):
 
 def test_settings_are_ours(cloister_enclave):
     assert cloister_enclave.measurements.registers[0] == b"\\x12" * 48
+
+def test_files_are_where_temporary_ones_go(cloister_enclave):
+    assert str(cloister_enclave.ca_file.parent.parent) == os.environ["TMPDIR"]
 
 def test_each_has_its_own(cloister_enclave, shared_cloister_enclave, make_cloister_enclave):
     third = make_cloister_enclave(pcrs={"PCR0": "34" * 48})
@@ -99,10 +103,11 @@ def test_nothing_is_imported():
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Project:
-    """A folder with tests, and who runs them."""
+    """A folder with tests, who runs them, and where their temporary files are."""
 
     who: Somebody
     folder: pathlib.Path
+    temporary: pathlib.Path
 
     def pytest(self, *words: str) -> str:
         """Runs the tests; they must succeed."""
@@ -132,7 +137,12 @@ def project(somebody: Somebody) -> Iterator[Project]:
     folder = pathlib.Path(tempfile.mkdtemp(dir=somebody.home.parent))
     folder.chmod(0o755)
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    yield Project(who=somebody, folder=folder)
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    if somebody.uid is not None:
+        os.chown(temporary, somebody.uid, somebody.uid)
+    who = dataclasses.replace(somebody, more={**somebody.more, "TMPDIR": str(temporary)})
+    yield Project(who=who, folder=folder, temporary=temporary)
     shutil.rmtree(folder)
 
 
@@ -147,19 +157,17 @@ def test_a_project_uses_the_fixtures(project: Project, record: Callable[[str], N
     (project.folder / "test_shop.py").write_text(SHOP)
     begun = time.monotonic()
     said = project.pytest("-q")
-    assert "9 passed" in said
+    assert "10 passed" in said
     found = re.search(r"first attested answer after (\d+) ms", said)
     assert found is not None, said
     record(
         f"from the fixture's request, imports included: {found[1]} ms; "
-        f"9 tests: {time.monotonic() - begun:.1f} s"
+        f"10 tests: {time.monotonic() - begun:.1f} s"
     )
     assert int(found[1]) < 5000
     # Nothing of the home was touched, and nothing was left.
     assert list(project.who.home.iterdir()) == []
-    left = pathlib.Path(tempfile.gettempdir()).glob("cloister-testing-*")
-    owner = 65534 if os.geteuid() == 0 else -1
-    assert not [path for path in left if path.stat().st_uid == owner]
+    assert list(project.temporary.iterdir()) == []
 
 
 def test_workers_do_not_meet(project: Project) -> None:
@@ -168,7 +176,7 @@ def test_workers_do_not_meet(project: Project) -> None:
     (project.folder / "test_shop.py").write_text(SHOP)
     (project.folder / "test_shop_again.py").write_text(SHOP)
     said = project.pytest("-q", "-n", "3", "--dist", "loadfile")
-    assert "18 passed" in said
+    assert "20 passed" in said
 
 
 def test_a_project_that_asks_for_none_pays_for_nothing(project: Project) -> None:

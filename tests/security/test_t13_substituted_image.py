@@ -9,6 +9,7 @@ from tests.support.enclave_server import serving
 
 from cloister import attest, client
 from cloister.errors import MeasurementMismatch
+from cloister.moments import to_ms
 
 EXPECTED = {
     "PCR0": simulated.PCR0.hex(),
@@ -50,7 +51,7 @@ def test_a_substituted_image_is_refused(tmp_path: pathlib.Path, pcr0: bytes) -> 
 def test_one_matching_register_is_not_enough() -> None:
     """The signing certificate is right, the image is not: a set is matched whole."""
     module = simulated.nsm(pcr0=b"\x01" * 48)
-    document = module.document(now_ms=simulated.milliseconds(simulated.NOW))
+    document = module.document(now_ms=to_ms(simulated.NOW))
     anchor = simulated.anchor(module)
     both = attest.Policy(measurements=EXPECTED, trust_anchor=anchor)
     with pytest.raises(MeasurementMismatch):

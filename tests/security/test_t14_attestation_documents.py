@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import simulated
 from tests.support.enclave_server import EnclaveServer, serving
-from tests.support.simulated import NOW, milliseconds
+from tests.support.simulated import NOW
 
 from cloister import attest, client
 from cloister.errors import AttestationError, BindingMismatch, MalformedDocument
+from cloister.moments import to_ms
 
 GENUINE = (simulated.VECTORS / "2025-11-10_prod_mystenlabs_8e5652f3.cbor").read_bytes()
 GENUINE_AT = attest.decode(GENUINE).timestamp
@@ -27,7 +28,7 @@ ANY = attest.Policy(dangerous_any_measurement=True)
 
 MODULE = simulated.nsm()
 POLICY = simulated.policy(MODULE)
-DOCUMENT = MODULE.document(now_ms=milliseconds(NOW), user_data=b"spki")
+DOCUMENT = MODULE.document(now_ms=to_ms(NOW), user_data=b"spki")
 
 
 @given(at=st.integers(0, len(GENUINE) - 1), bit=st.integers(0, 7))

@@ -10,8 +10,8 @@ from cloister._native import attest as native
 from cloister._native import devplane
 from cloister.dev import DataPlane
 from cloister.errors import DebugEnclave, UntrustedChain, UsageError
+from cloister.moments import to_ms
 from cloister.testing import Root, SimulatedEnclave, document
-from cloister.testing.document import milliseconds
 
 PCRS = {0: b"\x5a" * 48}
 
@@ -37,7 +37,7 @@ def test_its_root_is_nobody_elses_and_kept_nowhere(tmp_path: pathlib.Path) -> No
     home = native.SimulatedNsm(
         [(0, PCRS[0])],
         module_id="i-home",
-        now_ms=milliseconds(simulated.now()),
+        now_ms=to_ms(simulated.now()),
         root_dir=tmp_path / "dev-ca",
     )
     roots = {home.root_der, Root().module.root_der, Root().module.root_der}
@@ -66,7 +66,7 @@ def test_its_root_is_nobody_elses_and_kept_nowhere(tmp_path: pathlib.Path) -> No
 
 def test_chosen_registers_under_a_kept_root_do_not_start(tmp_path: pathlib.Path) -> None:
     """Who names the development root would take such a data plane for the enclave of an image."""
-    now = milliseconds(simulated.now())
+    now = to_ms(simulated.now())
     kept = native.SimulatedNsm(
         [(0, PCRS[0])], module_id="i-x", now_ms=now, root_dir=tmp_path / "dev-ca"
     )

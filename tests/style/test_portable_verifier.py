@@ -1,7 +1,7 @@
 """The verifier builds without C: what a browser or another language's library is built of.
 
 ``examples/portable-verifier`` is the crate without its default backend. cargo says what it is made
-of; ``make test`` builds it and asks it about every case of the conformance suite.
+of; ``make test`` builds it by itself and asks it about every case of the conformance suite.
 """
 
 import pathlib
@@ -34,6 +34,16 @@ def test_the_portable_verifier_has_no_c_below_it() -> None:
     assert not builds_c(below)
     # With its default backend it has, so this looks at the right thing.
     assert "aws-lc-sys" in builds_c(tree("cloister-attestation"))
+
+
+def test_it_is_built_by_itself() -> None:
+    """In one build with the workspace cargo unites features, and it gets the backend with C."""
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    tests = [line.split() for line in lines if line.startswith("\tcargo test ")]
+    alone = [line for line in tests if line[-2:] == ["--package", "portable-verifier"]]
+    together = [line for line in tests if {"--workspace", "--all-targets"} <= set(line)]
+    assert len(alone) == len(together) == 1
+    assert "--exclude portable-verifier" in " ".join(together[0])
 
 
 def test_for_a_browser_it_needs_neither_c_nor_an_operating_system() -> None:

@@ -15,9 +15,8 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 
-from tests.support.simulated import milliseconds
-
 from cloister._native import attest as native
+from cloister.moments import to_ms
 from cloister.testing.authority import Authority
 
 WELL_KNOWN = "/.well-known/attestation"
@@ -84,7 +83,7 @@ class EnclaveServer:
 
     def genuine(self, spki: bytes, nonce: bytes | None) -> bytes:
         """The document of this enclave now."""
-        now = milliseconds(dt.datetime.now(dt.UTC))
+        now = to_ms(dt.datetime.now(dt.UTC))
         return self.module.document(now_ms=now, user_data=spki, nonce=nonce)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import pathlib
 
 from cloister import attest
 from cloister._native import attest as native
-from cloister.testing.document import milliseconds
+from cloister.moments import to_ms
 
 PCR0 = bytes.fromhex("5a" * 48)
 PCR8 = bytes.fromhex("88" * 48)
@@ -24,7 +24,7 @@ def nsm(
     return native.SimulatedNsm(
         [(0, pcr0), (8, PCR8)],
         module_id="i-test-enc1",
-        now_ms=milliseconds(now),
+        now_ms=to_ms(now),
         root_dir=root_dir,
     )
 

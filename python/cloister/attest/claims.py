@@ -5,6 +5,8 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+from cloister.moments import to_ms
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
@@ -93,7 +95,7 @@ def _common(says: Claims | Decoded) -> dict[str, Any]:
     return {
         "module_id": says.module_id,
         "timestamp": _rfc3339(says.timestamp),
-        "timestamp_ms": round(says.timestamp.timestamp() * 1000),
+        "timestamp_ms": to_ms(says.timestamp),
         "debug": says.is_debug,
         "pcrs": {f"PCR{index}": value.hex() for index, value in sorted(says.pcrs.items())},
         "public_key": _hex(says.public_key),

@@ -8,7 +8,8 @@ import types
 from cloister._native import attest as _attest
 from cloister.attest.claims import Claims, Decoded, DecodedCertificate
 from cloister.attest.policy import Policy
-from cloister.errors import MalformedDocument, UsageError
+from cloister.errors import MalformedDocument
+from cloister.moments import from_ms, to_ms
 
 
 def verify(
@@ -43,12 +44,10 @@ def verify(
         MeasurementMismatch: No accepted set matches.
         BindingMismatch: Other user data, or none.
     """
-    if now.tzinfo is None:
-        raise UsageError("`now` has no time zone", hint="use datetime.now(datetime.UTC)")
     found = _attest.verify(
         bytes(document),
         policy.native,
-        now_ms=max(0, round(now.timestamp() * 1000)),
+        now_ms=max(0, to_ms(now, name="`now`")),
         nonce=nonce,
         user_data=user_data,
     )
@@ -118,10 +117,9 @@ def subject_public_key_info(certificate: bytes) -> bytes:
 def _moment(milliseconds: int) -> dt.datetime:
     """A time of the document; one beyond the calendar is its end, not a crash."""
     try:
-        return _EPOCH + dt.timedelta(milliseconds=milliseconds)
+        return from_ms(milliseconds)
     except OverflowError:
         return dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")

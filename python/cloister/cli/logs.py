@@ -12,6 +12,7 @@ import typer
 from cloister.cli import _log_line, output, params
 from cloister.errors import ConfigError, UsageError
 from cloister.host import logs as segments
+from cloister.moments import to_ms
 
 LOGS = pathlib.Path(".cloister", "dev", "logs")  # below the folder of enclave.toml
 
@@ -100,7 +101,7 @@ def _moment_ms(option: str, text: str) -> int:
     except typer.BadParameter:
         pass
     try:
-        return (params.moment(text) - _EPOCH) // _MILLISECOND
+        return to_ms(params.moment(text))
     except typer.BadParameter:
         raise UsageError(
             f"{option}: expected a time as 2026-01-31T12:00:00Z, or how long ago as 10m, "
@@ -114,5 +115,4 @@ def _status(text: str) -> str:
     return text.lower()
 
 
-_EPOCH = dt.datetime.fromtimestamp(0, tz=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)

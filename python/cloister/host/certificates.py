@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from cloister.errors import InputError, KeyFileError
 from cloister.replacing import replace
+from cloister.tls_authority import TlsAuthority, private_key_pem
 
 KEY_NAME = "tls-ca.key"
 CERTIFICATE_NAME = "tls-ca.pem"
@@ -59,12 +59,12 @@ class DevelopmentCa:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not key_path.exists():
             _make_root(key_path, self.certificate_path, now)
-        self._key, self._root = _load_root(key_path, self.certificate_path)
+        self._authority = _load_root(key_path, self.certificate_path)
 
     @property
     def certificate_pem(self) -> str:
         """The root, for those who choose to trust it."""
-        return _pem(self._root)
+        return _pem(self._authority.certificate)
 
     def issue(self, csr: bytes, domains: Sequence[str], *, now: dt.datetime) -> str:
         """Signs a server certificate for the names in ``csr``.
@@ -84,23 +84,10 @@ class DevelopmentCa:
         ):
             raise InputError("the certificate request's key is not on P-256")
         names = _checked_names(request, domains)
-        leaf = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
-            .issuer_name(self._root.subject)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _BACKDATED)
-            .not_valid_after(min(now + self._lifetime, self._root.not_valid_after_utc))
-            .add_extension(names, critical=True)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(_authority(self._root), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .sign(self._key, hashes.SHA256())
+        leaf = self._authority.issue(
+            key, names, not_before=now - _BACKDATED, not_after=now + self._lifetime
         )
-        return _pem(leaf) + _pem(self._root)
+        return _pem(leaf) + self.certificate_pem
 
 
 def _read(csr: bytes) -> x509.CertificateSigningRequest:
@@ -118,7 +105,7 @@ def _read(csr: bytes) -> x509.CertificateSigningRequest:
 
 def _checked_names(
     request: x509.CertificateSigningRequest, domains: Sequence[str]
-) -> x509.SubjectAlternativeName:
+) -> list[x509.GeneralName]:
     """The names asked for, each local or among ``domains``."""
     for domain in domains:
         if not _DOMAIN.fullmatch(domain):
@@ -136,39 +123,21 @@ def _checked_names(
             raise InputError(
                 "the certificate request has a name that is neither local nor of this order"
             )
-    if not list(asked):
+    names = list(asked)
+    if not names:
         raise InputError("the certificate request has no subject alternative names")
-    return x509.SubjectAlternativeName(list(asked))
+    return names
 
 
 def _make_root(key_path: pathlib.Path, certificate_path: pathlib.Path, now: dt.datetime) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Cloister development root")])
-    root = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + ROOT_LIFETIME)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
+    root = TlsAuthority.new(
+        "Cloister development root", not_before=now - _BACKDATED, not_after=now + ROOT_LIFETIME
     )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    replace(certificate_path, _pem(root).encode(), mode=0o644)
-    replace(key_path, pem, mode=0o600)
+    replace(certificate_path, _pem(root.certificate).encode(), mode=0o644)
+    replace(key_path, private_key_pem(root.key), mode=0o600)
 
 
-def _load_root(
-    key_path: pathlib.Path, certificate_path: pathlib.Path
-) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _load_root(key_path: pathlib.Path, certificate_path: pathlib.Path) -> TlsAuthority:
     if key_path.stat().st_mode & 0o077:
         raise KeyFileError(f"{key_path} can be read by others", hint=f"run `chmod 600 {key_path}`")
     again = f"remove {key_path} and {certificate_path}: a new root is made"
@@ -181,28 +150,7 @@ def _load_root(
         raise KeyFileError(
             "the development root's key and certificate do not belong together", hint=again
         )
-    return key, root
-
-
-def _authority(root: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    found = root.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_KEY_IDENTIFIER).value
-    if not isinstance(found, x509.SubjectKeyIdentifier):
-        raise TypeError("the extension of that number is a key identifier")
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(found)
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    return TlsAuthority(certificate=root, key=key)
 
 
 def _pem(certificate: x509.Certificate) -> str:

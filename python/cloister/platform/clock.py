@@ -3,6 +3,10 @@
 import datetime as dt
 from collections.abc import Callable
 
+from cloister.moments import from_ms, to_ms
+
+__all__ = ["Clock", "from_ms", "system", "to_ms"]
+
 Clock = Callable[[], dt.datetime]
 """Gives the present moment, with its zone."""
 
@@ -10,16 +14,3 @@ Clock = Callable[[], dt.datetime]
 def system() -> dt.datetime:
     """The system's clock, in UTC."""
     return dt.datetime.now(dt.UTC)
-
-
-def to_ms(moment: dt.datetime) -> int:
-    """Milliseconds since the Unix epoch, exactly."""
-    return (moment - _EPOCH) // dt.timedelta(milliseconds=1)
-
-
-def from_ms(value: int) -> dt.datetime:
-    """The moment of a number of milliseconds since the Unix epoch."""
-    return _EPOCH + dt.timedelta(milliseconds=value)
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

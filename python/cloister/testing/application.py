@@ -82,8 +82,9 @@ class Handler:
         incoming = StarletteRequest(scope, receive)
         request = Request(
             method=incoming.method,
-            path=incoming.url.path,
-            query=incoming.url.query,
+            # Not those of `incoming.url`: it encodes the path again, as far as a URL needs.
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
             headers=tuple(incoming.headers.items()),
             body=await incoming.body(),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from cloister import attest
 from cloister._native import attest as _native
 from cloister.attest.measurements import IDENTIFYING, PCR_BYTES, Measurements
+from cloister.moments import to_ms
 
 Registers = Measurements | Mapping[Any, str | bytes]
 """Registers by index or name, as :class:`cloister.attest.Measurements` takes them."""
@@ -44,7 +45,7 @@ class Root:
 
     def __init__(self) -> None:
         self.module = _native.SimulatedNsm(
-            [], module_id=MODULE_ID, now_ms=milliseconds(dt.datetime.now(dt.UTC))
+            [], module_id=MODULE_ID, now_ms=to_ms(dt.datetime.now(dt.UTC))
         )
         self.trust_anchor = attest.TrustAnchor.dangerous_root_data(
             self.module.root_der, name="a test"
@@ -76,20 +77,23 @@ def document(  # noqa: PLR0913 - the fields of a document, by keyword
         user_data: Bytes of the enclave's; of a TLS endpoint it is its ``SubjectPublicKeyInfo``.
         nonce: Bytes of the verifier's.
         public_key: A key of the enclave's.
-        timestamp: When it says that it was made; ``now`` without.
-        now: When its leaf certificate is valid; it lives three hours. The clock's time without.
+        timestamp: When it says that it was made, with a time zone; ``now`` without.
+        now: When its leaf certificate is valid, with a time zone; it lives three hours. The clock's
+            time without.
         module_id: Id of the enclave.
         root: What it is signed under; without one, a root of its own.
 
     Raises:
+        UsageError: ``now`` has no time zone, or ``timestamp`` has none.
         PolicyError: ``pcrs`` cannot be registers.
     """
     under = Root() if root is None else root
-    issued = dt.datetime.now(dt.UTC) if now is None else now
+    issued_ms = to_ms(dt.datetime.now(dt.UTC) if now is None else now, name="`now`")
+    says_ms = issued_ms if timestamp is None else to_ms(timestamp, name="`timestamp`")
     shown = {index: bytes(PCR_BYTES) for index in range(_LOCKED_AT_BOOT)} | registers(pcrs)
     raw = under.module.forge(
-        now_ms=milliseconds(issued),
-        timestamp_ms=milliseconds(issued if timestamp is None else timestamp),
+        now_ms=issued_ms,
+        timestamp_ms=says_ms,
         module_id=module_id,
         pcrs=sorted(shown.items()),
         user_data=user_data,
@@ -110,11 +114,6 @@ def registers(given: Registers | None) -> dict[int, bytes]:
 def another_image(signed_as: Mapping[int, bytes]) -> dict[int, bytes]:
     """Registers of an image that nobody knows, signed with the key of a known one."""
     return {**signed_as, **{index: secrets.token_bytes(PCR_BYTES) for index in (0, 1, 2)}}
-
-
-def milliseconds(moment: dt.datetime) -> int:
-    """Since the Unix epoch."""
-    return round(moment.timestamp() * 1000)
 
 
 MODULE_ID = "i-cloister-testing"

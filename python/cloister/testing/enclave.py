@@ -1,6 +1,7 @@
 """An enclave in this process: the real data plane, over an application, with a root of its own."""
 
 import contextlib
+import dataclasses
 import datetime as dt
 import os
 import pathlib
@@ -89,7 +90,8 @@ class SimulatedEnclave:
         """The root of its documents, for documents of your own that its clients believe."""
         self._authority = Authority()
         self._identity = self._authority.identity(hosts=self._hosts)
-        self._fault: Fault | bytes | None = None
+        self._playing: list[_Played] = []
+        """What is played, in the order in which it began; the last counts."""
         self._app_key = AppKey()
         self._is_started = False
         self._plane: DataPlane | None = None
@@ -236,8 +238,11 @@ class SimulatedEnclave:
             return self.measurements
 
     def failing(self, fault: Fault) -> contextlib.AbstractContextManager[None]:
-        """Plays a fault for the length of a block; after it everything is as before."""
-        return self._playing(fault)
+        """Plays a fault for the length of a block; of blocks that overlap, the one begun last.
+
+        After the end of all of them the enclave is as it was.
+        """
+        return self._play(fault)
 
     def showing(self, document: bytes) -> contextlib.AbstractContextManager[None]:
         """Answers with these bytes whenever a document is asked for, for the length of a block.
@@ -246,7 +251,7 @@ class SimulatedEnclave:
             document: At most about 12 KiB, as the NSM's answers; see
                 :func:`cloister.testing.document`.
         """
-        return self._playing(document)
+        return self._play(document)
 
     def close(self) -> None:
         """Ends it, its application and its files; harmless when it does not run."""
@@ -277,15 +282,16 @@ class SimulatedEnclave:
 
     def _boot(self) -> None:
         """Starts a data plane with the registers, the identity and the fault of now."""
-        if self._fault is Fault.DOWN:
+        fault = self._fault
+        if fault is Fault.DOWN:
             return
-        authority = Authority("somebody else") if self._fault is Fault.OTHER_CA else None
+        authority = Authority("somebody else") if fault is Fault.OTHER_CA else None
         identity = self._identity
         if authority is not None:
             identity = authority.identity(hosts=self._hosts)
         place = self._here()
         module = booted(
-            self._fault,
+            fault,
             pcrs=self._pcrs,
             spki=identity.spki,
             root=self.root,
@@ -315,18 +321,22 @@ class SimulatedEnclave:
             self._plane = None
 
     @contextlib.contextmanager
-    def _playing(self, fault: Fault | bytes) -> Iterator[None]:
-        before = self._fault
+    def _play(self, fault: Fault | bytes) -> Iterator[None]:
+        """Blocks may overlap, of several threads too, and end in any order."""
+        played = _Played(fault)
         try:
-            self._play(fault)
+            with self._lock:
+                self._playing.append(played)
+                self._restart()
             yield
         finally:
-            self._play(before)
+            with self._lock:
+                self._playing.remove(played)
+                self._restart()
 
-    def _play(self, fault: Fault | bytes | None) -> None:
-        with self._lock:
-            self._fault = fault
-            self._restart()
+    @property
+    def _fault(self) -> Fault | bytes | None:
+        return self._playing[-1].fault if self._playing else None
 
     def _restart(self) -> None:
         """Boots anew; one that is not running stays so."""
@@ -338,6 +348,13 @@ class SimulatedEnclave:
         if self._place is None:
             raise UsageError("the enclave was not started")
         return self._place
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Played:
+    """One block with a fault, or a document; another block with the same is another."""
+
+    fault: Fault | bytes
 
 
 class _MeasuredDataPlane(DataPlane):

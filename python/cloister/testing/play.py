@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from cloister._native import attest as _native
 from cloister.attest.measurements import PCR_BYTES
+from cloister.moments import to_ms
 from cloister.testing.authority import Authority
-from cloister.testing.document import MODULE_ID, Root, another_image, document, milliseconds
+from cloister.testing.document import MODULE_ID, Root, another_image, document
 from cloister.testing.fault import Fault
 
 
@@ -37,9 +38,7 @@ def booted(
         measured = another_image(pcrs)
     elif fault is Fault.DEBUG:
         measured = {index: bytes(PCR_BYTES) for index in (0, 1, 2)}
-    module = root.module.another(
-        sorted(measured.items()), module_id=MODULE_ID, now_ms=milliseconds(now)
-    )
+    module = root.module.another(sorted(measured.items()), module_id=MODULE_ID, now_ms=to_ms(now))
     if isinstance(fault, bytes):
         module.tell_bytes(fault)
     elif fault is Fault.NO_DOCUMENT:

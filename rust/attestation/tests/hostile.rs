@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use cloister_attestation::cbor::Writer;
 use cloister_attestation::{
-    AwsLc, ChainError, Link, Measurements, P384PublicKey, PcrIndex, Policy, Remembering,
-    SignatureForm, SignatureRefused, SignatureVerifier, TrustAnchor, UnixMillis, VerifyError,
-    verify, verify_with,
+    AnchorError, AwsLc, ChainError, Link, Measurements, P384PublicKey, PcrIndex, Policy,
+    Remembering, SignatureForm, SignatureRefused, SignatureVerifier, TrustAnchor, UnixMillis,
+    VerifyError, verify, verify_with,
 };
 use cloister_nsm_sim::certificate::{
     AUTHORITY_USAGE, Certificate, INSTANCE_USAGE, LEAF_USAGE, Role, SigningKey,
@@ -183,6 +183,55 @@ fn another_root_of_the_same_shape_is_refused() {
         Err(VerifyError::UntrustedChain(ChainError::Issuer {
             link: Link::Bundle(0)
         }))
+    );
+}
+
+/// A root that is right but for what is said of it.
+fn root(role: Role, key_usage: u8, extra: &[(&[u8], bool, &[u8])]) -> Vec<u8> {
+    let key = SigningKey::generate().expect("a key");
+    Certificate {
+        subject: "root",
+        issuer: "root",
+        public_key: key.public(),
+        issuer_public_key: key.public(),
+        not_before: NOW,
+        not_after: NOW.plus(Duration::from_secs(3600)),
+        role,
+        key_usage,
+        extra,
+    }
+    .sign(&key)
+    .expect("a root")
+}
+
+/// A root that says what it is for is held to it.
+#[test]
+fn each_rule_of_an_anchor_is_enforced() {
+    let authority = Role::Authority(None);
+    let right = root(authority, AUTHORITY_USAGE, &[]);
+    TrustAnchor::dangerous_root(&right).expect("the twin");
+    TrustAnchor::dangerous_root(&root(authority, INSTANCE_USAGE, &[])).expect("keyCertSign alone");
+    let unknown = |is_critical| {
+        let extra: &[(&[u8], bool, &[u8])] = &[(&[0x55, 0x1d, 0x1e], is_critical, &[0x30, 0])];
+        TrustAnchor::dangerous_root(&root(authority, AUTHORITY_USAGE, extra))
+    };
+    unknown(false).expect("it has no say");
+    assert_eq!(unknown(true), Err(AnchorError::CriticalExtension));
+    for (role, key_usage) in [(Role::Leaf, AUTHORITY_USAGE), (authority, LEAF_USAGE)] {
+        assert_eq!(
+            TrustAnchor::dangerous_root(&root(role, key_usage, &[])),
+            Err(AnchorError::NotCa)
+        );
+    }
+    // Nobody looks at a root's own signature, so its key may be replaced: secp384r1, 1.3.132.0.34,
+    // by secp521r1, 1.3.132.0.35.
+    let curve = [0x2b, 0x81, 0x04, 0x00, 0x22];
+    let at = right.windows(curve.len()).position(|part| part == curve);
+    let mut other = right;
+    other[at.expect("the curve") + 4] = 0x23;
+    assert_eq!(
+        TrustAnchor::dangerous_root(&other),
+        Err(AnchorError::NotP384)
     );
 }
 
@@ -520,24 +569,9 @@ fn each_limit_of_the_structure_is_enforced() {
         "certificate"
     );
     assert_eq!(
-        field_of(|fields| fields.set("certificate", bytes(1025))),
-        "certificate"
-    );
-    assert_eq!(
         field_of(|fields| fields.set("certificate", bytes(64))),
         "certificate"
     );
-    assert_eq!(
-        field_of(|fields| fields.set("cabundle", vec![0x80])),
-        "cabundle"
-    );
-    let nine = item(|out| {
-        out.array(9);
-        for _ in 0..9 {
-            out.bytes(&[0x30, 0]);
-        }
-    });
-    assert_eq!(field_of(|fields| fields.set("cabundle", nine)), "cabundle");
     // Nested as deep as the input allows, and a length that no memory has.
     assert_eq!(
         field_of(|fields| fields.set("nonce", vec![0x9f; 4096])),
@@ -552,6 +586,69 @@ fn each_limit_of_the_structure_is_enforced() {
         field_of(|fields| fields.set("public_key", huge)),
         "public_key"
     );
+}
+
+/// A chain that is right but for the size of its certificate at `position` of the plan, which an
+/// unknown extension fills: it is signed, so nothing but the length can be wrong with it.
+fn grown(position: usize, size: usize) -> Forge {
+    let mut filler = 0;
+    // A signature has up to three bytes more or less from one try to the next.
+    for _ in 0..200 {
+        let mut grown = plan();
+        let link = grown.get_mut(position).expect("a link");
+        link.extra
+            .push((vec![0x55, 0x1d, 0x1f], false, vec![0; filler]));
+        let forge = forge(&grown);
+        // The bundle begins with the root.
+        let certificate = forge.bundle.get(position + 1).unwrap_or(&forge.leaf);
+        if certificate.len() == size {
+            return forge;
+        }
+        filler = (filler + size).saturating_sub(certificate.len());
+    }
+    panic!("no certificate of {size} bytes");
+}
+
+/// The field for which the document around this chain is refused; `None` when it verifies.
+fn refused_for(forge: &Forge, cabundle: &[&[u8]]) -> Option<&'static str> {
+    let payload = payload(forge, cabundle).encode();
+    let document = sign(&payload, &forge.leaf_key).expect("a document");
+    match verify(&document, &policy(&forge.root), NOW) {
+        Ok(_) => None,
+        Err(VerifyError::Malformed { field, .. }) => Some(field),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_certificate_has_at_most_1024_bytes() {
+    for (position, field) in [(2, "cabundle"), (3, "certificate")] {
+        for (size, expected) in [(1024, None), (1025, Some(field))] {
+            let forge = grown(position, size);
+            assert_eq!(refused_for(&forge, &cabundle(&forge)), expected, "{size}");
+        }
+    }
+}
+
+/// Chains of every length are right; the bundle has one to eight of their certificates.
+#[test]
+fn a_bundle_has_one_to_eight_certificates() {
+    for (authorities, expected) in [(0, None), (7, None), (8, Some("cabundle"))] {
+        let mut links = vec![plan()[0].clone(); authorities];
+        for link in &mut links {
+            link.role = Role::Authority(None);
+        }
+        links.push(plan()[3].clone());
+        let forge = forge(&links);
+        let all = cabundle(&forge);
+        assert_eq!(refused_for(&forge, &all), expected, "{authorities}");
+        if authorities == 0 {
+            // The copy of the root is not needed, but for there to be one.
+            assert_eq!(refused_for(&forge, &[]), Some("cabundle"));
+        } else if authorities == 8 {
+            assert_eq!(refused_for(&forge, &all[1..]), None);
+        }
+    }
 }
 
 #[test]

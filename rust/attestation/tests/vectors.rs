@@ -133,23 +133,32 @@ fn rfc_8949_appendix_a_is_read_as_it_says() {
 /// Whatever comes next, as JSON; a byte string as the text of its diagnostic notation.
 fn value(reader: &mut Reader<'_>, depth: usize) -> Result<Value, CborError> {
     let depth = depth.checked_sub(1).expect("the vectors are not deep");
-    let start = reader.clone();
-    let mut ask = |question: &dyn Fn(&mut Reader<'_>) -> Result<Value, CborError>| {
-        let mut attempt = start.clone();
-        let answer = question(&mut attempt)?;
-        // The reader is not moved by a question that it does not answer.
-        question(reader).map(|again| {
-            assert_eq!(again, answer);
-            answer
-        })
-    };
-    ask(&|reader| reader.unsigned().map(Value::from))
-        .or_else(|_| ask(&|reader| reader.integer().map(Value::from)))
-        .or_else(|_| ask(&|reader| reader.boolean().map(Value::from)))
-        .or_else(|_| ask(&|reader| reader.text(64).map(Value::from)))
-        .or_else(|_| ask(&|reader| reader.bytes_or_null(64).map(diagnostic)))
-        .or_else(|_| ask(&|reader| list(reader, depth)))
-        .or_else(|_| ask(&|reader| object(reader, depth)))
+    let scalar = asked(reader, |reader| reader.unsigned().map(Value::from))
+        .or_else(|_| asked(reader, |reader| reader.integer().map(Value::from)))
+        .or_else(|_| asked(reader, |reader| reader.boolean().map(Value::from)))
+        .or_else(|_| asked(reader, |reader| reader.text(64).map(Value::from)))
+        .or_else(|_| asked(reader, |reader| reader.bytes_or_null(64).map(diagnostic)));
+    if scalar.is_ok() {
+        return scalar;
+    }
+    if let Ok(items) = asked(reader, |reader| reader.array(32)) {
+        return list(reader, items, depth);
+    }
+    let pairs = asked(reader, |reader| reader.map(32))?;
+    object(reader, pairs, depth)
+}
+
+/// The reader is not moved by a question that it does not answer.
+fn asked<'a, T>(
+    reader: &mut Reader<'a>,
+    question: impl FnOnce(&mut Reader<'a>) -> Result<T, CborError>,
+) -> Result<T, CborError> {
+    let start = format!("{reader:?}");
+    let answer = question(reader);
+    if answer.is_err() {
+        assert_eq!(format!("{reader:?}"), start);
+    }
+    answer
 }
 
 fn diagnostic(bytes: Option<&[u8]>) -> Value {
@@ -158,8 +167,7 @@ fn diagnostic(bytes: Option<&[u8]>) -> Value {
     })
 }
 
-fn list(reader: &mut Reader<'_>, depth: usize) -> Result<Value, CborError> {
-    let mut items = reader.array(32)?;
+fn list(reader: &mut Reader<'_>, mut items: Remaining, depth: usize) -> Result<Value, CborError> {
     let mut all = Vec::new();
     while reader.has_next(&mut items)? {
         all.push(value(reader, depth)?);
@@ -168,8 +176,7 @@ fn list(reader: &mut Reader<'_>, depth: usize) -> Result<Value, CborError> {
 }
 
 /// Keys that are not text, as `{1: 2}` has, make the diagnostic notation.
-fn object(reader: &mut Reader<'_>, depth: usize) -> Result<Value, CborError> {
-    let mut pairs: Remaining = reader.map(32)?;
+fn object(reader: &mut Reader<'_>, mut pairs: Remaining, depth: usize) -> Result<Value, CborError> {
     let mut all = Vec::new();
     while reader.has_next(&mut pairs)? {
         all.push((value(reader, depth)?, value(reader, depth)?));

@@ -3,7 +3,7 @@
 The command reads one case a line on its standard input and answers with one verdict a line;
 README.md beside this file has the contract. Nothing but the standard library is needed, and the
 folder can be copied. Exit status: 0 when every case came out as it must, 1 when one did not, 2
-when the subject does not keep the contract.
+when the subject does not keep the contract, or the cases are of another format.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FORMAT = "attestation-conformance/1"
 
 
 class ContractError(Exception):
-    """The subject does not keep the contract."""
+    """The subject does not keep the contract, or the cases are of another one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +35,17 @@ class Failure:
 
 
 def read_cases(folder: pathlib.Path = HERE / "cases") -> list[dict[str, Any]]:
-    """All cases of all files, by the names of the files."""
+    """All cases of all files, by the names of the files.
+
+    Raises:
+        ContractError: A file is of another format.
+    """
     cases: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ContractError(f"{path} has the format {content['format']!r}, expected {FORMAT!r}")
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            raise ContractError(f"{path} has the format {found!r}, expected {FORMAT!r}")
         cases.extend(content["cases"])
     return cases
 
@@ -70,12 +75,17 @@ def ask(
         if done.returncode != 0:
             text = done.stderr.decode(errors="replace")[-2000:]
             raise ContractError(f"the subject ended with status {done.returncode}: {text}")
-        answers = done.stdout.decode(errors="replace").splitlines()
+        answers = _lines(done.stdout.decode(errors="replace"))
         if len(answers) != len(batch):
             raise ContractError(f"{len(answers)} answers to {len(batch)} cases")
         for case, line in zip(batch, answers, strict=True):
             verdicts[case["id"]] = _verdict(case["id"], line)
     return verdicts
+
+
+def _lines(output: str) -> list[str]:
+    """What newlines end. `str.splitlines` ends a line at characters that JSON may have inside."""
+    return output.removesuffix("\n").split("\n") if output else []
 
 
 def _verdict(case: str, line: str) -> dict[str, Any]:
@@ -129,11 +139,11 @@ def _short(verdict: Mapping[str, Any]) -> str:
 def main() -> int:
     """Asks, judges, prints."""
     options = _options()
-    chosen = [one for one in read_cases() if one["id"].startswith(options.only)]
     listed: dict[str, str] = {}
     if options.deviations is not None:
         listed = json.loads(options.deviations.read_text(encoding="utf-8"))
     try:
+        chosen = [one for one in read_cases() if one["id"].startswith(options.only)]
         verdicts = ask(shlex.split(options.subject), chosen, one_at_a_time=options.one_at_a_time)
     except ContractError as problem:
         sys.stderr.write(f"error: {problem}\n")

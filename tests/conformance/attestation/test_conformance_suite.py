@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -146,6 +147,30 @@ def test_a_subject_sees_nothing_of_what_must_come_out() -> None:
     assert "unsupported: id document root time_ms policy\n" in done.stdout
 
 
+def test_lines_end_at_newlines_alone() -> None:
+    """JSON may have other ends of lines in its texts as they are: U+0085, U+2028, U+2029."""
+    between = json.dumps({"verdict": "unsupported", "reason": "a\u0085b\u2028c\u2029d"})
+    done = run(f"{stub(between)}".replace("json.dumps(", "json.dumps(ensure_ascii=False, obj="))
+    assert done.returncode == 1
+    assert "unsupported: a\u0085b\u2028c\u2029d\n" in done.stdout
+    assert suite.ask([sys.executable, "-c", "pass"], []) == {}
+
+
+def test_cases_of_another_format_are_not_asked(tmp_path: pathlib.Path) -> None:
+    for format_, status in ((suite.FORMAT, 1), ("attestation-conformance/2", 2)):
+        folder = tmp_path / str(status)
+        (folder / "cases").mkdir(parents=True)
+        shutil.copy(HERE / "__main__.py", folder)
+        content = {"format": format_, "cases": []}
+        (folder / "cases" / "order.json").write_text(json.dumps(content))
+        done = run(stub(STUBS["supports nothing"]), folder=folder)
+        # Of the right format there is no case among these, which is no success either.
+        assert done.returncode == status
+        assert done.stderr.startswith("error: ") == (status == 2)
+        assert "Traceback" not in done.stderr
+    assert "'attestation-conformance/2'" in done.stderr
+
+
 LOOP = "import json, sys\nfor line in sys.stdin:\n case = json.loads(line)\n "
 
 
@@ -154,10 +179,10 @@ def stub(verdict: str) -> str:
     return f"{sys.executable} -c \"{LOOP}print(json.dumps({{'id': case['id']}} | {fields}))\""
 
 
-def run(command: str, only: str = "order/") -> Any:
+def run(command: str, only: str = "order/", *, folder: pathlib.Path = HERE) -> Any:
     """The runner as anybody starts it."""
     return subprocess.run(
-        [sys.executable, str(HERE), "--subject", command, "--only", only],
+        [sys.executable, str(folder), "--subject", command, "--only", only],
         capture_output=True,
         text=True,
         check=False,

@@ -4,26 +4,25 @@ import pathlib
 import stat
 
 import pytest
-from tests.support.simulated import NOW, PCR0, anchor, milliseconds, nsm, policy
+from tests.support.simulated import NOW, PCR0, anchor, nsm, policy
 
 from cloister import attest
 from cloister._native import attest as native
 from cloister.errors import RunnerError
+from cloister.moments import to_ms
 
 
 def test_one_root_for_a_folder(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "dev-ca"
 
     def made() -> native.SimulatedNsm:
-        return native.SimulatedNsm(
-            [(0, PCR0)], module_id="i-x", now_ms=milliseconds(NOW), root_dir=folder
-        )
+        return native.SimulatedNsm([(0, PCR0)], module_id="i-x", now_ms=to_ms(NOW), root_dir=folder)
 
     one, two = made(), made()
     assert one.root_der == two.root_der
     assert stat.S_IMODE((folder / "nsm-root.key").stat().st_mode) == 0o600
     assert (folder / "nsm-root.pem").read_text() == one.root_pem
-    document = two.document(now_ms=milliseconds(NOW))
+    document = two.document(now_ms=to_ms(NOW))
     root = attest.TrustAnchor.dangerous_root(folder / "nsm-root.pem")
     assert not root.is_aws_nitro
     attest.verify(document, attest.Policy(measurements={0: PCR0}, trust_anchor=root), now=NOW)
@@ -34,7 +33,7 @@ def test_one_root_for_a_folder(tmp_path: pathlib.Path) -> None:
 
 def test_limits_are_the_nsms() -> None:
     module = nsm()
-    now = milliseconds(NOW)
+    now = to_ms(NOW)
     module.document(now_ms=now, user_data=b"x" * 512, nonce=b"x" * 512, public_key=b"x" * 1024)
     for field in ("user_data", "nonce"):
         with pytest.raises(ValueError, match="InputTooLarge"):
@@ -54,7 +53,7 @@ def test_it_answers_the_protocol() -> None:
 def test_two_modules_do_not_believe_each_other() -> None:
     one, two = nsm(), nsm()
     assert anchor(one) != anchor(two)
-    document = one.document(now_ms=milliseconds(NOW))
+    document = one.document(now_ms=to_ms(NOW))
     attest.verify(document, policy(one), now=NOW)
     with pytest.raises(attest.UntrustedChain):
         attest.verify(document, policy(two), now=NOW)

@@ -6,14 +6,15 @@ import datetime as dt
 import threading
 
 import pytest
-from tests.support.simulated import NOW, PCR0, PCR8, anchor, milliseconds, nsm, policy
+from tests.support.simulated import NOW, PCR0, PCR8, anchor, nsm, policy
 
 from cloister import attest
 from cloister.errors import CloisterError, PolicyError, UsageError
+from cloister.moments import to_ms
 
 MODULE = nsm(now=NOW - dt.timedelta(minutes=10))
 POLICY = policy(MODULE)
-DOCUMENT = MODULE.document(now_ms=milliseconds(NOW), user_data=b"spki", nonce=b"n" * 32)
+DOCUMENT = MODULE.document(now_ms=to_ms(NOW), user_data=b"spki", nonce=b"n" * 32)
 STRICT = attest.Policy(
     measurements={0: PCR0}, trust_anchor=anchor(MODULE), max_age=dt.timedelta(minutes=5)
 )
@@ -70,7 +71,7 @@ def test_each_refusal_has_its_class_and_a_hint(
 
 def test_a_debug_enclave_is_accepted_by_name_alone() -> None:
     module = nsm(pcr0=bytes(48))
-    document = module.document(now_ms=milliseconds(NOW))
+    document = module.document(now_ms=to_ms(NOW))
     strict = attest.Policy(dangerous_any_measurement=True, trust_anchor=anchor(module))
     with pytest.raises(attest.DebugEnclave, match="PCR0 is zero"):
         attest.verify(document, strict, now=NOW)

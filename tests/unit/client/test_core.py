@@ -15,6 +15,7 @@ from cloister.errors import (
     StaleDocument,
     TransportError,
 )
+from cloister.moments import to_ms
 
 KEY, OTHER = b"the key of a connection", b"the key of another one"
 NOW = simulated.NOW
@@ -23,7 +24,7 @@ POLICY = simulated.policy(MODULE)
 
 
 def document(spki: bytes = KEY, nonce: bytes | None = None) -> bytes:
-    return MODULE.document(now_ms=simulated.milliseconds(NOW), user_data=spki, nonce=nonce)
+    return MODULE.document(now_ms=to_ms(NOW), user_data=spki, nonce=nonce)
 
 
 def begun(core: Core, spki: bytes = KEY, **changes: object) -> attest.Claims | Ask:

@@ -57,6 +57,9 @@ def test_keys_carry_their_scopes_and_their_end() -> None:
         ("ck_other", ["enclave:x"], 1_893_456_000_000),
     ]
     assert "ck_other" not in repr(keys[1])
+    local = ApiKey(value="ck_other", not_after=end.replace(tzinfo=None))
+    with pytest.raises(UsageError, match="`not_after` has no time zone"):
+        DataPlane("127.0.0.1:1", api_keys=[local])
 
 
 def test_files_that_are_not_there_are_named(tmp_path: pathlib.Path) -> None:

@@ -12,6 +12,7 @@ from cloister.errors import (
     PolicyError,
     StaleDocument,
     UntrustedChain,
+    UsageError,
 )
 from cloister.testing import Root, document
 
@@ -73,6 +74,15 @@ def test_each_thing_that_is_wrong_is_refused() -> None:
     with pytest.raises(DebugEnclave):
         attest.verify(debug.raw, debug.policy(), now=NOW)
     attest.verify(debug.raw, debug.policy(dangerous_accept_debug=True), now=NOW)
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    local = NOW.replace(tzinfo=None)
+    for wrong in ("now", "timestamp"):
+        right = {"now": NOW, "timestamp": NOW}
+        assert document(**right).raw
+        with pytest.raises(UsageError, match=f"`{wrong}` has no time zone"):
+            document(**(right | {wrong: local}))
 
 
 def test_registers_that_are_none_are_refused() -> None:

@@ -11,12 +11,12 @@ import pathlib
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloister.errors import KeyFileError, OutputError
 from cloister.replacing import replace
+from cloister.tls_authority import TlsAuthority, private_key_pem
 
 
 def make_authority(folder: pathlib.Path, *, now: dt.datetime) -> None:
@@ -31,23 +31,10 @@ def make_authority(folder: pathlib.Path, *, now: dt.datetime) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as problem:
         raise OutputError(f"cannot make `{folder}`: {problem.strerror}") from None
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Cloister platform")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - SKEW)
-        .not_valid_after(now + CA_LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    replace(folder / CA_KEY_FILE, _private(key), mode=0o600)
-    replace(folder / CA_FILE, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    made = TlsAuthority.new("Cloister platform", not_before=now - SKEW, not_after=now + CA_LIFE)
+    replace(folder / CA_KEY_FILE, private_key_pem(made.key), mode=0o600)
+    pem = made.certificate.public_bytes(serialization.Encoding.PEM)
+    replace(folder / CA_FILE, pem, mode=0o644)
 
 
 def ensure_certificate(folder: pathlib.Path, names: Sequence[str], *, now: dt.datetime) -> bool:
@@ -78,24 +65,14 @@ def ensure_certificate(folder: pathlib.Path, names: Sequence[str], *, now: dt.da
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise KeyFileError(f"the key of the platform's authority in `{folder}` is of another kind")
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])]))
-        .issuer_name(issuer.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - SKEW)
-        .not_valid_after(min(now + LIFE, issuer.not_valid_after_utc))
-        .add_extension(x509.SubjectAlternativeName([_name(one) for one in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
-        .sign(signer, hashes.SHA256())
+    certificate = TlsAuthority(certificate=issuer, key=signer).issue(
+        key.public_key(),
+        [_name(one) for one in names],
+        name=names[0][:64],
+        not_before=now - SKEW,
+        not_after=now + LIFE,
     )
-    replace(folder / KEY_FILE, _private(key), mode=0o600)
+    replace(folder / KEY_FILE, private_key_pem(key), mode=0o600)
     pem = certificate.public_bytes(serialization.Encoding.PEM)
     replace(folder / CERTIFICATE_FILE, pem, mode=0o644)
     return True
@@ -116,28 +93,6 @@ def _name(text: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
         return x509.DNSName(text)
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
 
 
 CA_FILE = "ca.pem"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from tests.conformance.attestation.catalogue.case import NOW, Room, right, with_chain
 from tests.conformance.attestation.catalogue.changes import (
     BELOW,
+    UNKNOWN,
     Change,
     adding,
     in_link,
@@ -15,7 +16,6 @@ from tests.conformance.attestation.forge import cbor, certificates, der
 from tests.conformance.attestation.forge.certificates import Chain, key
 
 MALFORMED, UNTRUSTED = "MalformedDocument", "UntrustedChain"
-UNKNOWN = "1.3.6.1.4.1.55555.1"
 
 
 def add_to(room: Room) -> None:

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.conformance.attestation.catalogue import certificate
-from tests.conformance.attestation.catalogue.case import NOW, Case, Room, right, with_chain
+from tests.conformance.attestation.catalogue.case import Case, Room, right, with_chain
 from tests.conformance.attestation.catalogue.changes import (
     BELOW,
     Change,
+    deeper,
     in_link,
     saying,
     without,
 )
-from tests.conformance.attestation.forge import cbor, certificates, der
+from tests.conformance.attestation.forge import cbor, certificates, der, documents
 from tests.conformance.attestation.forge.certificates import (
     CERT_SIGN,
     DIGITAL_SIGNATURE,
@@ -337,31 +338,17 @@ def _order(room: Room) -> None:
 
     says = "a leaf that the root itself issued: the rules hold, whatever the number of links"
     room.accept("of-two", says, "C2", with_chain(flat))
-    room.accept("of-nine", "eight certificates in the bundle", "C2", with_chain(_deep))
+    alone = certificates.chain()
+    flat(alone)
+    document = documents.document(alone)
+    document.fields["cabundle"] = cbor.array()
+    says = "the same without the bundle's copy of the root, which leaves no certificate there"
+    room.refuse("of-one", says, "P7", MALFORMED, document.encode(), twin="of-two")
+    room.accept("of-nine", "eight certificates in the bundle", "P7", with_chain(deeper(4)))
+    says = "nine certificates in the bundle, rightly signed one by the other"
+    room.refuse("of-ten", says, "P7", MALFORMED, with_chain(deeper(5)), twin="of-nine")
     signed = right()
     signed.signer = key("instance")
     room.refuse(
         "signed-by-instance", "by the key above the leaf's", "S1", "BadSignature", signed.encode()
     )
-
-
-def _deep(chain: Chain) -> None:
-    """Four more authorities between the root and the regional one."""
-    root, *below = chain.links.items()
-    links = dict([root])
-    above = root[1]
-    for number in range(4):
-        own = key(f"deep {number}")
-        links[f"deep {number}"] = above = Certificate(
-            key=own,
-            signed_by=above.key,
-            subject=der.name(f"deep-{number}.conformance.invalid"),
-            issuer=above.subject,
-            begin=der.time(NOW - 60_000),
-            end=der.time(NOW + certificates.DAY),
-            extensions=[basic_constraints(ca=True), key_usage(CERT_SIGN)],
-            key_info=key_info(own),
-        )
-    regional = below[0][1]
-    regional.issuer, regional.signed_by = above.subject, above.key
-    chain.links = links | dict(below)

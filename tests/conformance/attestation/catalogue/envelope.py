@@ -86,7 +86,9 @@ def _shapes(room: Room) -> None:
     refuse("long-tag", "the tag 18 in 2 bytes", "F2", cbor.long_head(cbor.TAG, 18, 1) + whole)
     long = right()
     long.fields["user_data"] = cbor.data(bytes(16_384))
-    refuse("too-long", "16 KiB of user data", "F1", long.encode())
+    # No document breaks F1 alone: what is within all other bounds is shorter (payload/largest).
+    says = "more than 16 KiB: user data beyond its own bound too, as nothing else gets there"
+    refuse("too-long", says, "F1", long.encode())
     detached = _whole(payload=cbor.NULL)
     refuse("detached", "without its payload, as COSE allows", "F6", detached)
     refuse("no-payload", "a payload of no bytes", "P1", _whole(payload=cbor.data(b"")))
