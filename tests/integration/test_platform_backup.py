@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -15,6 +16,7 @@ from cloister.errors import InputError, OutputError, ReleaseRefused, StoreError
 from cloister.platform import backup
 from cloister.platform import database as databases
 from cloister.platform.api_keys import ApiKeys
+from cloister.platform.clock import to_ms
 from cloister.platform.database import Database
 from cloister.platform.embedded import EmbeddedPlatform
 from cloister.platform.engines import database_url
@@ -84,7 +86,8 @@ def test_everything_comes_back(
     first = world.registry.enclave(world.uuid)
     assert record is not None
     assert first is not None
-    assert record.bundle_version == first.bundle_version + hops * backup.VERSION_JUMP
+    # The clock of this restore stands at the beginning of time: the backup's own versions count.
+    assert record.bundle_version == first.bundle_version + hops * (1 << 20)
     # Rows that number themselves go on after those that came back.
     Registry(database).add_team("more")
     assert counts(database)["activity"] == after["activity"] + 1
@@ -110,21 +113,8 @@ def test_an_enclave_that_is_ahead_of_the_backup_goes_on(
 
     database = new_store(tmp_path / "restored", world.database)
     backup.restore(database, file, now_ms=9)
-    platform = EmbeddedPlatform(
-        database, development_root=world.root_dir / "nsm-root.pem", clock=world.clock
-    )
-    newer = platform.newer_bundle(world.uuid, seen, boot_key=world.boot.key.public)
-    assert newer is not None
-    opened = world.boot.key.open_bundle(
-        newer,
-        service_keys=[world.store.service_public_key],
-        enclave=str(world.uuid),
-        challenge=challenge,
-        pcr0=world.boot.pcrs[0],
-        minimum_version=seen,
-        now_ms=int(world.clock().timestamp() * 1000),
-    )
-    assert opened["version"] > seen
+    platform = served(world, database)
+    opened = opened_after(world, platform, challenge, seen)
     # What was revoked after the backup works again: the command says so, and this is why.
     assert revoked.record.id in {key[0] for key in opened["api_keys"]}
     # A boot that the backup does not know is told to prove itself again, and can.
@@ -133,6 +123,58 @@ def test_an_enclave_that_is_ahead_of_the_backup_goes_on(
     again = platform.issue_challenge(world.uuid)
     assert world.open(platform.provision(world.uuid, later.document(again)), again, later)
     database.close()
+
+
+def test_restores_of_one_backup_are_each_ahead_of_the_one_before(
+    world: World, tmp_path: pathlib.Path
+) -> None:
+    """With a jump from the backup's own versions the second would give those of the first again."""
+    challenge = world.platform.issue_challenge(world.uuid)
+    sealed = world.platform.provision(world.uuid, world.boot.document(challenge))
+    seen = world.open(sealed, challenge)["version"]
+    files = [tmp_path / "monday", tmp_path / "later"]
+    backup.write(world.database, files[0], now_ms=to_ms(world.clock()))
+    world.database.close()
+    # Monday's again; one of a restored store in between; Monday's yet again.
+    for number, file in enumerate((files[0], files[0], files[1], files[0])):
+        world.clock.advance(seconds=1)
+        database = new_store(tmp_path / f"restored-{number}", world.database)
+        backup.restore(database, file, now_ms=to_ms(world.clock()))
+        platform = served(world, database)
+        first = opened_after(world, platform, challenge, seen)["version"]
+        for name in ("one", "two", "three"):
+            ApiKeys(database, world.store.app_uuid, world.clock).create(name, scopes=["app"])
+        seen = opened_after(world, platform, challenge, first)["version"]
+        assert seen == first + 3
+        files[1].unlink(missing_ok=True)
+        backup.write(database, files[1], now_ms=to_ms(world.clock()))
+        database.close()
+
+
+def served(world: World, database: Database) -> EmbeddedPlatform:
+    """A platform with a restored store."""
+    return EmbeddedPlatform(
+        database, development_root=world.root_dir / "nsm-root.pem", clock=world.clock
+    )
+
+
+def opened_after(
+    world: World, platform: EmbeddedPlatform, challenge: bytes, seen: int
+) -> dict[str, Any]:
+    """The newer bundle, as an enclave opens it that has seen this version: none as old or older."""
+    newer = platform.newer_bundle(world.uuid, seen, boot_key=world.boot.key.public)
+    assert newer is not None
+    opened: dict[str, Any] = world.boot.key.open_bundle(
+        newer,
+        service_keys=[world.store.service_public_key],
+        enclave=str(world.uuid),
+        challenge=challenge,
+        pcr0=world.boot.pcrs[0],
+        minimum_version=seen,
+        now_ms=to_ms(world.clock()),
+    )
+    assert opened["version"] > seen
+    return opened
 
 
 def test_a_backup_holds_nothing_in_clear(world: World, tmp_path: pathlib.Path) -> None:

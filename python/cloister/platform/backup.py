@@ -5,9 +5,10 @@ count and a SHA-256 of everything before it. Private values are in it as they ar
 sealed: it is worth nothing without the master key, which is not in it and has to be kept apart.
 
 Restoring goes back in time, and enclaves do not: each remembers the highest version of its bundle
-and refuses lower ones. So every enclave's version jumps ahead by :data:`VERSION_JUMP`, more than a
-store changes between two backups. What was revoked since the backup works again until it is
-revoked again; the caller says so.
+and refuses lower ones. So every enclave's version jumps ahead, to :data:`VERSION_JUMP` for each
+second since 1970: above all that an earlier restore, of this backup or another, began with and a
+store has added since. What was revoked since the backup works again until it is revoked again; the
+caller says so.
 """
 
 import base64
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 from uuid import UUID
 
-from sqlalchemy import LargeBinary, Row, Table, Uuid, insert, select, update
+from sqlalchemy import LargeBinary, Row, Table, Uuid, case, insert, select, update
 
 from cloister.errors import InputError, MissingInput, OutputError, StoreError
 from cloister.platform import database as databases
@@ -157,9 +158,10 @@ def restore(
                 session.execute(update(StoreRow).values(row | {"restored_ms": now_ms}))
             else:
                 session.execute(insert(table).values(row))
-        session.execute(
-            update(Enclave).values(bundle_version=Enclave.bundle_version + VERSION_JUMP)
-        )
+        ahead, of_now = Enclave.bundle_version + VERSION_JUMP, now_ms // 1000 * VERSION_JUMP
+        # The first of them where the clock is behind that of an earlier restore.
+        version = case((ahead > of_now, ahead), else_=of_now)
+        session.execute(update(Enclave).values(bundle_version=version))
         taken = from_ms(backup.created_ms)
         message = f"restored from a backup of {taken:%Y-%m-%d %H:%M:%S} UTC"
         record_activity(session, now_ms, "store.restore", "store", message)
@@ -263,5 +265,5 @@ def _object(line: bytes) -> dict[str, Any]:
 FORMAT = "cloister-platform-backup/1"
 TRANSIENT = frozenset({"challenges"})
 NUMBERED = frozenset({"activity", "enclave_events", "releases"})
-VERSION_JUMP = 1 << 20
+VERSION_JUMP = 1 << 20  # more than a store changes in a second, or between two backups
 BATCH = 500
