@@ -1,8 +1,8 @@
 """Backup and restore, within a database and across, and what it means for enclaves that run."""
 
+import hashlib
 import json
 import pathlib
-import shutil
 import stat
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select
 from tests.support import postgresql
 from tests.support.platform_world import World, make_world
+from tests.support.restored import new_store
 
 from cloister.errors import InputError, OutputError, ReleaseRefused, StoreError
 from cloister.platform import backup
@@ -19,7 +20,6 @@ from cloister.platform.api_keys import ApiKeys
 from cloister.platform.clock import to_ms
 from cloister.platform.database import Database
 from cloister.platform.embedded import EmbeddedPlatform
-from cloister.platform.engines import database_url
 from cloister.platform.registry import Registry
 from cloister.platform.tables import Base
 from cloister.platform.trust_class import TrustClass
@@ -36,15 +36,6 @@ def world(tmp_path: pathlib.Path) -> Iterator[World]:
     made = make_world(tmp_path / "world")
     yield made
     made.database.close()
-
-
-def new_store(folder: pathlib.Path, like: Database, url: str | None = None) -> Database:
-    """An empty store with the master key of another."""
-    folder.mkdir(mode=0o700)
-    shutil.copy2(like.directory / "master.key", folder / "master.key")
-    return databases.create(
-        folder, TrustClass.DEVELOPMENT, now_ms=5, url=database_url(url) if url else None
-    )
 
 
 def counts(database: Database) -> dict[str, int]:
@@ -189,7 +180,7 @@ def test_a_backup_holds_nothing_in_clear(world: World, tmp_path: pathlib.Path) -
         assert clear not in content
 
 
-def test_a_backup_that_was_cut_or_altered_is_refused(world: World, tmp_path: pathlib.Path) -> None:
+def test_a_backup_that_was_cut_or_damaged_is_refused(world: World, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "backup"
     backup.write(world.database, file, now_ms=7)
     whole = file.read_bytes()
@@ -206,9 +197,41 @@ def test_a_backup_that_was_cut_or_altered_is_refused(world: World, tmp_path: pat
         wrong.write_bytes(content)
         with pytest.raises(InputError, match=r"not a backup|not whole"):
             backup.check(wrong)
-    newer = [json.loads(lines[0]) | {"schema": 99}]
-    assert newer[0]["schema"] == 99
     assert backup.check(file).rows == len(lines) - 2 - len(Base.metadata.sorted_tables) + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"schema": 99}, r"has schema 99, this program reads schema \d"),
+        ({"schema": None}, "is not a backup"),
+        ({"schema": "3"}, "is not a backup"),
+        ({"created_ms": None}, "is not a backup"),
+        ({"created_ms": "7"}, "is not a backup"),
+        ({"created_ms": 1 << 62}, "is not a backup"),
+        ({"trust_class": "other"}, "is not a backup"),
+        ({"trust_class": ["development"]}, "is not a backup"),
+        ({"format": "another/1"}, "is not a backup"),
+    ],
+)
+def test_a_head_of_another_kind_is_refused(
+    world: World, tmp_path: pathlib.Path, changes: dict[str, object], expected: str
+) -> None:
+    """Its end fits it, so that nothing else is what is wrong."""
+    file = tmp_path / "backup"
+    made = backup.write(world.database, file, now_ms=7)
+    head, *body, end = file.read_bytes().splitlines(keepends=True)
+
+    def changed(**changes: object) -> pathlib.Path:
+        content = json.dumps(json.loads(head) | changes).encode() + b"\n" + b"".join(body)
+        digest = {"sha256": hashlib.sha256(content).hexdigest()}
+        path = tmp_path / "changed"
+        path.write_bytes(content + json.dumps(json.loads(end) | digest).encode() + b"\n")
+        return path
+
+    assert backup.check(changed()) == made
+    with pytest.raises(InputError, match=expected):
+        backup.check(changed(**changes))
 
 
 def test_a_backup_replaces_nothing(world: World, tmp_path: pathlib.Path) -> None:
