@@ -106,7 +106,7 @@ def test_a_server_with_a_key_in_kms(arn: str, endpoint: str, tmp_path: pathlib.P
         assert [app["name"] for app in server.owner().apps()] == ["default", "more"]
 
 
-def test_a_key_of_another_class_or_key_does_not_open(arn: str, endpoint: str) -> None:
+def test_a_key_of_another_class_or_key_does_not_open(arn: str) -> None:
     service = key_service(f"kms://{arn}")
     clear, wrapped = service.generate(context_of(TrustClass.DEVELOPMENT))
     assert service.unwrap(wrapped, context_of(TrustClass.DEVELOPMENT)) == clear
@@ -120,7 +120,6 @@ def test_a_key_of_another_class_or_key_does_not_open(arn: str, endpoint: str) ->
     missing = arn[:-12] + "000000000000"
     with pytest.raises(StoreError, match="NotFound"):
         key_service(f"kms://{missing}").generate(context_of(TrustClass.DEVELOPMENT))
-    assert endpoint.startswith("http://127.0.0.1:")
 
 
 def test_a_service_that_is_away_is_said(
