@@ -48,7 +48,7 @@ def counts(database: Database) -> dict[str, int]:
 
 @pytest.mark.parametrize("route", [("sqlite",), ("postgresql", "sqlite")])
 def test_everything_comes_back(
-    world: World, tmp_path: pathlib.Path, server: postgresql.Server, route: tuple[str, ...]
+    world: World, tmp_path: pathlib.Path, request: pytest.FixtureRequest, route: tuple[str, ...]
 ) -> None:
     key = world.keys.create("client", scopes=["app"])
     Variables(world.database, world.uuid).set("RAW", bytes(range(1, 256)), secret=False)
@@ -64,7 +64,8 @@ def test_everything_comes_back(
         if database is not world.database:
             database.close()
         folder = tmp_path / f"restored-{number}"
-        url = server.database() if kind == "postgresql" else None
+        is_file = kind == "sqlite"
+        url = None if is_file else request.getfixturevalue("server").database()
         database = new_store(folder, world.database, url)
         backup.restore(database, file, now_ms=9)
     after = counts(database)
