@@ -1,23 +1,25 @@
 """Backup and restore, within a database and across, and what it means for enclaves that run."""
 
+import hashlib
 import json
 import pathlib
-import shutil
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 from tests.support import postgresql
 from tests.support.platform_world import World, make_world
+from tests.support.restored import new_store
 
 from cloister.errors import InputError, OutputError, ReleaseRefused, StoreError
 from cloister.platform import backup
 from cloister.platform import database as databases
 from cloister.platform.api_keys import ApiKeys
+from cloister.platform.clock import to_ms
 from cloister.platform.database import Database
 from cloister.platform.embedded import EmbeddedPlatform
-from cloister.platform.engines import database_url
 from cloister.platform.registry import Registry
 from cloister.platform.tables import Base
 from cloister.platform.trust_class import TrustClass
@@ -36,15 +38,6 @@ def world(tmp_path: pathlib.Path) -> Iterator[World]:
     made.database.close()
 
 
-def new_store(folder: pathlib.Path, like: Database, url: str | None = None) -> Database:
-    """An empty store with the master key of another."""
-    folder.mkdir(mode=0o700)
-    shutil.copy2(like.directory / "master.key", folder / "master.key")
-    return databases.create(
-        folder, TrustClass.DEVELOPMENT, now_ms=5, url=database_url(url) if url else None
-    )
-
-
 def counts(database: Database) -> dict[str, int]:
     with database.reading() as session:
         return {
@@ -55,7 +48,7 @@ def counts(database: Database) -> dict[str, int]:
 
 @pytest.mark.parametrize("route", [("sqlite",), ("postgresql", "sqlite")])
 def test_everything_comes_back(
-    world: World, tmp_path: pathlib.Path, server: postgresql.Server, route: tuple[str, ...]
+    world: World, tmp_path: pathlib.Path, request: pytest.FixtureRequest, route: tuple[str, ...]
 ) -> None:
     key = world.keys.create("client", scopes=["app"])
     Variables(world.database, world.uuid).set("RAW", bytes(range(1, 256)), secret=False)
@@ -71,7 +64,8 @@ def test_everything_comes_back(
         if database is not world.database:
             database.close()
         folder = tmp_path / f"restored-{number}"
-        url = server.database() if kind == "postgresql" else None
+        is_file = kind == "sqlite"
+        url = None if is_file else request.getfixturevalue("server").database()
         database = new_store(folder, world.database, url)
         backup.restore(database, file, now_ms=9)
     after = counts(database)
@@ -84,7 +78,8 @@ def test_everything_comes_back(
     first = world.registry.enclave(world.uuid)
     assert record is not None
     assert first is not None
-    assert record.bundle_version == first.bundle_version + hops * backup.VERSION_JUMP
+    # The clock of this restore stands at the beginning of time: the backup's own versions count.
+    assert record.bundle_version == first.bundle_version + hops * (1 << 20)
     # Rows that number themselves go on after those that came back.
     Registry(database).add_team("more")
     assert counts(database)["activity"] == after["activity"] + 1
@@ -110,21 +105,8 @@ def test_an_enclave_that_is_ahead_of_the_backup_goes_on(
 
     database = new_store(tmp_path / "restored", world.database)
     backup.restore(database, file, now_ms=9)
-    platform = EmbeddedPlatform(
-        database, development_root=world.root_dir / "nsm-root.pem", clock=world.clock
-    )
-    newer = platform.newer_bundle(world.uuid, seen, boot_key=world.boot.key.public)
-    assert newer is not None
-    opened = world.boot.key.open_bundle(
-        newer,
-        service_keys=[world.store.service_public_key],
-        enclave=str(world.uuid),
-        challenge=challenge,
-        pcr0=world.boot.pcrs[0],
-        minimum_version=seen,
-        now_ms=int(world.clock().timestamp() * 1000),
-    )
-    assert opened["version"] > seen
+    platform = served(world, database)
+    opened = opened_after(world, platform, challenge, seen)
     # What was revoked after the backup works again: the command says so, and this is why.
     assert revoked.record.id in {key[0] for key in opened["api_keys"]}
     # A boot that the backup does not know is told to prove itself again, and can.
@@ -133,6 +115,58 @@ def test_an_enclave_that_is_ahead_of_the_backup_goes_on(
     again = platform.issue_challenge(world.uuid)
     assert world.open(platform.provision(world.uuid, later.document(again)), again, later)
     database.close()
+
+
+def test_restores_of_one_backup_are_each_ahead_of_the_one_before(
+    world: World, tmp_path: pathlib.Path
+) -> None:
+    """With a jump from the backup's own versions the second would give those of the first again."""
+    challenge = world.platform.issue_challenge(world.uuid)
+    sealed = world.platform.provision(world.uuid, world.boot.document(challenge))
+    seen = world.open(sealed, challenge)["version"]
+    files = [tmp_path / "monday", tmp_path / "later"]
+    backup.write(world.database, files[0], now_ms=to_ms(world.clock()))
+    world.database.close()
+    # Monday's again; one of a restored store in between; Monday's yet again.
+    for number, file in enumerate((files[0], files[0], files[1], files[0])):
+        world.clock.advance(seconds=1)
+        database = new_store(tmp_path / f"restored-{number}", world.database)
+        backup.restore(database, file, now_ms=to_ms(world.clock()))
+        platform = served(world, database)
+        first = opened_after(world, platform, challenge, seen)["version"]
+        for name in ("one", "two", "three"):
+            ApiKeys(database, world.store.app_uuid, world.clock).create(name, scopes=["app"])
+        seen = opened_after(world, platform, challenge, first)["version"]
+        assert seen == first + 3
+        files[1].unlink(missing_ok=True)
+        backup.write(database, files[1], now_ms=to_ms(world.clock()))
+        database.close()
+
+
+def served(world: World, database: Database) -> EmbeddedPlatform:
+    """A platform with a restored store."""
+    return EmbeddedPlatform(
+        database, development_root=world.root_dir / "nsm-root.pem", clock=world.clock
+    )
+
+
+def opened_after(
+    world: World, platform: EmbeddedPlatform, challenge: bytes, seen: int
+) -> dict[str, Any]:
+    """The newer bundle, as an enclave opens it that has seen this version: none as old or older."""
+    newer = platform.newer_bundle(world.uuid, seen, boot_key=world.boot.key.public)
+    assert newer is not None
+    opened: dict[str, Any] = world.boot.key.open_bundle(
+        newer,
+        service_keys=[world.store.service_public_key],
+        enclave=str(world.uuid),
+        challenge=challenge,
+        pcr0=world.boot.pcrs[0],
+        minimum_version=seen,
+        now_ms=to_ms(world.clock()),
+    )
+    assert opened["version"] > seen
+    return opened
 
 
 def test_a_backup_holds_nothing_in_clear(world: World, tmp_path: pathlib.Path) -> None:
@@ -147,7 +181,7 @@ def test_a_backup_holds_nothing_in_clear(world: World, tmp_path: pathlib.Path) -
         assert clear not in content
 
 
-def test_a_backup_that_was_cut_or_altered_is_refused(world: World, tmp_path: pathlib.Path) -> None:
+def test_a_backup_that_was_cut_or_damaged_is_refused(world: World, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "backup"
     backup.write(world.database, file, now_ms=7)
     whole = file.read_bytes()
@@ -164,9 +198,41 @@ def test_a_backup_that_was_cut_or_altered_is_refused(world: World, tmp_path: pat
         wrong.write_bytes(content)
         with pytest.raises(InputError, match=r"not a backup|not whole"):
             backup.check(wrong)
-    newer = [json.loads(lines[0]) | {"schema": 99}]
-    assert newer[0]["schema"] == 99
     assert backup.check(file).rows == len(lines) - 2 - len(Base.metadata.sorted_tables) + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"schema": 99}, r"has schema 99, this program reads schema \d"),
+        ({"schema": None}, "is not a backup"),
+        ({"schema": "3"}, "is not a backup"),
+        ({"created_ms": None}, "is not a backup"),
+        ({"created_ms": "7"}, "is not a backup"),
+        ({"created_ms": 1 << 62}, "is not a backup"),
+        ({"trust_class": "other"}, "is not a backup"),
+        ({"trust_class": ["development"]}, "is not a backup"),
+        ({"format": "another/1"}, "is not a backup"),
+    ],
+)
+def test_a_head_of_another_kind_is_refused(
+    world: World, tmp_path: pathlib.Path, changes: dict[str, object], expected: str
+) -> None:
+    """Its end fits it, so that nothing else is what is wrong."""
+    file = tmp_path / "backup"
+    made = backup.write(world.database, file, now_ms=7)
+    head, *body, end = file.read_bytes().splitlines(keepends=True)
+
+    def changed(**changes: object) -> pathlib.Path:
+        content = json.dumps(json.loads(head) | changes).encode() + b"\n" + b"".join(body)
+        digest = {"sha256": hashlib.sha256(content).hexdigest()}
+        path = tmp_path / "changed"
+        path.write_bytes(content + json.dumps(json.loads(end) | digest).encode() + b"\n")
+        return path
+
+    assert backup.check(changed()) == made
+    with pytest.raises(InputError, match=expected):
+        backup.check(changed(**changes))
 
 
 def test_a_backup_replaces_nothing(world: World, tmp_path: pathlib.Path) -> None:

@@ -1,7 +1,6 @@
 """The platform's server as a process: who may ask, how much, and what becomes of it."""
 
 import base64
-import concurrent.futures
 import dataclasses
 import datetime as dt
 import hashlib
@@ -86,9 +85,8 @@ def enclave(platform: PlatformServer, app: uuid.UUID) -> uuid.UUID:
     return uuid.UUID(platform.owner().add_enclave(app, "hello")["uuid"])
 
 
-def token(platform: PlatformServer, *scopes: str, life: float | None = None) -> str:
-    end = None if life is None else dt.datetime.now(dt.UTC) + dt.timedelta(seconds=life)
-    made = platform.owner().create_token("test", scopes=list(scopes), not_after=end)
+def token(platform: PlatformServer, *scopes: str) -> str:
+    made = platform.owner().create_token("test", scopes=list(scopes), not_after=None)
     return str(made["token"])
 
 
@@ -201,11 +199,6 @@ def test_a_token_that_ended_is_refused_at_the_next_request(platform: PlatformSer
     platform.owner().revoke_token(made["id"])
     with pytest.raises(PermissionRefused, match="expired or revoked"):
         owner.apps()
-    brief = platform.owner(token(platform, "owner", life=2.0))
-    assert brief.apps()
-    time.sleep(2.1)
-    with pytest.raises(PermissionRefused, match="expired or revoked"):
-        brief.apps()
 
 
 @pytest.mark.parametrize("change", ["last", "id", "prefix", "empty"])
@@ -404,24 +397,6 @@ def test_t12_a_head_goes_over_the_network_and_comes_back_in_the_bundle(released:
     assert released.open(sealed)["objects"] == {name: (1, digest)}
 
 
-def test_many_long_polls_hold_up_nobody_and_end_at_a_change(released: Released) -> None:
-    """More waits than the server has threads."""
-    version = released.server.owner().enclave(released.enclave)["bundle_version"]
-    waits_count = 60
-    with concurrent.futures.ThreadPoolExecutor(waits_count) as pool:
-        waits = [pool.submit(wait_for_newer, released, version) for _ in range(waits_count)]
-        time.sleep(1)
-        assert not any(wait.done() for wait in waits)
-        begun = time.monotonic()
-        owner = released.server.owner()
-        assert owner.apps()
-        assert time.monotonic() - begun < 5
-        owner.create_api_key(released.app, "k", scopes=["app"], not_after=None)
-        bundles = [wait.result(20) for wait in waits]
-    assert all(bundle is not None for bundle in bundles)
-    assert {released.open(bundle)["version"] for bundle in bundles if bundle} == {version + 1}
-
-
 def test_a_service_key_is_rotated(released: Released) -> None:
     owner = released.server.owner()
     (old,) = owner.service_keys()
@@ -448,38 +423,6 @@ def test_a_service_key_is_rotated(released: Released) -> None:
     assert len(owner.add_service_key()) == 3
     with pytest.raises(ConfigError, match="there are 3 service keys"):
         owner.add_service_key()
-
-
-def test_a_stop_answers_what_waits(released: Released) -> None:
-    version = released.server.owner().enclave(released.enclave)["bundle_version"]
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        wait = pool.submit(wait_for_newer, released, version)
-        time.sleep(1)
-        begun = time.monotonic()
-        assert released.server.end() == 0
-        assert wait.result(20) is None
-        assert time.monotonic() - begun < 8
-    released.server.start()
-
-
-def test_a_revoked_token_gets_nothing_at_the_end_of_a_long_poll(released: Released) -> None:
-    owner = released.server.owner()
-    made = owner.create_token("brief", scopes=[f"relay:{released.enclave}"], not_after=None)
-    version = owner.enclave(released.enclave)["bundle_version"]
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        wait = pool.submit(wait_for_newer, released, version, made["token"])
-        time.sleep(1)
-        assert not wait.done()
-        owner.revoke_token(made["id"])
-        owner.create_api_key(released.app, "k", scopes=["app"], not_after=None)
-        with pytest.raises(PermissionRefused):
-            wait.result(20)
-
-
-def wait_for_newer(released: Released, after: int, secret: str | None = None) -> bytes | None:
-    """Waits at the server for up to 20 s, as a host does."""
-    host = RemotePlatform(released.server.client(secret or released.token))
-    return host._bundle(released.enclave, after, released.boot.key.public, wait_s=20)
 
 
 def test_a_stop_waits_for_no_idle_connection(tmp_path: pathlib.Path) -> None:
@@ -520,8 +463,10 @@ def test_a_platform_killed_while_it_writes_loses_nothing_it_confirmed(
             threads = [threading.Thread(target=write) for _ in range(4)]
             for thread in threads:
                 thread.start()
-            before = len(confirmed)
+            before, deadline = len(confirmed), time.monotonic() + 60
             while len(confirmed) < before + 15:
+                assert time.monotonic() < deadline
+                assert any(thread.is_alive() for thread in threads)
                 time.sleep(0.01)
             server.end(signal.SIGKILL)
             stop.set()

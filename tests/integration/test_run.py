@@ -154,6 +154,32 @@ def test_the_same_folder_does_not_run_twice(
     assert enclave.curl("/")[0] == 200
 
 
+def test_a_second_run_that_is_refused_changes_nothing_for_the_first(
+    project: pathlib.Path, who: Somebody
+) -> None:
+    """It would end the deployment of what runs, and stay refused itself."""
+    listing = ("list", "deployments")
+    with running(who, project) as run:
+        # Another image of the same enclave, as after a build beside the run.
+        dockerfile = project / "Dockerfile"
+        dockerfile.write_text(f"{dockerfile.read_text()}ENV SECOND=yes\n")
+        who.run("build", folder=project)
+        before = who.json(*listing, folder=project)
+        assert [one["active"] for one in before["deployments"]].count(True) == 1
+        error = who.json("run", "--listen", "127.0.0.1:0", folder=project, status=69)["error"]
+        assert "runs already" in error["message"]
+        assert who.json(*listing, folder=project) == before
+        assert run.curl("/")[0] == 200
+        assert run.interrupt()[0] == 0
+    # Nothing else was in its way: with the first gone it runs, and is what is released to.
+    with running(who, project) as run:
+        after = who.json(*listing, folder=project)["deployments"]
+        registers = {name.removeprefix("PCR"): value for name, value in run.said["pcrs"].items()}
+        assert [one["pcrs"] for one in after if one["active"]] == [registers]
+        assert len(after) == len(before["deployments"]) + 1
+        assert run.interrupt()[0] == 0
+
+
 def test_a_port_in_use_is_said_before_anything_starts(
     enclave: LocalRun, project: pathlib.Path, who: Somebody
 ) -> None:

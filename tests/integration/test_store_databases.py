@@ -1,5 +1,7 @@
 """The store on SQLite and on PostgreSQL: the same promises, and two platforms on one database."""
 
+import concurrent.futures
+import dataclasses
 import pathlib
 import shutil
 import subprocess
@@ -20,13 +22,16 @@ from tests.support.platform_world import World, make_world
 from cloister.errors import CloisterError, ConfigError, MissingInput, ReleaseRefused, StoreError
 from cloister.platform import database as databases
 from cloister.platform.api_keys import ApiKeys
+from cloister.platform.changes import Changes
 from cloister.platform.engines import database_url
+from cloister.platform.owner import Owner
 from cloister.platform.registry import Registry
 from cloister.platform.tables import Release
 from cloister.platform.trust_class import TrustClass
 from cloister.platform.variables import Variables
 
 RACES = 30
+MEET_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +40,10 @@ def server() -> Iterator[postgresql.Server]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def world(
-    request: pytest.FixtureRequest, tmp_path: pathlib.Path, server: postgresql.Server
-) -> Iterator[World]:
-    url = server.database() if request.param == "postgresql" else None
+def world(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[World]:
+    # SQLite's tests run where PostgreSQL is not installed.
+    is_file = request.param == "sqlite"
+    url = None if is_file else request.getfixturevalue("server").database()
     made = make_world(tmp_path, url=url)
     yield made
     made.database.close()
@@ -131,6 +136,47 @@ def test_writers_in_several_threads_lose_nothing(world: World) -> None:
     record = Registry(world.database).enclave(world.uuid)
     assert record is not None
     assert record.bundle_version == 21
+
+
+class Meeting(Changes):
+    """Holds whoever has committed for the first time until all have."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._barrier = threading.Barrier(count)
+        self._committed = threading.local()
+
+    def announce(self) -> None:
+        """Called after every commit, by the thread that wrote."""
+        super().announce()
+        if not hasattr(self._committed, "once"):
+            self._committed.once = True
+            self._barrier.wait(MEET_SECONDS)
+
+
+def test_of_images_that_end_each_other_the_later_one_stays(world: World) -> None:
+    """Two pipelines at one moment: with a transaction for each step, each ends the other's."""
+    database = dataclasses.replace(world.database, changes=Meeting(2))
+    images = [
+        {str(pcr): bytes([number, pcr + 1]).hex() * 24 for pcr in range(3)} for number in b"ab"
+    ]
+
+    def deploy(pcrs: dict[str, str]) -> None:
+        Owner(database).add_deployment(world.uuid, pcrs, ends_others=True)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for deployed in [pool.submit(deploy, pcrs) for pcrs in images]:
+            deployed.result()
+    owner = Owner(world.database)
+    added = [one["subject"] for one in owner.activity(limit=10) if one["kind"] == "deployment.add"]
+    found = {one["id"]: one for one in owner.deployments(world.uuid)}
+    assert {found[one]["pcrs"]["0"] for one in added[:2]} == {pcrs["0"] for pcrs in images}
+    assert added[2] == world.deployment
+    assert [found[one]["active"] for one in added] == [True, False, False]  # newest first
+    # Without it, images stay beside each other.
+    owner.add_deployment(world.uuid, found[added[1]]["pcrs"])
+    found = {one["id"]: one for one in owner.deployments(world.uuid)}
+    assert [found[one]["active"] for one in added] == [True, True, False]
 
 
 def test_t08_a_challenge_is_used_once_by_two_platforms_on_one_store(world: World) -> None:

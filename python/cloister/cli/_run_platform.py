@@ -4,6 +4,7 @@ Either way the image that is about to run becomes the one active deployment, and
 be known to be wrong is said before an enclave is started for it.
 """
 
+import dataclasses
 import datetime as dt
 import pathlib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from uuid import UUID
 from cloister.cli import _local_key, _owner
 from cloister.cli._run_plan import RunPlan
 from cloister.cli.settings import Settings
-from cloister.errors import CloisterError, ConfigError, MissingInput, StoreError
+from cloister.errors import CloisterError, ConfigError, MissingInput, OutputError, StoreError
 from cloister.host.agent import LOOK_EVERY
 from cloister.platform import local
 from cloister.platform.api_keys import ApiKeys
@@ -25,16 +26,28 @@ from cloister.platform.remote import RemotePlatform
 from cloister.platform.remote_owner import RemoteOwner
 
 
-class Backing(Protocol):
-    """What a run needs of a platform."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """What the image that was deployed, its host and its clients are given."""
 
     platform: Platform
+    app_public_key: bytes
+    api_key: str | None = dataclasses.field(default=None, repr=False)
+    api_key_file: pathlib.Path | None = None
+
+
+class Backing(Protocol):
+    """What a run needs of a platform. Making one changes nothing there: :meth:`deploy` does."""
+
     state: pathlib.Path
     look_every: dt.timedelta
-    app_public_key: bytes
-    api_key: str | None
-    api_key_file: pathlib.Path | None
-    url: str | None
+
+    def deploy(self, plan: RunPlan) -> Deployed:
+        """Makes the image the one active deployment; the caller holds the lock of the enclave.
+
+        Raises:
+            CloisterError: What the platform says.
+        """
 
     def report(self, enclave: UUID, kind: str, message: str) -> None:
         """Passes on what the enclave reports."""
@@ -53,30 +66,32 @@ class LocalBacking:
         plan: What is to be run.
 
     Raises:
-        StoreError: There is no store, or the enclave is not in it.
-        ConfigError: Store and image do not belong together.
+        StoreError: There is no store.
     """
 
     look_every: dt.timedelta = LOOK_EVERY
-    url: str | None = None
-    api_key: str | None = None
-    api_key_file: pathlib.Path | None = None
 
     def __init__(self, plan: RunPlan) -> None:
         self._store = local.open_store(plan.toml.parent)
-        try:
-            self.state = self._store.directory
-            self.app_public_key = _deploy(Owner(self._store), plan)
-            if plan.needs_api_key:
-                self.api_key = _local_key.local_key(ApiKeys(self._store, plan.app), self.state)
-                self.api_key_file = self.state / _local_key.FILE
-            self._platform = EmbeddedPlatform(
-                self._store, development_root=plan.dev_ca / NSM_ROOT_FILE
-            )
-            self.platform: Platform = self._platform
-        except BaseException:
-            self._store.close()
-            raise
+        self.state = self._store.directory
+        self._platform = EmbeddedPlatform(self._store, development_root=plan.dev_ca / NSM_ROOT_FILE)
+
+    def deploy(self, plan: RunPlan) -> Deployed:
+        """Deploys, and makes the API key that the run shows.
+
+        Raises:
+            StoreError: The enclave is not in the store.
+            ConfigError: Store and image do not belong together.
+        """
+        public = _deploy(Owner(self._store), plan)
+        if not plan.needs_api_key:
+            return Deployed(platform=self._platform, app_public_key=public)
+        return Deployed(
+            platform=self._platform,
+            app_public_key=public,
+            api_key=_local_key.local_key(ApiKeys(self._store, plan.app), self.state),
+            api_key_file=self.state / _local_key.FILE,
+        )
 
     def report(self, enclave: UUID, kind: str, message: str) -> None:
         """Keeps what the enclave reports."""
@@ -102,42 +117,47 @@ class RemoteBacking:
         env: Says where the platform is, and the token.
 
     Raises:
-        ConfigError: The platform is of class production, or it and the image do not belong
-            together.
-        PermissionRefused: The token has not the scopes that are needed.
-        TransportError: The platform cannot be reached.
+        ConfigError: The environment names no platform, or no token.
+        OutputError: The folder of the run's state cannot be made.
     """
 
     look_every: dt.timedelta = dt.timedelta(seconds=5)
-    api_key: str | None = None
-    api_key_file: pathlib.Path | None = None
 
     def __init__(self, plan: RunPlan, env: Settings) -> None:
-        self._client = _owner.client(env)
+        self._env = env
         self._relay: PlatformClient | None = None
         self._end_token: Callable[[], object] = lambda: None
-        self.url: str | None = self._client.url
+        self.state = local.store_directory(plan.toml.parent)
+        local.keep_out_of_repositories(self.state.parent)
         try:
-            owner = RemoteOwner(self._client)
-            me = owner.who_am_i()
-            if me["trust_class"] != "development":
-                raise ConfigError(
-                    f"the platform {self.url} is of class `{me['trust_class']}`, and `cloister run`"
-                    " is for development",
-                    hint="unset CLOISTER_PLATFORM_URL to run with the local store",
-                )
-            self.app_public_key = _deploy(owner, plan)
-            token = env.api_key or ""
-            if f"relay:{plan.enclave}" not in me["scopes"]:
-                token = self._make_token(owner, plan)
-            self._relay = PlatformClient(self.url, token, ca_file=env.platform_ca)
-            self.platform: Platform = RemotePlatform(self._relay)
-            self.state = local.store_directory(plan.toml.parent)
-            local.keep_out_of_repositories(self.state.parent)
             self.state.mkdir(mode=0o700, exist_ok=True)
-        except BaseException:
-            self.close()
-            raise
+        except OSError as problem:
+            raise OutputError(f"cannot make `{self.state}`: {problem.strerror}") from None
+        self._client = _owner.client(env)
+
+    def deploy(self, plan: RunPlan) -> Deployed:
+        """Deploys, and makes the token of the host half.
+
+        Raises:
+            ConfigError: The platform is of class production, or it and the image do not belong
+                together.
+            PermissionRefused: The token has not the scopes that are needed.
+            TransportError: The platform cannot be reached.
+        """
+        owner = RemoteOwner(self._client)
+        me = owner.who_am_i()
+        if me["trust_class"] != "development":
+            raise ConfigError(
+                f"the platform {self._client.url} is of class `{me['trust_class']}`, and"
+                " `cloister run` is for development",
+                hint="unset CLOISTER_PLATFORM_URL to run with the local store",
+            )
+        public = _deploy(owner, plan)
+        token = self._env.api_key or ""
+        if f"relay:{plan.enclave}" not in me["scopes"]:
+            token = self._make_token(owner, plan)
+        self._relay = PlatformClient(self._client.url, token, ca_file=self._env.platform_ca)
+        return Deployed(platform=RemotePlatform(self._relay), app_public_key=public)
 
     def report(self, enclave: UUID, kind: str, message: str) -> None:
         """Tells the platform what the enclave reports."""

@@ -101,6 +101,7 @@ class RunSession:
         self._backing = backing
         self._ends.callback(backing.close)
         self._ends.callback(_only_one(backing.state / f"run-{plan.enclave}.lock", plan.name))
+        deployed = backing.deploy(plan)
         authority = DevelopmentCa(plan.dev_ca, now=system())
 
         run_dir = _run_dir.make(plan.runtime, pathlib.Path(tempfile.gettempdir()))
@@ -120,7 +121,7 @@ class RunSession:
                 objects_dir=backing.state / "objects",
                 look_every=backing.look_every,
             ),
-            platform=backing.platform,
+            platform=deployed.platform,
             certificates=authority,
             events=self._told,
         )
@@ -145,9 +146,9 @@ class RunSession:
             address=address,
             ca_file=authority.certificate_path,
             nsm_root=plan.dev_ca / NSM_ROOT_FILE,
-            api_key=backing.api_key,
-            api_key_file=backing.api_key_file,
-            app_public_key=backing.app_public_key,
+            api_key=deployed.api_key,
+            api_key_file=deployed.api_key_file,
+            app_public_key=deployed.app_public_key,
             registers=plan.registers,
             init_pid=self._enclave.init_pid,
             log_dir=log_dir,

@@ -164,11 +164,11 @@ def unit(
 
 def _database(text: str) -> str:
     """The address of a database; one with a password must not be on the command line."""
-    from cloister.platform.engines import database_url  # noqa: PLC0415 - 200 ms
+    from cloister.platform.engines import database_url, has_password  # noqa: PLC0415 - 200 ms
 
     if text == "-":
         return sys.stdin.readline().strip()
-    if database_url(text).password:
+    if has_password(database_url(text)):
         raise UsageError(
             "a password on the command line is seen by other users and stays in the history",
             hint="`--database-url -` takes the address from standard input; libpq's passfile works",

@@ -63,7 +63,8 @@ def restore(
     """Restore a backup into the store that platform.toml names, which must be new.
 
     Enclaves that run go on: the versions of their bundles jump ahead. What was revoked or ended
-    after the backup works again, until it is revoked again.
+    after the backup works again, until it is revoked again. A file that no platform with this
+    master key wrote is refused.
 
     Example:
       cloister platform restore /backup/platform-2026-05-04 --master-key /safe/master.key

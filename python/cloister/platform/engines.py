@@ -44,6 +44,14 @@ def database_url(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
+def has_password(url: URL) -> bool:
+    """Whether an address holds a password: in its place, or as an option of libpq.
+
+    The options are libpq's own (PostgreSQL, 34.1.2): ``password``, and ``sslpassword`` of a key.
+    """
+    return bool(url.password) or not SECRET_OPTIONS.isdisjoint(url.query)
+
+
 def sqlite(path: pathlib.Path) -> Engine:
     """An engine on an SQLite file."""
     engine = create_engine(
@@ -125,5 +133,6 @@ def _writes(connection: Connection) -> bool:
 BUSY_SECONDS = 10.0  # longest wait for another process's write
 CONNECT_SECONDS = 5
 POOL_SIZE = 5
+SECRET_OPTIONS = frozenset({"password", "sslpassword"})
 POOL_OVERFLOW = 32
 WRITE_LOCK = int.from_bytes(b"cloister", "big")  # advisory locks are numbers, one name space each

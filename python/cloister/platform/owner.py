@@ -20,13 +20,8 @@ from cloister.platform.api_keys import ApiKeyRecord, ApiKeys
 from cloister.platform.clock import Clock, from_ms, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import EnclaveRecord, fresh_uuid
-from cloister.platform.registry import Registry
-from cloister.platform.tables import (
-    App,
-    AppKey,
-    Enclave,
-    Team,
-)
+from cloister.platform.registry import EnclaveChange, Registry
+from cloister.platform.tables import App, AppKey, Enclave, Team
 from cloister.platform.tokens import TokenRecord, Tokens
 from cloister.platform.trust_class import TrustClass
 from cloister.platform.variables import NewVariable, Variables
@@ -168,15 +163,18 @@ class Owner:
         )
         return self.enclave(made)
 
+    def change_enclave(self, uuid: UUID, change: EnclaveChange) -> Json:
+        """Changes what is named, all or nothing; see :meth:`Registry.change_enclave`."""
+        self._registry.change_enclave(uuid, change)
+        return self.enclave(uuid)
+
     def set_accepts_debug(self, uuid: UUID, *, accepts: bool) -> Json:
         """Whether a development enclave may have zero PCRs."""
-        self._registry.set_accepts_debug(uuid, accepts=accepts)
-        return self.enclave(uuid)
+        return self.change_enclave(uuid, {"accepts_debug": accepts})
 
     def set_max_boots(self, uuid: UUID, count: int | None) -> Json:
         """How often an enclave may run at one time; any number, when ``None``."""
-        self._registry.set_max_boots(uuid, count)
-        return self.enclave(uuid)
+        return self.change_enclave(uuid, {"max_boots": count})
 
     def deployments(self, enclave_uuid: UUID) -> list[Json]:
         """Deployments of an enclave, oldest first.
@@ -213,7 +211,7 @@ class Owner:
         Args:
             enclave_uuid: The enclave whose image it is.
             pcrs: Registers by index, hexadecimal.
-            ends_others: Nothing more is released to the images before it.
+            ends_others: Ends every other deployment in the same transaction.
             until: When it ends by itself.
 
         Raises:
@@ -226,10 +224,9 @@ class Owner:
             if not (index.isascii() and index.isdigit() and len(index) <= len("31")):
                 raise ConfigError("a PCR index is not between 0 and 31")
             registers[int(index)] = json_forms.unhex(value, f"PCR{int(index)}")
-        made = self._registry.add_deployment(enclave_uuid, registers, until=until)
-        for record in self._registry.deployments(enclave_uuid) if ends_others else ():
-            if record.active and record.id != made:
-                self._registry.end_deployment(record.id)
+        made = self._registry.add_deployment(
+            enclave_uuid, registers, ends_others=ends_others, until=until
+        )
         return next(one for one in self.deployments(enclave_uuid) if one["id"] == made)
 
     def end_deployment(self, enclave_uuid: UUID, deployment_id: str) -> None:

@@ -8,6 +8,7 @@ never carries new content under an old number.
 import datetime as dt
 import secrets
 from collections.abc import Iterable, Mapping
+from typing import TypedDict
 from uuid import UUID
 
 from sqlalchemy import select
@@ -37,6 +38,18 @@ from cloister.platform.tables import (
     Team,
 )
 from cloister.platform.trust_class import TrustClass
+
+
+class EnclaveChange(TypedDict, total=False):
+    """What may be changed of an enclave; what is left out stays.
+
+    Args:
+        accepts_debug: Whether an enclave of class development may have zero PCRs.
+        max_boots: How often it may run at one time, any number when ``None``; what runs goes on.
+    """
+
+    accepts_debug: bool
+    max_boots: int | None
 
 
 class Registry:
@@ -211,51 +224,45 @@ class Registry:
             )
             self._record(session, "enclave.add", str(uuid), f"enclave `{name}` added")
 
-    def set_accepts_debug(self, uuid: UUID, *, accepts: bool) -> None:
-        """Says whether an enclave of class development may have zero PCRs.
+    def change_enclave(self, uuid: UUID, change: EnclaveChange) -> None:
+        """Changes what is named of an enclave, all of it or nothing.
 
         Raises:
-            ConfigError: An enclave of another class, where this is part of what it is.
+            ConfigError: ``accepts_debug`` of another class than development, where it is part of
+                what the enclave is; or ``max_boots`` is not between 1 and :data:`MAX_BOOTS`.
             MissingInput: There is no such enclave.
         """
         with self._database.writing() as session:
             row = session.get(Enclave, uuid)
             if row is None:
                 raise MissingInput(f"there is no enclave `{uuid}` in this store")
-            if row.trust_class != TrustClass.DEVELOPMENT.value:
-                raise ConfigError(
-                    "whether an enclave accepts zero PCRs is decided when it is registered"
-                )
-            row.accepts_debug = accepts
-            self._record(session, "enclave.debug", str(uuid), f"accepts zero PCRs: {accepts}")
+            if "accepts_debug" in change:
+                accepts = change["accepts_debug"]
+                if row.trust_class != TrustClass.DEVELOPMENT.value:
+                    raise ConfigError(
+                        "whether an enclave accepts zero PCRs is decided when it is registered"
+                    )
+                row.accepts_debug = accepts
+                self._record(session, "enclave.debug", str(uuid), f"accepts zero PCRs: {accepts}")
+            if "max_boots" in change:
+                count = change["max_boots"]
+                if count is not None and not 1 <= count <= MAX_BOOTS:
+                    raise ConfigError(f"an enclave runs 1 to {MAX_BOOTS} times, or without a limit")
+                row.max_boots = count
+                shown = "any number" if count is None else str(count)
+                self._record(session, "enclave.boots", str(uuid), f"may run at one time: {shown}")
 
     def enclave(self, uuid: UUID) -> EnclaveRecord | None:
         """A registered enclave, or ``None``."""
         with self._database.reading() as session:
             return read_enclave(session, uuid)
 
-    def set_max_boots(self, uuid: UUID, count: int | None) -> None:
-        """Says how often an enclave may run at one time; what runs already goes on.
-
-        Raises:
-            ConfigError: Not between 1 and :data:`MAX_BOOTS`.
-            MissingInput: There is no such enclave.
-        """
-        if count is not None and not 1 <= count <= MAX_BOOTS:
-            raise ConfigError(f"an enclave runs 1 to {MAX_BOOTS} times, or without a limit")
-        with self._database.writing() as session:
-            row = session.get(Enclave, uuid)
-            if row is None:
-                raise MissingInput(f"there is no enclave `{uuid}` in this store")
-            row.max_boots = count
-            shown = "any number" if count is None else str(count)
-            self._record(session, "enclave.boots", str(uuid), f"may run at one time: {shown}")
-
     def add_deployment(
         self,
         enclave_uuid: UUID,
         pcrs: Mapping[int, bytes],
         *,
+        ends_others: bool = False,
         until: dt.datetime | None = None,
     ) -> str:
         """Registers an image and makes it active; the same registers again are the same deployment.
@@ -264,6 +271,8 @@ class Registry:
             enclave_uuid: The enclave whose image it is.
             pcrs: Registers its document must have, 48 bytes each: 0, 1 and 2 at least. An enclave
                 of class debug has zero there and must name register 4 (its parent) as well.
+            ends_others: End every other deployment of the enclave in the same transaction: of two
+                that ask for this at one time the later one's image stays.
             until: When it ends by itself: bundles end then at the latest. Never, when absent.
 
         Raises:
@@ -283,6 +292,9 @@ class Registry:
                 select(Deployment).where(Deployment.enclave_uuid == enclave_uuid)
             ).all()
             found = next((row for row in same if row.pcrs == registers), None)
+            for row in same if ends_others else ():
+                if row is not found:
+                    self._end(session, row)
             if found is None:
                 mine = select(Deployment.id).where(Deployment.enclave_uuid == enclave_uuid)
                 check_room(session, mine, MAX_DEPLOYMENTS, "deployments of this enclave")
@@ -317,10 +329,7 @@ class Registry:
             row = session.get(Deployment, deployment_id)
             if row is None:
                 raise MissingInput(f"there is no deployment `{deployment_id}` in this store")
-            if row.active:
-                row.active = False
-                row.ended_ms = self._now_ms()
-                self._record(session, "deployment.end", row.id, "deployment ended")
+            self._end(session, row)
 
     def deployments(self, enclave_uuid: UUID) -> list[DeploymentRecord]:
         """Every deployment of an enclave, oldest first."""
@@ -353,6 +362,12 @@ class Registry:
         """Public halves of a team's service keys in use, oldest first."""
         with self._database.reading() as session:
             return service_keys.public_halves(session, team_uuid)
+
+    def _end(self, session: Session, row: Deployment) -> None:
+        if row.active:
+            row.active = False
+            row.ended_ms = self._now_ms()
+            self._record(session, "deployment.end", row.id, "deployment ended")
 
     def _record(self, session: Session, kind: str, subject: str, message: str) -> None:
         record_activity(session, self._now_ms(), kind, subject, message)

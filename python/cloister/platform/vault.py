@@ -4,7 +4,8 @@ What is sealed here is as safe as the master key file beside the database: it ke
 out of backups and copies of the database, not away from somebody who reads both files. A master key
 in AWS KMS takes the same place later. Each ciphertext is bound to the store's trust class and to
 the row and column it belongs to: a value cannot be moved to another row, nor a store be relabeled
-from development to production.
+from development to production. Rows themselves are not authenticated in a database; in a backup
+they are (:meth:`Vault.authenticator`).
 
 The format is ``0x01 ‖ nonce (12 bytes) ‖ ciphertext ‖ tag (16 bytes)``; random nonces are safe for
 far more values than a store will hold (NIST SP 800-38D, 8.3: 2^32 under one key).
@@ -17,6 +18,9 @@ import stat
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cloister.errors import StoreError
 from cloister.platform.trust_class import TrustClass
@@ -30,11 +34,12 @@ class Vault:
         trust_class: Class of the store; part of what every ciphertext is bound to.
     """
 
-    __slots__ = ("_aead", "_prefix")
+    __slots__ = ("_aead", "_key", "_prefix")
 
     def __init__(self, key: bytes, trust_class: TrustClass) -> None:
         if len(key) != KEY_BYTES:
             raise StoreError(f"the master key is {len(key)} bytes long, expected {KEY_BYTES}")
+        self._key = key
         self._aead = AESGCM(key)
         self._prefix = b"cloister/store/v1\0" + trust_class.value.encode() + b"\0"
 
@@ -63,6 +68,14 @@ class Vault:
                 f"the sealed value at `{place}` cannot be opened with this master key",
                 hint="the master key file belongs to another store, or the database was altered",
             ) from None
+
+    def authenticator(self, purpose: str) -> HMAC:
+        """HMAC-SHA256 under a key for this purpose alone, derived from the master key (RFC 5869).
+
+        For what leaves the store unsealed and must come back unaltered.
+        """
+        info = self._prefix + b"authenticator\0" + purpose.encode()
+        return HMAC(HKDF(SHA256(), KEY_BYTES, None, info).derive(self._key), SHA256())
 
 
 def create_master_key(path: pathlib.Path) -> bytes:

@@ -52,7 +52,7 @@ def test_an_end_that_is_moved_reaches_what_runs(world: World) -> None:
 
 def test_an_enclave_runs_as_often_as_its_owner_allows(world: World) -> None:
     first, second, third = (world.another_boot() for _ in range(3))
-    world.registry.set_max_boots(world.uuid, 2)
+    world.registry.change_enclave(world.uuid, {"max_boots": 2})
     world.provision(first)
     world.provision(second)
     with pytest.raises(ReleaseRefused, match="runs 2 times, the most"):
@@ -66,17 +66,17 @@ def test_an_enclave_runs_as_often_as_its_owner_allows(world: World) -> None:
     # The second has asked for nothing since: its bundle ends, and its place is free.
     world.clock.advance(minutes=7)
     world.provision(third)
-    world.registry.set_max_boots(world.uuid, None)
+    world.registry.change_enclave(world.uuid, {"max_boots": None})
     world.provision(second)
 
 
 @pytest.mark.parametrize("count", [0, -1, 10_001])
 def test_a_limit_that_is_none_is_refused(world: World, count: int) -> None:
     with pytest.raises(ConfigError, match="an enclave runs 1 to"):
-        world.registry.set_max_boots(world.uuid, count)
+        world.registry.change_enclave(world.uuid, {"max_boots": count})
     with pytest.raises(MissingInput):
-        world.registry.set_max_boots(world.store.app_uuid, 1)
-    world.registry.set_max_boots(world.uuid, 1)
+        world.registry.change_enclave(world.store.app_uuid, {"max_boots": 1})
+    world.registry.change_enclave(world.uuid, {"max_boots": 1})
     record = world.registry.enclave(world.uuid)
     assert record is not None
     assert record.max_boots == 1

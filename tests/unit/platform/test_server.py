@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
 import logging
 from typing import Any
 
@@ -26,17 +27,26 @@ class Broken(Owner):
         raise RuntimeError("marked text")
 
 
-def ask(world: World, path: str, *, owner: Owner | None = None) -> httpx.Response:
-    """One request with an owner's token."""
+def ask(  # noqa: PLR0913 - parts of a request
+    world: World,
+    path: str,
+    *,
+    owner: Owner | None = None,
+    method: str = "GET",
+    body: object = None,
+    token: str | None = None,
+) -> httpx.Response:
+    """One request with an owner's token, or another."""
     parts = make_parts(world.database, world.platform, clock=world.clock)
     if owner is not None:
         parts = dataclasses.replace(parts, owner=owner)
-    token = Tokens(world.database, world.clock).create("t", scopes=["owner"]).secret
+    secret = token or Tokens(world.database, world.clock).create("t", scopes=["owner"]).secret
 
     async def once() -> httpx.Response:
         transport = httpx.ASGITransport(make_app(parts))
         async with httpx.AsyncClient(transport=transport, base_url="http://platform") as client:
-            return await client.get(path, headers={"authorization": f"Bearer {token}"})
+            headers = {"authorization": f"Bearer {secret}"}
+            return await client.request(method, path, json=body, headers=headers)
 
     return asyncio.run(once())
 
@@ -65,6 +75,33 @@ def test_a_store_that_fails_is_503_and_asks_to_try_again(world: World) -> None:
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["error"]["code"] == "StoreError"
     assert "SELECT" not in answer.text
+
+
+def test_a_token_that_expired_is_refused_at_the_next_request(world: World) -> None:
+    end = world.clock() + dt.timedelta(seconds=2)
+    made = Tokens(world.database, world.clock).create("brief", scopes=["owner"], not_after=end)
+    world.clock.advance(seconds=1.999)
+    assert ask(world, "/v1/apps", token=made.secret).status_code == 200
+    world.clock.advance(seconds=0.001)
+    answer = ask(world, "/v1/apps", token=made.secret)
+    assert answer.status_code == 401
+    assert "expired or revoked" in answer.json()["error"]["message"]
+
+
+def test_a_change_of_an_enclave_is_made_whole_or_not_at_all(world: World) -> None:
+    path = f"/v1/enclaves/{world.uuid}"
+    before = world.registry.enclave(world.uuid)
+    assert before is not None
+    wrong = ask(world, path, method="PATCH", body={"accepts_debug": True, "max_boots": 0})
+    assert wrong.status_code == 400
+    assert wrong.json()["error"]["code"] == "ConfigError"
+    assert world.registry.enclave(world.uuid) == before
+    right = ask(world, path, method="PATCH", body={"accepts_debug": True, "max_boots": 1})
+    assert right.status_code == 200
+    assert (right.json()["accepts_debug"], right.json()["max_boots"]) == (True, 1)
+    # What is not named stays.
+    half = ask(world, path, method="PATCH", body={"max_boots": None})
+    assert (half.json()["accepts_debug"], half.json()["max_boots"]) == (True, None)
 
 
 async def slowly(pieces: list[bytes], scope_headers: list[tuple[bytes, bytes]]) -> list[Message]:

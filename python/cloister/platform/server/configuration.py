@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from cloister.errors import ConfigError, MissingInput
-from cloister.platform.engines import database_url
+from cloister.platform.engines import database_url, has_password
 from cloister.platform.trust_class import TrustClass
 
 
@@ -71,7 +71,7 @@ def load(folder: pathlib.Path) -> PlatformConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"`{path}` is not TOML: {problem}") from None
     config = read(found, folder)
-    if config.database is not None and config.database.password and mode & 0o077:
+    if config.database is not None and has_password(config.database) and mode & 0o077:
         raise ConfigError(
             f"`{path}` holds a password and has mode {mode:04o}", hint=f"chmod 600 '{path}'"
         )

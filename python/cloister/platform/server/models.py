@@ -10,6 +10,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from cloister.platform import registry
+
 Name = Annotated[StrictStr, Field(min_length=1, max_length=63)]
 Hex = Annotated[StrictStr, Field(max_length=128)]
 Scopes = Annotated[list[Annotated[StrictStr, Field(max_length=80)]], Field(max_length=64)]
@@ -86,6 +88,16 @@ class EnclaveChange(FromOwner):
     max_boots: Annotated[StrictInt | None, Field(description="At one time; null: any number.")] = (
         None
     )
+
+    @property
+    def named(self) -> registry.EnclaveChange:
+        """What the body names."""
+        change: registry.EnclaveChange = {}
+        if "accepts_debug" in self.model_fields_set:
+            change["accepts_debug"] = self.accepts_debug
+        if "max_boots" in self.model_fields_set:
+            change["max_boots"] = self.max_boots
+        return change
 
 
 class NewDeployment(FromOwner):

@@ -97,12 +97,8 @@ def enclave(enclave: UUID, owner: Reads) -> Json:
 
 @router.patch("/v1/enclaves/{enclave}", tags=["enclaves"], response_model=models.EnclaveShown)
 def change_enclave(enclave: UUID, asked: models.EnclaveChange, owner: Manages) -> Json:
-    """Changes what is named of an enclave."""
-    if "accepts_debug" in asked.model_fields_set:
-        owner.set_accepts_debug(enclave, accepts=asked.accepts_debug)
-    if "max_boots" in asked.model_fields_set:
-        owner.set_max_boots(enclave, asked.max_boots)
-    return owner.enclave(enclave)
+    """Changes what is named of an enclave, all of it or nothing."""
+    return owner.change_enclave(enclave, asked.named)
 
 
 @router.get(

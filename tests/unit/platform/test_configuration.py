@@ -1,0 +1,62 @@
+"""``platform.toml``, and what ``cloister platform init`` takes for it."""
+
+import json
+import pathlib
+
+import pytest
+
+from cloister.cli import main
+from cloister.errors import ConfigError
+from cloister.platform.engines import database_url, has_password
+from cloister.platform.server import configuration
+
+WITH_PASSWORD = [
+    "postgresql://u:hunter2@127.0.0.1:1/x",
+    "postgresql://u@127.0.0.1:1/x?password=hunter2",
+    "postgresql://u@127.0.0.1:1/x?sslmode=require&sslpassword=hunter2",
+]
+WITHOUT = [
+    "postgresql://u@127.0.0.1:1/x",
+    "postgresql://u:@127.0.0.1:1/x",
+    "postgresql://password@127.0.0.1:1/password?passfile=/pgpass",
+]
+
+
+def written(folder: pathlib.Path, mode: int, **settings: object) -> pathlib.Path:
+    """A ``platform.toml`` with these settings."""
+    found = {"version": 1, "listen": "127.0.0.1:8800", "names": ["127.0.0.1"]} | settings
+    lines = [f"{name} = {json.dumps(value)}" for name, value in found.items()]
+    path = folder / configuration.FILE
+    path.write_text("\n".join(lines))
+    path.chmod(mode)
+    return folder
+
+
+@pytest.mark.parametrize("url", WITH_PASSWORD)
+def test_a_file_with_a_password_is_for_its_owner_alone(tmp_path: pathlib.Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="holds a password and has mode 0640") as caught:
+        configuration.load(written(tmp_path, 0o640, database_url=url))
+    assert "hunter2" not in str(caught.value)
+    assert configuration.load(written(tmp_path, 0o600, database_url=url)).database is not None
+
+
+@pytest.mark.parametrize("url", WITHOUT)
+def test_a_file_without_a_password_may_be_read(tmp_path: pathlib.Path, url: str) -> None:
+    assert not has_password(database_url(url))
+    assert configuration.load(written(tmp_path, 0o644, database_url=url)).database is not None
+
+
+@pytest.mark.parametrize("url", WITH_PASSWORD)
+def test_a_password_is_not_taken_from_the_command_line(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    words = ["platform", "init", "--dir", str(tmp_path / "state"), "--database-url"]
+    assert main.run([*words, url]) != 0
+    said = capsys.readouterr().err
+    assert "a password on the command line" in said
+    assert "hunter2" not in said
+    # Without one the same command goes on, to a server that is not there.
+    assert main.run([*words, WITHOUT[0]]) != 0
+    said = capsys.readouterr().err
+    assert "a password on the command line" not in said
+    assert "cannot be used" in said
