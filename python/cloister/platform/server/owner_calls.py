@@ -146,7 +146,7 @@ def api_keys(app: UUID, owner: ReadsApp) -> list[Json]:
 )
 def create_api_key(app: UUID, asked: models.NewKey, owner: ManagesApp) -> Json:
     """Makes an API key; it is shown in this answer alone."""
-    return owner.create_api_key(app, asked.name, scopes=asked.scopes, not_after=asked.not_after)
+    return owner.create_api_key(app, asked.name, scopes=asked.scopes, not_after=asked.expires)
 
 
 @router.delete(
@@ -245,7 +245,7 @@ def tokens(owner: Everything) -> list[Json]:
 @router.post("/v1/tokens", tags=["tokens"], status_code=201, response_model=models.TokenMade)
 def create_token(asked: models.NewKey, owner: Everything) -> Json:
     """Makes a token; it is shown in this answer alone."""
-    return owner.create_token(asked.name, scopes=asked.scopes, not_after=asked.not_after)
+    return owner.create_token(asked.name, scopes=asked.scopes, not_after=asked.expires)
 
 
 @router.delete("/v1/tokens/{token_id}", tags=["tokens"], response_model=models.KeyShown)
