@@ -17,8 +17,8 @@ class DeadlineSocket(ssl.SSLSocket):
     _deadline: float | None = None
 
     def settimeout(self, value: float | None, /) -> None:
-        """Begins a deadline, in seconds from here; ``None``: there is none."""
-        self._deadline = None if value is None else time.monotonic() + value
+        """Begins a deadline, in seconds from here; ``None`` and zero are as they ever were."""
+        self._deadline = time.monotonic() + value if value else None
         super().settimeout(value)
 
     def read(self, *args: Any, **options: Any) -> bytes:  # noqa: ANN401 - of the class above
