@@ -24,7 +24,7 @@ from cloister.host.health import Health
 from cloister.host.objects import ObjectStore
 from cloister.host.ports import CertificateAuthority, EventSink, Platform
 from cloister.host.supervisor import Host, HostOptions
-from cloister.runners import Exit, Launch, Runner
+from cloister.runners import Enclave, Exit, Launch, Runner
 
 Console = Callable[[str], None]
 """Told each line of an enclave's console, printable and bounded."""
@@ -93,6 +93,7 @@ class Boot:
         self._last_lines: collections.deque[str] = collections.deque(maxlen=CONSOLE_LINES)
         self._ends = contextlib.ExitStack()
         self._cancelled = threading.Event()
+        self._enclave: Enclave | None = None
         folder = run_dir.make(*options.runtime)
         self._ends.callback(run_dir.remove, folder)
         try:
@@ -140,9 +141,9 @@ class Boot:
             self._ends.callback(self._host.stop)
             self._ends.callback(self._end_waits)
             self._host.start()
-            self._enclave = self._runner.start(self._launch)
-            self._ends.callback(self._enclave.kill)
-            self._wait_ready()
+            self._enclave = enclave = self._runner.start(self._launch)
+            self._ends.callback(enclave.kill)
+            self._wait_ready(enclave)
         except BaseException:
             self._ends.close()
             raise
@@ -167,29 +168,36 @@ class Boot:
     @property
     def pcrs(self) -> Mapping[int, bytes]:
         """Registers that it was started with, as the runner has them."""
-        return self._enclave.pcrs
+        return self._started().pcrs
 
     @property
     def init_pid(self) -> int | None:
         """Process id of its init, where it has one on this machine."""
-        return self._enclave.init_pid
+        return self._started().init_pid
 
     def ended(self, timeout_s: float) -> Exit | None:
         """How it ended by itself, or ``None`` when it still runs after ``timeout_s``."""
-        return self._enclave.wait(timeout_s)
+        return self._started().wait(timeout_s)
 
     def drain(self) -> Exit:
         """Stops accepting, lets the enclave finish within its own limit, and waits for its end."""
+        enclave = self._started()
         grace = dt.timedelta(milliseconds=self._options.drain_ms)
         draining = threading.Thread(target=self._host.drain, args=(grace,), name="drain")
         draining.start()
-        ended = self._enclave.wait((self._options.drain_ms + DRAIN_SLACK_MS) / 1000)
+        ended = enclave.wait((self._options.drain_ms + DRAIN_SLACK_MS) / 1000)
         # What it said last may be on its way yet. Who keeps a connection open after that, as pools
         # of idle connections do, is not waited for: nobody is left to answer.
         draining.join(LAST_BYTES_SECONDS)
         self._host.cut()
         draining.join()
-        return self._enclave.stop() if ended is None else ended
+        return enclave.stop() if ended is None else ended
+
+    def kill(self) -> None:
+        """Ends the enclave at once, or gives its start up; a :meth:`drain` returns soon."""
+        self.cancel()
+        if self._enclave is not None:
+            self._enclave.kill()
 
     def failure(self, what: str) -> RunnerError:
         """An error that shows what the enclave said last."""
@@ -201,14 +209,19 @@ class Boot:
         """Ends everything at once, after :meth:`drain` or without it; harmless when repeated."""
         self._ends.close()
 
-    def _wait_ready(self) -> None:
+    def _started(self) -> Enclave:
+        if self._enclave is None:
+            raise RunnerError("the enclave was not started")
+        return self._enclave
+
+    def _wait_ready(self, enclave: Enclave) -> None:
         timeout_s = self._options.start_timeout.total_seconds()
         deadline = time.monotonic() + timeout_s
         while True:
             health = self._host.health
             if health.ready:
                 return
-            ended = self._enclave.wait(LOOK_SECONDS)
+            ended = enclave.wait(LOOK_SECONDS)
             if ended is not None:
                 raise self.failure(f"the enclave ended before it was ready ({described(ended)})")
             if health.state == "failed":

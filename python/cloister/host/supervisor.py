@@ -92,6 +92,7 @@ class Host:
         clock: Clock = utc_now,
     ) -> None:
         self._options = options
+        self._is_ending = False
         self._socket_path = options.run_dir / "agent-app.sock"
         app = agent_app(
             platform,
@@ -100,6 +101,7 @@ class Host:
             events=events,
             clock=clock,
             look_every=options.look_every,
+            is_ending=lambda: self._is_ending,
         )
         self._app = _AppServer(app, self._socket_path)
         self._poller = health.Poller(options.health, changed=health_changed)
@@ -200,6 +202,7 @@ class Host:
 
     def stop(self) -> None:
         """Ends everything, in order; harmless when called again."""
+        self._is_ending = True
         self.cut()
         self._poller.stop()
         if self._agent is not None:

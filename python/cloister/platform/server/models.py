@@ -163,6 +163,19 @@ class Bundle(BaseModel):
     bundle: str
 
 
+class DesiredDeployment(BaseModel):
+    """An image that is released to. Registers are hexadecimal."""
+
+    id: str
+    pcrs: dict[str, str]
+
+
+class Desired(BaseModel):
+    """What a host is to run of an enclave, the newest first."""
+
+    deployments: list[DesiredDeployment]
+
+
 class Recorded(BaseModel):
     """Whether a head was recorded; if not, another one is, as new or newer."""
 
