@@ -6,7 +6,6 @@ import enum
 import json
 import pathlib
 import shlex
-import shutil
 import signal
 import stat
 import sys
@@ -203,10 +202,9 @@ def unit(
       cloister host unit --dir /var/lib/cloister/host > cloister-host.service
     """
     folder = (directory or _default_folder(settings.load())).absolute()
-    program = shutil.which(sys.argv[0]) or shutil.which("cloister") or "/usr/local/bin/cloister"
-    serves = [str(pathlib.Path(program).absolute()), "host", "serve", "--dir", str(folder)]
+    serves = ["host", "serve", "--dir", str(folder)]
     text = UNIT.format(
-        command=_unit_text.command_line(serves), folder=_unit_text.quoted(str(folder)), user=user
+        command=_unit_text.own_command(serves), folder=_unit_text.quoted(str(folder)), user=user
     )
     output.show({"unit": text}, as_json=as_json, text=text.rstrip())
 
