@@ -97,6 +97,15 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
         },
         "cloister list deployments",
     ),
+    "host": (
+        "Keep enclaves running on this machine, for a platform elsewhere.",
+        {
+            "init": Entry("cloister.cli.host", "init", "Make a host on this machine."),
+            "serve": Entry("cloister.cli.host", "serve", "Run the enclaves of host.toml."),
+            "unit": Entry("cloister.cli.host", "unit", "Print a unit for systemd."),
+        },
+        "cloister host serve --platform-url https://platform.example.com:8800",
+    ),
     "platform": (
         "Make and run the owner's server, and manage what is in it.",
         {

@@ -104,6 +104,34 @@ def test_a_change_of_an_enclave_is_made_whole_or_not_at_all(world: World) -> Non
     assert (half.json()["accepts_debug"], half.json()["max_boots"]) == (True, None)
 
 
+END_OF_TIME = "9999-12-31T23:59:59"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/tokens", {"name": "t", "scopes": ["owner"]}, "expires"),
+        ("/v1/apps/{app}/api-keys", {"name": "k", "scopes": ["app"]}, "expires"),
+        (
+            "/v1/enclaves/{enclave}/deployments",
+            {"pcrs": {str(index): "ab" * 48 for index in (0, 1, 2)}},
+            "until",
+        ),
+    ],
+)
+def test_a_time_after_the_end_of_the_calendar_is_refused(
+    world: World, path: str, body: dict[str, object], field: str
+) -> None:
+    path = path.format(app=world.store.app_uuid, enclave=world.uuid)
+    wrong = ask(world, path, method="POST", body=body | {field: f"{END_OF_TIME}-23:00"})
+    assert wrong.status_code == 400
+    assert wrong.json()["error"]["code"] == "InputError"
+    assert f"`body.{field}`" in wrong.json()["error"]["message"]
+    right = ask(world, path, method="POST", body=body | {field: f"{END_OF_TIME}+23:00"})
+    assert right.status_code == 201
+    assert right.json()[field] == "9999-12-31T00:59:59Z"
+
+
 async def slowly(pieces: list[bytes], scope_headers: list[tuple[bytes, bytes]]) -> list[Message]:
     """What a body gets that never ends, from a bound of a tenth of a second."""
     sent: list[Message] = []
