@@ -39,13 +39,11 @@ class Project:
         (self.folder / "Dockerfile").write_text(f"{text}\nENV VERSION={version}\n{dockerfile}\n")
         made: dict[str, Any] = self.who.json("build", folder=self.folder)
         (self.folder / "enclave.eif").rename(self.folder / f"{version}.eif")
-        shutil.copy(self.folder / "enclave.toml", self.folder / f"{version}.toml")
         return made
 
     def deploy(self, version: str, *words: str) -> str:
         """Registers an image, and gives the id of its deployment."""
-        config = ("--config", f"{version}.toml")
-        words = ("platform", "deployment", "create", *config, *words)
+        words = ("platform", "deployment", "create", "--eif", f"{version}.eif", *words)
         return str(self.who.json(*words, folder=self.folder)["id"])
 
     def end(self, deployment: str) -> None:

@@ -182,10 +182,8 @@ def serve(*, directory: _Dir = None, platform_url: _Url = None, as_json: _Json =
             "metrics": daemon.metrics_address,
             "enclaves": [{"uuid": str(one.uuid), "listen": one.listen} for one in config.enclaves],
         }
-        text = (
-            f"{len(config.enclaves)} enclaves, asking {url} what is to run.\n"
-            "Ctrl-C drains and stops them."
-        )
+        count = "1 enclave" if len(config.enclaves) == 1 else f"{len(config.enclaves)} enclaves"
+        text = f"{count}, asking {url} what is to run.\nCtrl-C drains and stops."
         output.show(shown, as_json=as_json, text=text)
         while not asked.to_stop.wait(WAIT_SECONDS):
             pass

@@ -120,6 +120,9 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
             "releases": Entry(
                 "cloister.cli.platform_history", "releases", "Show what an enclave was given."
             ),
+            "events": Entry(
+                "cloister.cli.platform_history", "events", "Show what was reported of an enclave."
+            ),
             "migrate": Entry(
                 "cloister.cli.platform_store", "migrate", "Bring the store up to date."
             ),

@@ -221,7 +221,8 @@ class Service:
 
     def _replace(self, deployment: ActiveDeployment, image: Image) -> None:
         """Starts an image and lets it take over."""
-        self._note(f"{deployment.id} starts, from {image.path.name}")
+        self._reason = None
+        self._report("starting", deployment.id, f"from {image.path.name}")
         boot: Boot | None = None
         try:
             boot = self._make_boot(image)
