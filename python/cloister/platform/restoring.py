@@ -112,7 +112,7 @@ def _store_row(path: pathlib.Path) -> Mapping[str, Any]:
     """The row that says what the store is, as the file has it."""
     with path.open("rb") as file:
         for line in file:
-            head = backups.read_object(line)
+            head = backups.read_object(line) if line.startswith(b"{") else {}
             if head.get("table") == StoreRow.__tablename__:
                 try:
                     return dict(zip(head["columns"], json.loads(next(file)), strict=True))

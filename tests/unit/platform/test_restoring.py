@@ -152,6 +152,25 @@ def test_a_backup_that_does_not_fit_its_schema_makes_no_store(
     restored(folder, file).close()
 
 
+def test_a_backup_of_a_newer_schema_makes_no_store(world: World, tmp_path: pathlib.Path) -> None:
+    """A program that does not know a schema cannot know what of it has to be kept."""
+    file, newer = tmp_path / "backup", tmp_path / "newer"
+    backup.write(world.database, file, now_ms=7)
+    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    at = place_of(lines, "store")
+    lines[0]["schema"] = SCHEMAS[-1] + 1
+    lines[at + 1][lines[at]["columns"].index("schema_version")] = SCHEMAS[-1] + 1
+    newer.write_bytes(signed(lines, world.database.vault))
+    folder = prepared(tmp_path / "restored", world.database)
+    with pytest.raises(
+        InputError, match="has schema 4, this program reads schemas up to 3"
+    ) as said:
+        restored(folder, newer)
+    assert "the version of cloister that wrote it" in str(said.value.hint)
+    assert_no_store(folder)
+    restored(folder, file).close()
+
+
 def test_the_tables_of_the_newest_schema_are_those_of_the_models() -> None:
     """What a backup has is found by the migrations: it must be all that the models have."""
     found = {table.name: table for table in schemas.tables(SCHEMAS[-1])}
