@@ -4,13 +4,17 @@ import json
 import pathlib
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from uuid import UUID
 
+import boto3
 import pytest
 import requests
+from cryptography import x509
+from moto.server import ThreadedMotoServer
 from tests.support.host_process import (
     HostProcess,
     Project,
@@ -145,10 +149,7 @@ def test_an_image_that_does_not_become_ready_leaves_the_one_before_it_alone(
     host: HostProcess, project: Project
 ) -> None:
     first = project.deploy("one")
-    text = (host.folder / "host.toml").read_text()
-    (host.folder / "host.toml").write_text(
-        text.replace("version = 1", "version = 1\nstart_timeout = 20000", 1)
-    )
+    set_top(host, "start_timeout = 20000")
     with hosting(host):
         host.wait_for(first)
         broken = project.deploy("broken")
@@ -293,6 +294,53 @@ def test_a_host_of_class_production_takes_no_sandbox_and_no_store(
     _, err = project.who.run(*words, folder=host.folder, status=78)
     assert "holds private halves" in err or "is of a development root" in err
     path.write_text(text)
+
+
+def set_top(host: HostProcess, line: str) -> None:
+    """Adds a setting to host.toml."""
+    path = host.folder / "host.toml"
+    path.write_text(path.read_text().replace("version = 1", f"version = 1\n{line}", 1))
+
+
+@pytest.mark.filterwarnings("default")  # of boto3 and moto, not ours
+def test_objects_in_s3_give_two_hosts_one_tls_key(
+    host: HostProcess, project: Project, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    s3.start()
+    try:
+        address, port = s3.get_host_and_port()
+        more = {
+            "AWS_ENDPOINT_URL": f"http://{address}:{port}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "y",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+        }
+        for name, value in more.items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3").create_bucket(
+            Bucket="shared", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+        )
+        other = HostProcess.make(project, tmp_path / "other")
+        other.add("one")
+        deployment = project.deploy("one")
+        for one in (host, other):
+            set_top(one, 'objects = "s3://shared/hosts"')
+        with hosting(host, **more), hosting(other, **more):
+            keys = []
+            for one in (host, other):
+                one.wait_for(deployment)
+                peer = one.url.removeprefix("https://").rpartition(":")
+                pem = ssl.get_server_certificate((peer[0], int(peer[2])))
+                keys.append(x509.load_pem_x509_certificate(pem.encode()).public_key())
+            assert keys[0] == keys[1]
+            found = boto3.client("s3").list_objects_v2(Bucket="shared")["Contents"]
+            assert all(one["Key"].startswith(f"hosts/{project.uuid}/") for one in found)
+            assert not (host.folder / "state" / "objects").exists()
+            assert host.end() == 0
+            assert other.end() == 0
+    finally:
+        s3.stop()
 
 
 def test_two_hosts_do_not_share_a_state(host: HostProcess, project: Project) -> None:

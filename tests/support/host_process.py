@@ -103,9 +103,9 @@ class HostProcess:
         """Puts an image of the project into the folder of images."""
         shutil.copy(self.project.folder / f"{version}.eif", self.images / f"{version}.eif")
 
-    def start(self) -> None:
-        """Starts it and waits until it runs; enclaves may not run yet."""
-        environment = self.project.who.environment()
+    def start(self, **more: str) -> None:
+        """Starts it with more in its environment and waits until it runs; enclaves may not yet."""
+        environment = self.project.who.environment() | more
         # What reaches a platform is host.toml's and the token's, not the owner's environment.
         for name in ("CLOISTER_PLATFORM_URL", "CLOISTER_PLATFORM_CA", "CLOISTER_API_KEY"):
             environment.pop(name, None)
@@ -186,9 +186,9 @@ class HostProcess:
 
 
 @contextlib.contextmanager
-def hosting(host: HostProcess) -> Iterator[HostProcess]:
+def hosting(host: HostProcess, **more: str) -> Iterator[HostProcess]:
     """A host that runs until the end of a ``with`` block."""
-    host.start()
+    host.start(**more)
     try:
         yield host
     finally:

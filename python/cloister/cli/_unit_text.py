@@ -3,10 +3,13 @@
 A path may hold what a unit gives a meaning to: spaces and quotes part words and join them
 (systemd.syntax(7), "Quoting"), ``%`` begins a specifier (systemd.unit(5), "Specifiers"), ``$`` a
 variable in the arguments of a command (systemd.service(5), "Command lines"). What a setting means
-is the unit's own matter, and nothing here looks at the machine.
+is the unit's own matter.
 """
 
+import pathlib
 import re
+import shutil
+import sys
 from collections.abc import Sequence
 
 from cloister.errors import UsageError
@@ -54,6 +57,19 @@ def command_line(words: Sequence[str]) -> str:
     # Variables are looked for in the arguments alone.
     written = (quoted(one).replace("$", "$$") for one in arguments)
     return " ".join([quoted(program), *written])
+
+
+def own_command(words: Sequence[str]) -> str:
+    """The value of ``ExecStart=`` for a command of this installation.
+
+    Args:
+        words: What stands behind ``cloister``.
+
+    Raises:
+        UsageError: As :func:`command_line`.
+    """
+    program = shutil.which(sys.argv[0]) or shutil.which("cloister") or "/usr/local/bin/cloister"
+    return command_line([str(pathlib.Path(program).absolute()), *words])
 
 
 PLAIN = re.compile(r"[A-Za-z0-9_@%:,./+=$-]+")  # `;` alone would begin another command

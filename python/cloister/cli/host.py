@@ -1,44 +1,25 @@
 """``cloister host``: the daemon that keeps enclaves running on a machine nobody has to trust."""
 
 import dataclasses
-import datetime as dt
 import enum
-import json
 import pathlib
 import shlex
-import shutil
 import signal
-import stat
-import sys
-import tempfile
 import threading
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloister import config as configuration
-from cloister.cli import _unit_text, output, params, settings
-from cloister.cli._host_platform import CheckedPlatform, relayed, token_of
+from cloister.cli import _host_daemon, _new_host_toml, _unit_text, output, settings
+from cloister.cli._host_platform import relayed, token_of
 from cloister.cli.settings import Settings
-from cloister.config import HostToml
-from cloister.errors import (
-    ConfigError,
-    KeyFileError,
-    MissingInput,
-    OutputError,
-    TransportError,
-    UsageError,
-)
+from cloister.errors import ConfigError, OutputError
 from cloister.platform.https import PlatformClient
 from cloister.replacing import replace
 
 if TYPE_CHECKING:
-    from cloister.host.boot import Boot
     from cloister.host.daemon import HostDaemon
-    from cloister.host.images import Image
-    from cloister.host.objects import ObjectStore
-    from cloister.host.ports import EventSink
-    from cloister.host.service import ServiceOptions
 
 _Dir = Annotated[
     pathlib.Path | None,
@@ -102,16 +83,16 @@ def init(  # noqa: PLR0913 - an option is an argument
         raise ConfigError(
             "no platform is named", hint="--platform-url or CLOISTER_PLATFORM_URL is its address"
         )
-    shown_token = _read_token(token)
+    shown_token = _host_daemon.read_token(token)
     client = PlatformClient(url, shown_token, ca_file=env.platform_ca)
     try:
         me = token_of(client)
     finally:
         client.close()
-    listens = _listens(listen, [str(one) for one in relayed(me)])
+    listens = _new_host_toml.listens(listen, [str(one) for one in relayed(me)])
     trust_class = me["trust_class"]
     default = RunnerOfHost.NITRO if trust_class == "production" else RunnerOfHost.SANDBOX
-    text = _text_of(
+    text = _new_host_toml.text_of(
         {
             "version": configuration.host.VERSION,
             "class": trust_class,
@@ -170,7 +151,7 @@ def serve(*, directory: _Dir = None, platform_url: _Url = None, as_json: _Json =
             " url` of host.toml is its address",
         )
     config = dataclasses.replace(config, platform=dataclasses.replace(config.platform, url=url))
-    daemon = _daemon(config, env)
+    daemon = _host_daemon.make_daemon(config, env)
     asked = _Asked(daemon)
     with daemon:
         shown = {
@@ -203,10 +184,9 @@ def unit(
       cloister host unit --dir /var/lib/cloister/host > cloister-host.service
     """
     folder = (directory or _default_folder(settings.load())).absolute()
-    program = shutil.which(sys.argv[0]) or shutil.which("cloister") or "/usr/local/bin/cloister"
-    serves = [str(pathlib.Path(program).absolute()), "host", "serve", "--dir", str(folder)]
+    serves = ["host", "serve", "--dir", str(folder)]
     text = UNIT.format(
-        command=_unit_text.command_line(serves), folder=_unit_text.quoted(str(folder)), user=user
+        command=_unit_text.own_command(serves), folder=_unit_text.quoted(str(folder)), user=user
     )
     output.show({"unit": text}, as_json=as_json, text=text.rstrip())
 
@@ -230,201 +210,6 @@ class _Asked:
         self._daemon.restart()
 
 
-def _daemon(config: HostToml, env: Settings) -> "HostDaemon":
-    """The daemon of a configuration.
-
-    Raises:
-        ConfigError: What it asks for is not for its class, or not in this version; or the token is
-            not one for this host.
-    """
-    from cloister.host.daemon import DaemonOptions, HostDaemon  # noqa: PLC0415 - heavy
-    from cloister.host.service import ServiceOptions  # noqa: PLC0415
-
-    _check_class(config)
-    token = _read_token(config.beside(config.platform.token))
-    authority = env.platform_ca
-    if authority is None and config.platform.ca is not None:
-        authority = config.beside(config.platform.ca)
-
-    def connect() -> PlatformClient:
-        return PlatformClient(config.platform.url or "", token, ca_file=authority)
-
-    platform = CheckedPlatform(
-        connect(),
-        trust_class=config.trust_class,
-        enclaves=[one.uuid for one in config.enclaves],
-    )
-    try:
-        platform.check()
-    except TransportError as problem:
-        output.warn(f"{problem}; the token is looked at when it answers")
-    return HostDaemon(
-        DaemonOptions(
-            services=[
-                ServiceOptions(
-                    enclave=one.uuid,
-                    listen=f"tcp:{one.listen}",
-                    cpus=one.cpus,
-                    memory_bytes=one.memory,
-                    max_connections=one.max_connections,
-                    workers=one.workers,
-                )
-                for one in config.enclaves
-            ],
-            images=config.beside(config.images),
-            state=config.beside(config.state),
-            metrics_listen=config.metrics_listen,
-        ),
-        platform=platform,
-        make_boot=_boots(config, env, connect),
-        say=lambda enclave, kind, message: output.note(
-            f"{enclave}: {kind}: {params.without_controls(message)}"
-        ),
-    )
-
-
-def _boots(config: HostToml, env: Settings, connect: Any) -> Any:  # noqa: ANN401 - functions
-    """What makes a boot of an image: a connection of its own, the development root, the objects."""
-    from cloister.host import DevelopmentCa, boot_logs  # noqa: PLC0415
-    from cloister.host.boot import Boot, BootOptions  # noqa: PLC0415
-    from cloister.platform.clock import system  # noqa: PLC0415
-    from cloister.platform.remote import RemotePlatform  # noqa: PLC0415
-    from cloister.runners import SandboxRunner  # noqa: PLC0415
-
-    authority = DevelopmentCa(env.dev_ca, now=system())
-    objects, logs = _objects(config), config.beside(config.state) / "logs"
-
-    def make(image: "Image", service: "ServiceOptions", events: "EventSink") -> "Boot":
-        client = connect()
-        return Boot(
-            BootOptions(
-                enclave=service.enclave,
-                image=image.path,
-                runtime=(env.runtime, pathlib.Path(tempfile.gettempdir())),
-                log_dir=boot_logs.new_folder(logs / str(service.enclave), now=system()),
-                objects=objects,
-                cpus=service.cpus,
-                memory_bytes=service.memory_bytes,
-                drain_ms=image.drain_ms,
-                start_timeout=dt.timedelta(milliseconds=config.start_timeout),
-                look_every=LOOK_EVERY,
-            ),
-            runner=lambda console: SandboxRunner(dev_ca_dir=env.dev_ca, console=console),
-            platform=RemotePlatform(client),
-            certificates=authority,
-            events=events,
-            console=lambda line: output.detail(f"console: {line}"),
-            end_waits=client.close,
-        )
-
-    return make
-
-
-def _objects(config: HostToml) -> "ObjectStore":
-    if config.objects is None:
-        from cloister.host.objects import DirectoryObjects  # noqa: PLC0415
-
-        return DirectoryObjects(config.beside(config.state) / "objects")
-    try:
-        from cloister.host.s3_objects import S3Objects  # noqa: PLC0415
-    except ModuleNotFoundError as problem:
-        raise ConfigError(
-            f"`objects` in S3 needs `{problem.name}`, which is not installed",
-            hint="pip install 'cloister[aws]'",
-        ) from None
-    bucket, _, prefix = config.objects.removeprefix("s3://").partition("/")
-    return S3Objects(bucket, prefix=f"{prefix.rstrip('/')}/" if prefix else "")
-
-
-def _check_class(config: HostToml) -> None:
-    """Whether a class may have what the configuration asks for.
-
-    Raises:
-        ConfigError: It may not, or this version cannot.
-    """
-    if config.trust_class == "production":
-        from cloister.host.production import require_production_state  # noqa: PLC0415
-
-        if config.runner != RunnerOfHost.NITRO:
-            raise ConfigError(
-                f"a host of class production runs enclaves with `nitro`, not `{config.runner}`:"
-                " nobody can attest anything else",
-                hint='class = "development" is for trying things out',
-            )
-        require_production_state(config.beside(config.state))
-    if config.runner != RunnerOfHost.SANDBOX:
-        raise ConfigError(
-            f"this version has no runner `{config.runner}`, whatever kernel is in the image",
-            hint='runner = "sandbox", class = "development" runs the image on any Linux',
-        )
-
-
-def _read_token(path: pathlib.Path) -> str:
-    """A token from a file that others cannot read, or from standard input.
-
-    Raises:
-        MissingInput: There is no such file.
-        KeyFileError: Others can read it, or it holds no token.
-    """
-    if str(path) == "-":
-        return sys.stdin.readline(MAX_TOKEN).strip()
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        with path.open(encoding="ascii") as file:
-            text = file.read(MAX_TOKEN).strip()
-    except UnicodeDecodeError:
-        raise KeyFileError(f"`{path}` holds no token") from None
-    except OSError as problem:
-        raise MissingInput(
-            f"the token `{path}` cannot be read: {problem.strerror}",
-            hint="cloister platform token create --scope relay:UUID --name host-1 makes one",
-        ) from None
-    if mode & 0o077:
-        raise KeyFileError(
-            f"`{path}` can be read by others", hint=f"chmod 600 {shlex.quote(str(path))}"
-        )
-    return text
-
-
-def _listens(given: list[str], carried: list[str]) -> dict[str, str]:
-    """Where each enclave listens.
-
-    Raises:
-        UsageError: An address is none, or it is not clear for which enclave it is.
-    """
-    found: dict[str, str] = {}
-    for one in given:
-        uuid, equals, address = one.rpartition("=")
-        if not equals and len(carried) != 1:
-            raise UsageError(
-                f"the token carries for {len(carried)} enclaves: expected --listen UUID=HOST:PORT"
-            )
-        uuid = uuid.lower() if equals else carried[0]
-        if uuid not in carried or uuid in found:
-            raise UsageError(
-                f"--listen: {params.printable(uuid)} is not an enclave of the token, or stands"
-                " there twice",
-                hint=f"the token carries for {', '.join(carried)}",
-            )
-        found[uuid] = params.listen_address(address)
-    return found
-
-
-def _text_of(top: dict[str, Any], platform: dict[str, Any], listens: dict[str, str]) -> str:
-    """``host.toml``. TOML's basic strings take every escape that JSON needs for ASCII."""
-
-    def pairs(values: dict[str, Any]) -> list[str]:
-        return [
-            f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None
-        ]
-
-    lines = ["# A host of Cloister; host.toml.example says what each setting means.", ""]
-    lines += [*pairs(top), "", "[platform]", *pairs(platform)]
-    for uuid, address in listens.items():
-        lines += ["", "[[enclave]]", *pairs({"uuid": uuid, "listen": address})]
-    return "\n".join([*lines, ""])
-
-
 def _default_folder(env: Settings) -> pathlib.Path:
     return env.home / "host"
 
@@ -432,9 +217,7 @@ def _default_folder(env: Settings) -> pathlib.Path:
 FILE = "host.toml"
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 CA_FILE = "platform-ca.pem"
-MAX_TOKEN = 4096
 WAIT_SECONDS = 0.25
-LOOK_EVERY = dt.timedelta(seconds=5)
 
 UNIT = """[Unit]
 Description=Cloister host

@@ -4,7 +4,6 @@ import enum
 import importlib
 import pathlib
 import shlex
-import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,10 +152,9 @@ def unit(
       cloister platform unit --dir /var/lib/cloister/platform > cloister-platform.service
     """
     folder = (directory or settings.load().platform).absolute()
-    program = shutil.which(sys.argv[0]) or shutil.which("cloister") or "/usr/local/bin/cloister"
-    serves = [str(pathlib.Path(program).absolute()), "platform", "serve", "--dir", str(folder)]
+    serves = ["platform", "serve", "--dir", str(folder)]
     text = UNIT.format(
-        command=_unit_text.command_line(serves), folder=_unit_text.quoted(str(folder)), user=user
+        command=_unit_text.own_command(serves), folder=_unit_text.quoted(str(folder)), user=user
     )
     output.show({"unit": text}, as_json=as_json, text=text.rstrip())
 

@@ -93,30 +93,36 @@ def test_a_program_that_systemd_does_not_run_is_refused(program: str) -> None:
 FOLDERS = ["state", 'a %h "$HOME" \\x']
 
 
-def platform_unit(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What ``cloister platform unit`` prints."""
-    assert main.run(["platform", "unit", "--dir", str(folder), "--json"]) == 0
+KINDS = ["platform", "host"]
+
+
+def unit(kind: str, folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What ``cloister platform unit`` or ``cloister host unit`` prints."""
+    assert main.run([kind, "unit", "--dir", str(folder), "--json"]) == 0
     return str(json.loads(capsys.readouterr().out)["unit"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FOLDERS)
-def test_the_unit_of_the_platform_names_its_folder(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
+def test_a_unit_names_its_folder(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str, kind: str
 ) -> None:
-    text = platform_unit(tmp_path / name, capsys)
+    text = unit(kind, tmp_path / name, capsys)
     settings = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
     written = _unit_text.quoted(str(tmp_path / name))
-    assert settings["ReadWritePaths"] == written
-    assert settings["ExecStart"].endswith(f" platform serve --dir {written.replace('$', '$$')}")
+    assert settings["ReadWritePaths"].split(" ", 1)[0] == written.split(" ", 1)[0]
+    assert written in settings["ReadWritePaths"]
+    assert settings["ExecStart"].endswith(f" {kind} serve --dir {written.replace('$', '$$')}")
 
 
 @needs_systemd
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FOLDERS)
-def test_systemd_takes_the_unit_of_the_platform(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
+def test_systemd_takes_a_unit(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str, kind: str
 ) -> None:
-    text = platform_unit(tmp_path / name, capsys)
-    text = re.sub(r"(?m)^ExecStart=.*?(?= platform serve)", "ExecStart=/bin/true", text)
-    assert " platform serve --dir " in text
+    text = unit(kind, tmp_path / name, capsys)
+    text = re.sub(rf"(?m)^ExecStart=.*?(?= {kind} serve)", "ExecStart=/bin/true", text)
+    assert f" {kind} serve --dir " in text
     assert analyzed(tmp_path, text) == []
     assert analyzed(tmp_path, text.replace("ReadWritePaths=", "ReadWritePaths=not-")) != []
