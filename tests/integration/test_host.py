@@ -112,7 +112,7 @@ class HalfSent:
         plain = socket.create_connection((address, int(port)), timeout=30)
         context = ssl.create_default_context(cafile=host.ca_file)
         self._link = context.wrap_socket(plain, server_hostname=address)
-        head = f"POST / HTTP/1.1\r\nHost: a\r\napi-key: {key}\r\nContent-Length: 4\r\n\r\nab"
+        head = f"POST /hello HTTP/1.1\r\nHost: a\r\napi-key: {key}\r\nContent-Length: 4\r\n\r\nab"
         self._link.sendall(head.encode())
 
     def finish(self) -> bytes:
