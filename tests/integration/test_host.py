@@ -91,6 +91,7 @@ def test_a_host_runs_what_is_deployed_and_only_while_it_is(
             assert client.get(f"{host.url}/", timeout=20).status_code == 200
         assert host.metric("cloister_host_ready") == 1
         assert host.metric("cloister_relay_connections_total") >= 1
+        assert f'cloister_requests_total{{enclave="{project.uuid}"}} ' in host.get("/metrics")[1]
         wait_until(lambda: "host.ready" in events(project), 20, "the event")
         logs = ("logs", "--log-dir", str(host.folder / "state" / "logs" / project.uuid))
         wait_until(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from cloister.errors import RunnerError
 from cloister.host import run_dir
 from cloister.host.agent import LOOK_EVERY
-from cloister.host.health import Health
+from cloister.host.health import Health, metrics
 from cloister.host.objects import ObjectStore
 from cloister.host.ports import CertificateAuthority, EventSink, Platform
 from cloister.host.supervisor import Host, HostOptions
@@ -124,6 +124,7 @@ class Boot:
             raise
         self.ingress = endpoints.ingress
         """Address that the enclave accepts clients on, each with a PROXY header."""
+        self._health_address = endpoints.health
         self._end_waits = end_waits
         self._launch = Launch(
             image=options.image,
@@ -208,6 +209,10 @@ class Boot:
     def health(self) -> Health:
         """The enclave's last answer."""
         return self._host.health
+
+    def metrics(self) -> bytes | None:
+        """What the enclave says on ``/metrics``; ``None``: nothing in time."""
+        return metrics(self._health_address)
 
     @property
     def pcrs(self) -> Mapping[int, bytes]:

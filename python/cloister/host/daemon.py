@@ -4,6 +4,7 @@ It holds no secret: a token that carries sealed bundles for these enclaves and m
 logs and sealed objects. In production it refuses a state with more in it.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
@@ -14,6 +15,7 @@ from typing import Any, Self
 
 from cloister.errors import OutputError, StoreError
 from cloister.host.boot import Boot
+from cloister.host.enclave_metrics import merged
 from cloister.host.images import Image, Images
 from cloister.host.listening import check_listen
 from cloister.host.metrics import MetricsServer, host_metrics
@@ -84,7 +86,7 @@ class HostDaemon:
             if self._options.metrics_listen is not None:
                 self._metrics = MetricsServer(
                     self._options.metrics_listen,
-                    lambda: host_metrics(self.states, lost_events=self._reporter.lost),
+                    self._metrics_text,
                     health=self._health,
                 )
                 self._ends.enter_context(self._metrics)
@@ -153,6 +155,15 @@ class HostDaemon:
         with contextlib.suppress(Exception):
             self._say(NOBODY, "host.image", text)
 
+    def _metrics_text(self) -> str:
+        """The host's own metrics, then those of its enclaves, asked at one time."""
+        own = host_metrics(self.states, lost_events=self._reporter.lost)
+        with concurrent.futures.ThreadPoolExecutor(MAX_ASKED) as asking:
+            said = list(asking.map(Service.enclave_metrics, self._services))
+        enclaves = (str(options.enclave) for options in self._options.services)
+        texts = [(one, text) for one, text in zip(enclaves, said, strict=True) if text]
+        return own + merged(texts)
+
     def _health(self) -> tuple[bool, dict[str, Any]]:
         states = self.states
         is_well = all(state.is_ready for state in states)
@@ -192,6 +203,7 @@ def _only_one(state: pathlib.Path) -> Callable[[], None]:
     return file.close
 
 
+MAX_ASKED = 16
 LOCK_FILE = "host.lock"
 NOBODY = uuid.UUID(int=0)
 """What stands for the enclave in an event of the host itself."""

@@ -162,6 +162,11 @@ class Service:
             relay=None if relay is None else relay.stats(),
         )
 
+    def enclave_metrics(self) -> bytes | None:
+        """What the enclave that serves says on its own ``/metrics``."""
+        running = self._running
+        return None if running is None else running.boot.metrics()
+
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
