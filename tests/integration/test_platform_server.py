@@ -292,6 +292,7 @@ def test_the_access_log_has_no_secret_and_no_address(
     lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
     assert any(line["call"] == "/v1/apps/{app}/api-keys" for line in lines)
     assert any(line["call"] is None and line["status"] == 404 for line in lines)
+    assert not any("127.0.0.1" in line.values() for line in lines)
     for secret in (platform.token, platform.token[20:], made["api_key"]):
         assert secret not in written
 

@@ -119,7 +119,7 @@ def init(  # noqa: PLR0913 - an option is an argument
 def serve(*, directory: _Dir = None, as_json: _Json = False) -> None:
     """Run the server in the foreground.
 
-    Requests are written to standard error, a line of JSON each, without addresses and tokens.
+    Requests are written to standard error, a line of JSON each: no client's address, no token.
     SIGTERM lets it answer what is in flight, for 10 seconds at most.
 
     Example:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime as dt
+import json
 import logging
 import uuid
 from typing import Any
@@ -66,6 +67,20 @@ def test_an_unforeseen_failure_is_said_without_its_text(
     assert "marked" not in caplog.text
     assert "test_server.py" in caplog.text
     assert '"status": 500' in caplog.text
+
+
+def test_a_line_of_a_request_says_who_by_the_token_and_not_where_from(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cloister.platform.access")
+    assert ask(world, "/v1/apps?marked=1").status_code == 200
+    line = json.loads(caplog.records[-1].getMessage())
+    assert line.keys() == {"at", "method", "call", "status", "ms", "token"}
+    assert (line["method"], line["call"], line["status"]) == ("GET", "/v1/apps", 200)
+    assert Tokens(world.database, world.clock).all()[-1].id == line["token"]
+    # httpx says that it comes from 127.0.0.1.
+    assert "127.0.0.1" not in caplog.text
+    assert "marked" not in caplog.records[-1].getMessage()
 
 
 def test_a_store_that_fails_is_503_and_asks_to_try_again(world: World) -> None:
