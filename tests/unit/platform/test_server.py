@@ -14,10 +14,14 @@ from sqlalchemy import select
 from starlette.types import Message, Receive, Scope, Send
 from tests.support.platform_world import PCRS, World
 
+from cloister.platform import engines
+from cloister.platform.embedded import EmbeddedPlatform
+from cloister.platform.engines import database_url
 from cloister.platform.owner import Owner
 from cloister.platform.registry import Registry
 from cloister.platform.server.app import make_app, make_parts
 from cloister.platform.server.bounds import BodyBound
+from cloister.platform.server.parts import Parts
 from cloister.platform.tables import Release
 from cloister.platform.tokens import Tokens
 from cloister.platform.trust_class import TrustClass
@@ -45,11 +49,24 @@ def ask(  # noqa: PLR0913 - parts of a request
     if owner is not None:
         parts = dataclasses.replace(parts, owner=owner)
     secret = token or Tokens(world.database, world.clock).create("t", scopes=["owner"]).secret
+    return asked(
+        parts, path, method=method, body=body, headers={"authorization": f"Bearer {secret}"}
+    )
+
+
+def asked(
+    parts: Parts,
+    path: str,
+    *,
+    method: str = "GET",
+    body: object = None,
+    headers: dict[str, str],
+) -> httpx.Response:
+    """One request."""
 
     async def once() -> httpx.Response:
         transport = httpx.ASGITransport(make_app(parts))
         async with httpx.AsyncClient(transport=transport, base_url="http://platform") as client:
-            headers = {"authorization": f"Bearer {secret}"}
             return await client.request(method, path, json=body, headers=headers)
 
     return asyncio.run(once())
@@ -93,6 +110,30 @@ def test_a_store_that_fails_is_503_and_asks_to_try_again(world: World) -> None:
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["error"]["code"] == "StoreError"
     assert "SELECT" not in answer.text
+    assert "apps" not in answer.text
+
+
+def test_where_the_database_is_is_in_the_log_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has no token is told no more than that it is down; whoever has one, either."""
+    url = database_url("postgresql://marked@127.0.0.1:1/marked")
+    gone = dataclasses.replace(world.database, engine=engines.postgresql(url))
+    parts = make_parts(gone, EmbeddedPlatform(gone, development_root=world.root_dir))
+    token = Tokens(world.database, world.clock).create("t", scopes=["owner"]).secret
+    shown = {"authorization": f"Bearer {token}"}
+    asks: list[tuple[str, dict[str, str]]] = [("/health", {}), ("/v1/apps", shown)]
+    for path, headers in asks:
+        caplog.clear()
+        answer = asked(parts, path, headers=headers)
+        assert answer.status_code == 503
+        assert answer.json()["error"] == {
+            "code": "StoreError",
+            "message": "the platform's store cannot be used: its log says why",
+            "hint": None,
+        }
+        assert "marked@127.0.0.1:1/marked" in caplog.text
+    gone.engine.dispose()
 
 
 def test_a_token_that_expired_is_refused_at_the_next_request(world: World) -> None:
