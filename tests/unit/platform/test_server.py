@@ -163,6 +163,30 @@ def test_a_change_of_an_enclave_is_made_whole_or_not_at_all(world: World) -> Non
     assert (half.json()["accepts_debug"], half.json()["max_boots"]) == (True, None)
 
 
+@pytest.mark.parametrize("name", ["", "a" * 64, "Ä"])
+@pytest.mark.parametrize(
+    ("path", "more", "expected"),
+    [
+        ("/v1/apps", {}, "is not a DNS label: expected 1 to 63"),
+        ("/v1/apps/{app}/enclaves", {}, "is not a DNS label: expected 1 to 63"),
+        ("/v1/tokens", {"scopes": ["owner"]}, "1 to 63 printable characters"),
+        ("/v1/apps/{app}/api-keys", {"scopes": ["app"]}, "1 to 63 printable characters"),
+    ],
+)
+def test_a_name_is_refused_in_the_same_words_as_without_a_server(
+    world: World, path: str, more: dict[str, object], expected: str, name: str
+) -> None:
+    """Its length was judged by the form of the body, in other words and with another status."""
+    if name == "Ä" and "printable" in expected:
+        name = "a\n"
+    answer = ask(
+        world, path.format(app=world.store.app_uuid), method="POST", body={"name": name} | more
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "ConfigError"
+    assert expected in answer.json()["error"]["message"]
+
+
 END_OF_TIME = "9999-12-31T23:59:59"
 
 
