@@ -183,12 +183,16 @@ def test_a_host_may_relay_for_its_enclave_and_nothing_else(
         lambda: host.record_event(other, "a", "b"),
         lambda: platform.owner(host_token).enclave(enclave),
         lambda: platform.owner(host_token).app_keys(app),
+        lambda: platform.owner(host_token).apps(),
         # A host with the owner's token is a mistake, and it is found at once.
         lambda: RemotePlatform(platform.client()).issue_challenge(enclave),
     ):
         with pytest.raises(PermissionRefused):
             refused()
-    assert platform.owner(host_token).apps() == []
+    # It is told what it has, not to ask for what it may not ask.
+    with pytest.raises(PermissionRefused) as caught:
+        platform.owner(host_token).apps()
+    assert f"the token has relay:{enclave};" in str(caught.value.hint)
     events = platform.client().get(f"/v1/enclaves/{enclave}/events")
     assert (events[0]["kind"], events[0]["message"]) == ("process.exit", "status 1\ufffd[31m")
 
