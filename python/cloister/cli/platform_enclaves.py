@@ -38,8 +38,9 @@ def limit(
     number = None if count == "none" else int(count)
     with _owner.opened(config.parent) as owner:
         changed = owner.set_max_boots(_owner.enclave_of(config), number)
-    shown = "any number of times" if number is None else f"{number} times"
-    output.show(changed, as_json=as_json, text=f"`{changed['name']}` may run {shown} at one time")
+    shown = "any number of times" if number is None else f"{number} times at one time"
+    shown = "once at a time" if number == 1 else shown
+    output.show(changed, as_json=as_json, text=f"`{changed['name']}` may run {shown}")
 
 
 MAX_DIGITS = 6
