@@ -21,6 +21,7 @@ mod json;
 mod multipart;
 mod piece;
 mod sink;
+mod spliced;
 mod string;
 mod write;
 
@@ -29,6 +30,7 @@ use json::JsonState;
 use multipart::MultipartState;
 use piece::Piece;
 use sink::Sink;
+pub use spliced::{Spliced, open_json};
 
 /// Bounds of a scan.
 #[derive(Clone, Copy, Debug)]
