@@ -23,6 +23,7 @@ from tests.support.sockets import connect, echo, peer, read_all, short_folder
 
 from cloister.errors import ReleaseRefused, RunnerError
 from cloister.host import DevelopmentCa, Host, HostOptions
+from cloister.host.objects import DirectoryObjects
 
 ENCLAVE = uuid.UUID("5b8f6c1e-6f0e-4a51-9f0c-0f6f6c9d7a11")
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -109,7 +110,7 @@ def world(tmp_path: pathlib.Path) -> Iterator[World]:
             listen="tcp:127.0.0.1:0",
             run_dir=folder,
             log_dir=tmp_path / "logs",
-            objects_dir=tmp_path / "objects",
+            objects=DirectoryObjects(tmp_path / "objects"),
         )
         events: list[tuple[uuid.UUID, str, str]] = []
         authority = DevelopmentCa(tmp_path / "ca", now=dt.datetime.now(dt.UTC))

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.guide import GUIDES, ROOT, Block, blocks, is_shown
 
-READY = "Ctrl-C drains and stops it."
+READY = "Ctrl-C drains and stops"
 SECONDS = 90
 
 
@@ -147,6 +147,7 @@ def test_the_first_page_works_from_its_first_command_to_its_last(terminal: Termi
         ("client.md", 10),
         ("dependencies.md", 5),
         ("encryption.md", 5),
+        ("host.md", 8),
         ("platform.md", 9),
         ("reproducible.md", 5),
         ("testing.md", 6),

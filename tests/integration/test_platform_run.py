@@ -131,6 +131,27 @@ def test_an_enclave_outlives_a_platform_that_is_killed_and_comes_back(
         assert run.interrupt()[0] == 0
 
 
+def test_a_token_that_could_not_be_revoked_is_named(
+    platform: PlatformServer, project: pathlib.Path
+) -> None:
+    who = platform.asking()
+    with running(who, project) as run:
+        platform.end(signal.SIGKILL)
+        status, _, err = run.interrupt()
+    platform.start()
+    (left,) = [
+        one
+        for one in platform.owner().tokens()
+        if one["name"] == "cloister run" and one["state"] == "active"
+    ]
+    assert status == 0
+    assert f"warning: the token {left['id']} of this run is not known to be revoked" in err
+    assert left["expires"] in err
+    who.run("platform", "token", "revoke", left["id"], folder=project)
+    with running(who, project) as run:
+        assert "revoked" not in run.interrupt()[2]
+
+
 def test_a_production_platform_is_not_for_local_runs(
     project: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -39,6 +39,7 @@ from cloister.platform.https import PlatformClient
 from cloister.platform.remote import RemotePlatform
 
 BOOT_KEY = b"\x11" * 32
+PATIENCE_SECONDS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -464,14 +465,17 @@ def test_a_platform_killed_while_it_writes_loses_nothing_it_confirmed(
             for thread in threads:
                 thread.start()
             before, deadline = len(confirmed), time.monotonic() + 60
-            while len(confirmed) < before + 15:
-                assert time.monotonic() < deadline
-                assert any(thread.is_alive() for thread in threads)
-                time.sleep(0.01)
-            server.end(signal.SIGKILL)
-            stop.set()
-            for thread in threads:
-                thread.join()
+            try:
+                while len(confirmed) < before + 15:
+                    assert time.monotonic() < deadline
+                    assert any(thread.is_alive() for thread in threads)
+                    time.sleep(0.01)
+                server.end(signal.SIGKILL)
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join(PATIENCE_SECONDS)
+            assert not any(thread.is_alive() for thread in threads)
             server.start()
         kept = {one["id"] for one in server.owner().api_keys(app)}
         assert set(confirmed) <= kept
@@ -550,6 +554,9 @@ def test_a_client_waits_for_a_platform_that_starts(tmp_path: pathlib.Path) -> No
     thread = threading.Thread(target=ask)
     thread.start()
     server.start()
-    thread.join()
-    server.end()
+    try:
+        thread.join(2 * PATIENCE_SECONDS)
+        assert not thread.is_alive()
+    finally:
+        server.end()
     assert isinstance(found[0], list), found

@@ -383,3 +383,31 @@ def test_an_address_in_use_and_one_that_is_none_say_so() -> None:
             Relay("127.0.0.1:443", server.address)
         with Relay("tcp:127.0.0.1:0", server.address) as relay:
             connect(relay.address).close()
+
+
+def test_new_connections_go_where_the_relay_was_turned_to_and_old_ones_stay() -> None:
+    def says(word: bytes) -> Callable[[socket.socket], None]:
+        def serve(connection: socket.socket) -> None:
+            while connection.recv(1):
+                connection.sendall(word)
+
+        return serve
+
+    def asked(client: socket.socket) -> bytes:
+        client.sendall(b"?")
+        return read_exactly(client, 3)
+
+    with (
+        peer(says(b"old")) as old,
+        peer(says(b"new")) as new,
+        Relay("tcp:127.0.0.1:0", old.address) as relay,
+        connect(relay.address) as before,
+    ):
+        assert asked(before) == b"old"
+        with pytest.raises(UsageError, match="to: "):
+            relay.retarget("nowhere")
+        relay.retarget(new.address)
+        with connect(relay.address) as after:
+            assert asked(after) == b"new"
+            assert asked(before) == b"old"
+        assert relay.stats()["connect_errors"] == 0

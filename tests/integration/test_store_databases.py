@@ -27,6 +27,7 @@ from cloister.platform.engines import database_url
 from cloister.platform.owner import Owner
 from cloister.platform.registry import Registry
 from cloister.platform.tables import Release
+from cloister.platform.tokens import OWNER, Tokens
 from cloister.platform.trust_class import TrustClass
 from cloister.platform.variables import Variables
 
@@ -177,6 +178,37 @@ def test_of_images_that_end_each_other_the_later_one_stays(world: World) -> None
     owner.add_deployment(world.uuid, found[added[1]]["pcrs"])
     found = {one["id"]: one for one in owner.deployments(world.uuid)}
     assert [found[one]["active"] for one in added] == [True, True, False]
+
+
+def test_credentials_come_in_pages(world: World) -> None:
+    """Of one millisecond, and of two."""
+    tokens = Tokens(world.database, world.clock)
+    for number in range(7):
+        tokens.create("t", scopes=[OWNER])
+        world.keys.create("k", scopes=["app"])
+        world.clock.advance(seconds=number // 3)
+    for all_of in (tokens.all, world.keys.all):
+        pages = [all_of(limit=3)]
+        while pages[-1]:
+            pages.append(all_of(limit=3, after=pages[-1][-1].id))
+        assert [len(page) for page in pages] == [3, 3, 1, 0]
+        assert [one for page in pages for one in page] == all_of()
+
+
+@pytest.mark.parametrize("text", ["0" * 16, "", "\0", "a\0b", "x" * 5000])
+def test_an_id_that_is_none_is_not_found(world: World, text: str) -> None:
+    """PostgreSQL takes no NUL: that must not look like a store that fails."""
+    tokens = Tokens(world.database, world.clock)
+    for call in (
+        lambda: tokens.all(after=text),
+        lambda: tokens.revoke(text),
+        lambda: world.keys.all(after=text),
+        lambda: world.keys.revoke(text),
+    ):
+        with pytest.raises(MissingInput, match="with this id"):
+            call()
+    made = tokens.create("t", scopes=[OWNER])
+    assert tokens.revoke(made.record.id).revoked is not None
 
 
 def test_t08_a_challenge_is_used_once_by_two_platforms_on_one_store(world: World) -> None:

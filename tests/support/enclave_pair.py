@@ -17,9 +17,11 @@ import tempfile
 import time
 import uuid
 
-from cloister.cli import _run_dir, _run_plan
+from cloister.cli import _run_plan
 from cloister.cli._run_platform import NSM_ROOT_FILE
 from cloister.host import DevelopmentCa, Host, HostOptions
+from cloister.host import run_dir as run_dirs
+from cloister.host.objects import DirectoryObjects
 from cloister.platform import local
 from cloister.platform.clock import system
 from cloister.platform.embedded import EmbeddedPlatform
@@ -51,8 +53,8 @@ def main(folders: list[pathlib.Path]) -> None:
                 start_timeout=dt.timedelta(seconds=START_SECONDS),
             )
             Registry(store).add_deployment(plan.enclave, plan.registers)
-            run_dir = _run_dir.make(runtime, pathlib.Path(tempfile.gettempdir()))
-            ends.callback(_run_dir.remove, run_dir)
+            run_dir = run_dirs.make(runtime, pathlib.Path(tempfile.gettempdir()))
+            ends.callback(run_dirs.remove, run_dir)
             runner = SandboxRunner(dev_ca_dir=dev_ca, console=lambda _: None)
             endpoints = runner.prepare(run_dir)
             host = Host(
@@ -64,7 +66,7 @@ def main(folders: list[pathlib.Path]) -> None:
                     listen=plan.listen,
                     run_dir=run_dir,
                     log_dir=home / f"logs-{number}",
-                    objects_dir=store.directory / "objects",
+                    objects=DirectoryObjects(store.directory / "objects"),
                 ),
                 platform=platform,
                 certificates=authority,

@@ -20,8 +20,9 @@ from tests.support.local_run import ROOT, Somebody
 
 from cloister.cli import _local_key, _run_plan
 from cloister.cli._run_platform import NSM_ROOT_FILE, _deploy
-from cloister.cli._run_session import _module_id
 from cloister.host import DevelopmentCa, Host, HostOptions
+from cloister.host.boot import module_id
+from cloister.host.objects import DirectoryObjects
 from cloister.host.relay import Relay
 from cloister.platform import local
 from cloister.platform.api_keys import ApiKeys
@@ -98,7 +99,7 @@ class Enclave:
             Launch(
                 image=plan.image,
                 run_dir=self._run_dir,
-                module_id=_module_id(),
+                module_id=module_id(),
                 memory_bytes=plan.memory_bytes,
                 cpus=plan.cpus,
                 debug=plan.debug,
@@ -145,7 +146,7 @@ def _serve(specification: Specification) -> None:
             listen="tcp:127.0.0.1:0",
             run_dir=pathlib.Path(specification.run_dir),
             log_dir=pathlib.Path(specification.log_dir),
-            objects_dir=store.directory / "objects",
+            objects=DirectoryObjects(store.directory / "objects"),
         ),
         platform=platform,
         certificates=DevelopmentCa(dev_ca, now=system()),

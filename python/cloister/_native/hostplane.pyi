@@ -37,6 +37,13 @@ class Relay:
     def stats(self) -> RelayStats:
         """Counters."""
 
+    def retarget(self, to: str) -> None:
+        """Lets connections that are accepted from now on go there; those there are stay.
+
+        Raises:
+            ValueError: The address cannot be read.
+        """
+
     def drain(self, grace: dt.timedelta) -> int:
         """Stops accepting, waits up to ``grace``, stops; how many connections were cut off."""
 

@@ -5,18 +5,16 @@ known before is checked before, and each failure says what to do.
 """
 
 import base64
-import contextlib
 import dataclasses
 import datetime as dt
-import json
 import pathlib
 import uuid
 from collections.abc import Mapping
-from typing import Any
 
 from cloister import config
-from cloister.build import cpio, eif
-from cloister.errors import ConfigError, MalformedImage
+from cloister.build import eif
+from cloister.build.built_config import attested_of
+from cloister.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,41 +133,6 @@ def make(  # noqa: PLR0913 - the options of the command
     )
 
 
-def attested_of(image: eif.Eif, *, image_path: pathlib.Path) -> dict[str, Any]:
-    """The configuration that was built into an image.
-
-    Raises:
-        MalformedImage: It has none, or one that the enclave would refuse.
-    """
-    for ramdisk in image.ramdisks[1:]:
-        for entry in cpio.read(ramdisk.payload, at=ramdisk.offset):
-            if entry.path == CONFIG:
-                with contextlib.suppress(KeyError, RecursionError, TypeError, ValueError):
-                    return _needed(json.loads(bytes(entry.data)))
-    raise MalformedImage(
-        f"`{image_path}` has no configuration in it that an enclave would start with",
-        hint="`cloister build` makes it again",
-    )
-
-
-def _needed(found: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
-    """The configuration, when it has what is used of it here, in its type.
-
-    Raises:
-        KeyError, TypeError, ValueError: It has not.
-    """
-    used = {
-        bool: (found["debug"], found["api_key_auth"], found["tls"]["termination"]),
-        int: (found["service"]["port"], found["limits"]["drain_timeout"]),
-        str: (found["service"]["protocol"],),
-    }
-    if not all(isinstance(value, kind) for kind, values in used.items() for value in values):
-        raise TypeError("a setting has another type")
-    for key in found["trust"]["service_keys"]:
-        base64.b64decode(key, validate=True)
-    return dict(found)
-
-
 def check_image(
     measured: Mapping[int, bytes], written: Mapping[int, bytes], *, image: pathlib.Path
 ) -> None:
@@ -206,5 +169,4 @@ def _shown(register: bytes | None) -> str:
 
 
 IMAGE = "enclave.eif"
-CONFIG = b"cloister/config.json"
 REGISTERS = (0, 1, 2, 8)

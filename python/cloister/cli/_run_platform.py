@@ -7,11 +7,10 @@ be known to be wrong is said before an enclave is started for it.
 import dataclasses
 import datetime as dt
 import pathlib
-from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
-from cloister.cli import _local_key, _owner
+from cloister.cli import _local_key, _owner, output
 from cloister.cli._run_plan import RunPlan
 from cloister.cli.settings import Settings
 from cloister.errors import CloisterError, ConfigError, MissingInput, OutputError, StoreError
@@ -19,9 +18,9 @@ from cloister.host.agent import LOOK_EVERY
 from cloister.platform import local
 from cloister.platform.api_keys import ApiKeys
 from cloister.platform.embedded import EmbeddedPlatform
-from cloister.platform.https import PlatformClient
+from cloister.platform.https import PlatformClient, part
 from cloister.platform.interface import Platform
-from cloister.platform.owner import Owner
+from cloister.platform.owner import Json, Owner
 from cloister.platform.remote import RemotePlatform
 from cloister.platform.remote_owner import RemoteOwner
 
@@ -110,7 +109,8 @@ class RemoteBacking:
     """A platform of class development, over HTTPS.
 
     The host half gets a token for this one enclave. An owner's token makes one, which is revoked at
-    the end and expires by itself; another token must have the scope ``relay`` of its own.
+    the end, or named in a warning, and expires by itself; another token must have the scope
+    ``relay`` of its own.
 
     Args:
         plan: What is to be run.
@@ -126,7 +126,7 @@ class RemoteBacking:
     def __init__(self, plan: RunPlan, env: Settings) -> None:
         self._env = env
         self._relay: PlatformClient | None = None
-        self._end_token: Callable[[], object] = lambda: None
+        self._made_token: Json | None = None
         self.state = local.store_directory(plan.toml.parent)
         local.keep_out_of_repositories(self.state.parent)
         try:
@@ -172,9 +172,8 @@ class RemoteBacking:
     def close(self) -> None:
         """Revokes the token that was made, and closes connections."""
         try:
-            self._end_token()
-        except CloisterError:
-            pass  # it expires by itself
+            if self._made_token is not None:
+                self._revoke(self._made_token)
         finally:
             if self._relay is not None:
                 self._relay.close()
@@ -186,10 +185,19 @@ class RemoteBacking:
             scopes=[f"relay:{plan.enclave}"],
             not_after=dt.datetime.now(dt.UTC) + TOKEN_LIFE,
         )
-        self._end_token = lambda: self._client.send(
-            "DELETE", f"/v1/tokens/{made['id']}", deadline_s=REVOKE_SECONDS
-        )
+        self._made_token = made
         return str(made["token"])
+
+    def _revoke(self, token: Json) -> None:
+        path = f"/v1/tokens/{part(token['id'])}"
+        try:
+            self._client.send("DELETE", path, deadline_s=REVOKE_SECONDS, may_repeat=True)
+        except CloisterError as problem:
+            output.warn(
+                f"the token {token['id']} of this run is not known to be revoked, and expires"
+                f" {token['expires']}: {problem.message};"
+                f" `cloister platform token revoke {token['id']}` ends it"
+            )
 
 
 def _deploy(owner: Owner | RemoteOwner, plan: RunPlan) -> bytes:

@@ -1,4 +1,4 @@
-"""``cloister logs``: transaction logs of the enclave beside ``enclave.toml``."""
+"""``cloister logs``: transaction logs of the enclave beside ``enclave.toml``, or of a host."""
 
 import datetime as dt
 import pathlib
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cloister.cli import _log_line, output, params
-from cloister.errors import ConfigError, UsageError
+from cloister.errors import ConfigError, MissingInput, UsageError
 from cloister.host import logs as segments
 from cloister.moments import to_ms
 
@@ -41,11 +41,15 @@ def logs(  # noqa: PLR0913 - one parameter an option
         pathlib.Path,
         typer.Option("--config", metavar="FILE", help="The enclave.toml whose logs are meant."),
     ] = pathlib.Path("enclave.toml"),
+    log_dir: Annotated[
+        pathlib.Path | None,
+        typer.Option(metavar="DIR", help="Logs that a host keeps: state/logs/UUID in its folder."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each record as one line of JSON.")
     ] = False,
 ) -> None:
-    """Show the transaction logs of local runs, one line a request.
+    """Show the transaction logs of local runs, or of a host, one line a request.
 
     A line has the time the request began (UTC), status, method, path, milliseconds, the client's
     address and the context id. What clients chose is shown without control characters.
@@ -65,7 +69,7 @@ def logs(  # noqa: PLR0913 - one parameter an option
     )
     if follow and until is not None:
         raise UsageError("--follow waits for what comes, so it goes without --until")
-    folder = _folder(config)
+    folder = _folder(config) if log_dir is None else _there(log_dir)
     if follow:
         from_start = since is not None or ctx is not None
         found = segments.follow(folder, threading.Event(), wanted, from_start=from_start)
@@ -84,6 +88,12 @@ def _folder(config: pathlib.Path) -> pathlib.Path:
             f"{config} has no `uuid`, so it has no logs", hint="`cloister init NAME` writes it"
         )
     return config.parent / LOGS / str(toml.uuid)
+
+
+def _there(log_dir: pathlib.Path) -> pathlib.Path:
+    if not log_dir.is_dir():
+        raise MissingInput(f"there is no folder `{log_dir}`")
+    return log_dir
 
 
 def _ctx(text: str) -> str:

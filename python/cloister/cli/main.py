@@ -97,6 +97,15 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
         },
         "cloister list deployments",
     ),
+    "host": (
+        "Keep enclaves running on this machine, for a platform elsewhere.",
+        {
+            "init": Entry("cloister.cli.host", "init", "Make a host on this machine."),
+            "serve": Entry("cloister.cli.host", "serve", "Run the enclaves of host.toml."),
+            "unit": Entry("cloister.cli.host", "unit", "Print a unit for systemd."),
+        },
+        "cloister host serve --platform-url https://platform.example.com:8800",
+    ),
     "platform": (
         "Make and run the owner's server, and manage what is in it.",
         {
@@ -110,6 +119,9 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
             ),
             "releases": Entry(
                 "cloister.cli.platform_history", "releases", "Show what an enclave was given."
+            ),
+            "events": Entry(
+                "cloister.cli.platform_history", "events", "Show what was reported of an enclave."
             ),
             "migrate": Entry(
                 "cloister.cli.platform_store", "migrate", "Bring the store up to date."

@@ -48,13 +48,14 @@ def moment(text: str) -> dt.datetime:
         if text.startswith("@"):
             return dt.datetime.fromtimestamp(float(text[1:]), tz=dt.UTC)
         value = dt.datetime.fromisoformat(text)
+        in_utc = value.astimezone(dt.UTC)
     except (ValueError, OverflowError, OSError):
         raise typer.BadParameter(
             f"expected a time as 2026-01-31T12:00:00Z or @1767225600, got `{printable(text)}`"
         ) from None
     if value.tzinfo is None:
         raise typer.BadParameter("the time has no zone: append Z for UTC")
-    return value.astimezone(dt.UTC)
+    return in_utc
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

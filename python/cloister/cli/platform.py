@@ -4,13 +4,12 @@ import enum
 import importlib
 import pathlib
 import shlex
-import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloister.cli import output, settings
+from cloister.cli import _unit_text, output, settings
 from cloister.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -153,11 +152,9 @@ def unit(
       cloister platform unit --dir /var/lib/cloister/platform > cloister-platform.service
     """
     folder = (directory or settings.load().platform).absolute()
-    program = shutil.which(sys.argv[0]) or shutil.which("cloister") or "/usr/local/bin/cloister"
+    serves = ["platform", "serve", "--dir", str(folder)]
     text = UNIT.format(
-        command=shlex.join([str(pathlib.Path(program).absolute()), "platform", "serve", "--dir"]),
-        folder=folder,
-        user=user,
+        command=_unit_text.own_command(serves), folder=_unit_text.quoted(str(folder)), user=user
     )
     output.show({"unit": text}, as_json=as_json, text=text.rstrip())
 
@@ -225,7 +222,7 @@ Wants=network-online.target
 
 [Service]
 Type=exec
-ExecStart={command} {folder}
+ExecStart={command}
 User={user}
 UMask=0077
 Restart=on-failure

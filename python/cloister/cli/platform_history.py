@@ -1,4 +1,4 @@
-"""``cloister platform activity`` and ``releases``: what happened, newest first."""
+"""``cloister platform activity``, ``releases`` and ``events``: what happened, newest first."""
 
 import pathlib
 from typing import Annotated
@@ -65,3 +65,27 @@ def releases(
         for one in found
     )
     output.show({"releases": found}, as_json=as_json, text=text or "nothing was asked for yet")
+
+
+def events(
+    *,
+    limit: _Limit = 50,
+    before: _Before = None,
+    config: Annotated[
+        pathlib.Path, typer.Option("--config", metavar="FILE", help="The enclave.toml.")
+    ] = pathlib.Path("enclave.toml"),
+    as_json: _Json = False,
+) -> None:
+    """Show what was reported of the enclave: by itself, or `host.…` by its host. A stranger's word.
+
+    Example:
+      cloister platform events --limit 20
+    """
+    with _owner.opened(config.parent) as owner:
+        found = owner.events(_owner.enclave_of(config), limit=limit, before=before)
+    text = "\n".join(
+        f"{one['id']:>6}  {one['at']}  {without_controls(one['kind'])}"
+        f"  {without_controls(one['message'])}"
+        for one in found
+    )
+    output.show({"events": found}, as_json=as_json, text=text or "nothing was reported yet")

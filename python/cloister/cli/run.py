@@ -13,7 +13,7 @@ import typer
 
 from cloister.cli import _log_line, _run_plan, output, params, settings
 from cloister.cli._run_plan import RunPlan
-from cloister.cli._run_session import Running, RunSession, ended_early
+from cloister.cli._run_session import Running, RunSession
 from cloister.errors import UsageError
 from cloister.host import logs
 
@@ -108,9 +108,9 @@ def run(  # noqa: PLR0913 - one parameter an option
         printing = LogPrinter(running.log_dir, as_json=as_json) if show_logs else None
         try:
             while not stop.is_asked:
-                ended = session.ended(WAIT_SECONDS)
-                if ended is not None:
-                    raise ended_early(session, ended)
+                problem = session.ended(WAIT_SECONDS)
+                if problem is not None:
+                    raise problem
             output.note("stopping: no new clients, what is in flight may finish")
             session.drain()
         finally:

@@ -32,7 +32,7 @@ class _Scanner:
                 count = self._tables.get(name, 0)
                 self._tables[name] = count + 1
                 table = (*name, str(count))
-                self._note(name, start)
+                self._note(table, start)
                 self._at = self._line_end()
             elif self._text[self._at] == "[":
                 start = self._at

@@ -45,12 +45,14 @@ class Kind:
         read: Raw value to value; raises :class:`Mismatch`.
         table: The table type, when it is a table.
         shorthand: Key of the table that a plain string stands for.
+        is_many: It is a list of such tables.
     """
 
     expected: str
     read: Callable[[Any], Any]
     table: type["Table"] | None = None
     shorthand: str | None = None
+    is_many: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -286,6 +288,17 @@ def table(of: type[Table], *, shorthand: str | None = None) -> Kind:
         return value
 
     return Kind("a table", read, table=of, shorthand=shorthand)
+
+
+def tables(of: type[Table]) -> Kind:
+    """A list of tables, each under a heading of its own: ``[[name]]``."""
+
+    def read(value: Any) -> tuple[Table, ...]:  # noqa: ANN401
+        if not isinstance(value, list | tuple) or not all(isinstance(one, of) for one in value):
+            raise Mismatch(f"a list of {of.__name__}", f"a {type(value).__name__}")
+        return tuple(value)
+
+    return Kind("tables", read, table=of, is_many=True)
 
 
 def as_size(number: int) -> str:

@@ -8,14 +8,18 @@ The host cannot read what it hands over. Documents go to the platform as they co
 back sealed.
 """
 
+import asyncio
 import base64
 import binascii
 import datetime as dt
+import functools
 import http
 import json
 import uuid
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+import anyio.to_thread
 import cbor2
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -36,6 +40,7 @@ LOOK_EVERY = dt.timedelta(seconds=1)
 MAX_DOMAINS = 100  # names in one certificate (Let's Encrypt, rate limits page)
 MAX_EVENT_CHARACTERS = 512
 ENCLAVE_HEADER = "x-cloister-enclave"
+LOOK_FOR_END_SECONDS = 0.1
 _T = TypeVar("_T")
 
 
@@ -48,6 +53,7 @@ def agent_app(  # noqa: PLR0913 - the parts, keyword-only
     clock: Clock = utc_now,
     bundle_poll: dt.timedelta = BUNDLE_POLL,
     look_every: dt.timedelta = LOOK_EVERY,
+    is_ending: Callable[[], bool] = lambda: False,
 ) -> Starlette:
     """Makes the application.
 
@@ -58,10 +64,18 @@ def agent_app(  # noqa: PLR0913 - the parts, keyword-only
         events: Told of each event, after its text was made printable.
         clock: The time, for the platform and the authority.
         bundle_poll: How long ``GET /v1/bundle`` waits for a newer one.
-        look_every: How long the platform is let wait at a time; a stop waits as long at most.
+        look_every: How long the platform is let wait at a time.
+        is_ending: Whether the host stops: then nobody is kept waiting.
     """
     calls = _Calls(
-        platform, OrderBook(certificates), objects, events, clock, bundle_poll, look_every
+        platform,
+        OrderBook(certificates),
+        objects,
+        events,
+        clock,
+        bundle_poll,
+        look_every,
+        is_ending,
     )
     return Starlette(
         routes=[
@@ -96,6 +110,7 @@ class _Calls:
         clock: Clock,
         bundle_poll: dt.timedelta,
         look_every: dt.timedelta,
+        is_ending: Callable[[], bool],
     ) -> None:
         self._platform = platform
         self._orders = orders
@@ -104,6 +119,7 @@ class _Calls:
         self._clock = clock
         self._bundle_poll = bundle_poll
         self._look_every = look_every
+        self._is_ending = is_ending
         self._boot_keys: dict[uuid.UUID, bytes] = {}
 
     async def challenge(self, request: Request) -> Response:
@@ -138,11 +154,24 @@ class _Calls:
             if sealed is not None:
                 return _json({"bundle": _encode(sealed)})
             left = until - now
-            if left <= dt.timedelta(0) or await request.is_disconnected():
+            is_over = left <= dt.timedelta(0) or self._is_ending()
+            if is_over or await request.is_disconnected():
                 return _empty(http.HTTPStatus.NO_CONTENT)
-            # In short steps: a renewal falls due without a change, and a stop must not wait long.
+            # In short steps: a renewal falls due without a change.
             step = min(left, self._look_every).total_seconds()
-            await run_in_threadpool(self._platform.wait_for_change, enclave, int(after), step)
+            await self._wait_for_change(enclave, int(after), step)
+
+    async def _wait_for_change(self, enclave: uuid.UUID, after: int, timeout_s: float) -> None:
+        """Waits at the platform, unless the host stops: then the call is left to itself."""
+        call = functools.partial(self._platform.wait_for_change, enclave, after, timeout_s)
+        waiting = asyncio.ensure_future(anyio.to_thread.run_sync(call, abandon_on_cancel=True))
+        try:
+            while not (await asyncio.wait([waiting], timeout=LOOK_FOR_END_SECONDS))[0]:
+                if self._is_ending():
+                    return
+            waiting.result()
+        finally:
+            waiting.cancel()
 
     async def object(self, request: Request) -> Response:
         enclave, name = _enclave(request), request.path_params["name"]

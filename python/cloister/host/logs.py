@@ -1,5 +1,6 @@
 """Reads the log segments that the agent server writes.
 
+A folder has the segments of one boot, or folders of boots, as a host with takeovers keeps them.
 A segment is NDJSON: a first line that says which enclave and boot, then one transaction a line, as
 the enclave sent it. What a record says is the enclave's word, and part of it (paths, header values,
 user agents) its clients': whoever shows it prints it escaped. The writer is Rust; this only reads,
@@ -55,13 +56,13 @@ EVERYTHING = Wanted()
 
 
 def records(log_dir: pathlib.Path, wanted: Wanted = EVERYTHING) -> Iterator[dict[str, Any]]:
-    """Every record that is there, oldest first.
+    """Every record that is there, oldest first within a boot, and boots in their order.
 
     Args:
         log_dir: Folder of the segments of one enclave; one that is absent has none.
         wanted: Which of them.
     """
-    yield from _Reader(log_dir, wanted).new()
+    yield from _Boots(log_dir, wanted).new()
 
 
 def follow(
@@ -79,7 +80,7 @@ def follow(
         wanted: Which of them.
         from_start: Begin with what is there already.
     """
-    reader = _Reader(log_dir, wanted)
+    reader = _Boots(log_dir, wanted)
     if not from_start:
         for _ in reader.new():
             pass
@@ -87,6 +88,20 @@ def follow(
         yield from reader.new()
         stop.wait(POLL_S)
     yield from reader.new()
+
+
+class _Boots:
+    """The folder itself, and the folders of boots in it, as they come."""
+
+    def __init__(self, log_dir: pathlib.Path, wanted: Wanted) -> None:
+        self._log_dir = log_dir
+        self._wanted = wanted
+        self._readers: dict[pathlib.Path, _Reader] = {}
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        for folder in (self._log_dir, *sorted(self._log_dir.glob("*/"))):
+            reader = self._readers.setdefault(folder, _Reader(folder, self._wanted))
+            yield from reader.new()
 
 
 class _Reader:

@@ -4,15 +4,17 @@ A scrape every few seconds, so this is Python; nothing here is on the way of a c
 """
 
 import http.server
+import json
 import socket
 import threading
 import types
-from collections.abc import Callable, Mapping
-from typing import ClassVar, Self
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 from cloister.errors import UsageError
 from cloister.host.listening import listen_error
-from cloister.host.stats import RelayStats
+from cloister.host.stats import RelayStats, ServiceState
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus exposition format
 _HIGHEST_PORT = 65_535
@@ -30,12 +32,74 @@ _RELAY = {
 
 def relay_metrics(stats: RelayStats) -> str:
     """The counters of a relay as text."""
-    values: Mapping[str, object] = {**stats}
+    return _relays([("", stats)])
+
+
+def host_metrics(states: Sequence[ServiceState], *, lost_events: int) -> str:
+    """The state of a host's enclaves, and the counters of their relays, as text.
+
+    Args:
+        states: One for each enclave.
+        lost_events: Events that the platform was not told of.
+    """
+    lines = []
+    for name, (kind, meaning, value) in _HOST.items():
+        lines += _family(
+            name, kind, meaning, [(_of(state.enclave), value(state)) for state in states]
+        )
+    lines += _family(
+        "cloister_host_events_lost_total",
+        "counter",
+        "Events that the platform was not told of.",
+        [("", lost_events)],
+    )
+    relays = [(_of(state.enclave), state.relay) for state in states if state.relay is not None]
+    return "\n".join(lines) + "\n" + _relays(relays)
+
+
+def _relays(relays: Sequence[tuple[str, RelayStats]]) -> str:
     lines = []
     for key, (kind, name, meaning) in _RELAY.items():
-        full = f"cloister_relay_{name}"
-        lines += [f"# HELP {full} {meaning}", f"# TYPE {full} {kind}", f"{full} {values[key]}"]
+        values: list[tuple[str, object]] = [
+            (labels, {**stats}[key])  # a copy: a key that is not written out is none of a TypedDict
+            for labels, stats in relays
+        ]
+        lines += _family(f"cloister_relay_{name}", kind, meaning, values)
     return "\n".join(lines) + "\n"
+
+
+def _family(name: str, kind: str, meaning: str, values: Sequence[tuple[str, object]]) -> list[str]:
+    """One metric with all its samples: the format wants them together."""
+    samples = [f"{name}{labels} {value}" for labels, value in values]
+    return [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}", *samples]
+
+
+def _of(enclave: uuid.UUID) -> str:
+    return f'{{enclave="{enclave}"}}'
+
+
+_HOST: dict[str, tuple[str, str, Callable[[ServiceState], int]]] = {
+    "cloister_host_ready": (
+        "gauge",
+        "Whether the enclave says that it serves.",
+        lambda state: int(state.is_ready),
+    ),
+    "cloister_host_platform_known": (
+        "gauge",
+        "Whether the platform said what is to run when it was asked last.",
+        lambda state: int(state.knows_platform),
+    ),
+    "cloister_host_boots_total": (
+        "counter",
+        "Boots that became ready.",
+        lambda state: state.boots,
+    ),
+    "cloister_host_failures_total": (
+        "counter",
+        "Boots that did not, or that ended by themselves.",
+        lambda state: state.failures,
+    ),
+}
 
 
 class MetricsServer:
@@ -44,16 +108,23 @@ class MetricsServer:
     Args:
         listen: ``HOST:PORT``, ``tcp:`` before it allowed; port 0 takes any free one.
         collect: Makes the text.
+        health: Says whether all is well, and more as JSON; always well when absent.
 
     Raises:
         UsageError: ``listen`` cannot be read.
         TransportError: Nobody can listen there.
     """
 
-    def __init__(self, listen: str, collect: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        listen: str,
+        collect: Callable[[], str],
+        *,
+        health: Callable[[], tuple[bool, dict[str, Any]]] = lambda: (True, {"state": "ready"}),
+    ) -> None:
         host, port = _parse(listen)
         try:
-            self._server = _server(host, port, collect)
+            self._server = _server(host, port, collect, health)
         except OSError as problem:
             raise listen_error(f"tcp:{host}:{port}", problem) from problem
         self._thread = threading.Thread(
@@ -95,7 +166,12 @@ def _parse(listen: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _server(host: str, port: int, collect: Callable[[], str]) -> http.server.ThreadingHTTPServer:
+def _server(
+    host: str,
+    port: int,
+    collect: Callable[[], str],
+    health: Callable[[], tuple[bool, dict[str, Any]]],
+) -> http.server.ThreadingHTTPServer:
     class Handler(http.server.BaseHTTPRequestHandler):
         """Two paths, GET only."""
 
@@ -107,7 +183,9 @@ def _server(host: str, port: int, collect: Callable[[], str]) -> http.server.Thr
             if self.path == "/metrics":
                 self._answer(200, _CONTENT_TYPE, collect())
             elif self.path == "/health":
-                self._answer(200, "application/json", '{"state":"ready"}\n')
+                is_well, said = health()
+                text = json.dumps(said, separators=(",", ":")) + "\n"
+                self._answer(200 if is_well else 503, "application/json", text)
             else:
                 self._answer(404, "text/plain", "expected /metrics or /health\n")
 

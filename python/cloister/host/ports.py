@@ -6,7 +6,7 @@ imports none of them. The host trusts none with anything it could read: bundles 
 
 import datetime as dt
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 
@@ -62,6 +62,40 @@ class Platform(Protocol):
         Raises:
             CloisterError: The platform does not take it from this boot.
         """
+
+
+class ActiveDeployment(Protocol):
+    """An image that the platform releases to."""
+
+    @property
+    def id(self) -> str:
+        """Its id at the platform."""
+
+    @property
+    def pcrs(self) -> Mapping[int, bytes]:
+        """The registers it must have."""
+
+
+class HostPlatform(Protocol):
+    """What a host asks of the platform for itself, beside what it carries for its enclaves."""
+
+    def active_deployments(self, enclave_uuid: uuid.UUID) -> Sequence[ActiveDeployment]:
+        """What is to run of an enclave, the newest first.
+
+        Raises:
+            TransportError: The platform cannot be reached.
+            CloisterError: It refuses to say.
+        """
+
+    def record_event(self, enclave_uuid: uuid.UUID, kind: str, message: str) -> None:
+        """Tells the platform what happened to an enclave.
+
+        Raises:
+            CloisterError: It does not take it.
+        """
+
+    def close(self) -> None:
+        """Ends waits; a call in flight ends within its own deadline."""
 
 
 class CertificateAuthority(Protocol):

@@ -87,6 +87,14 @@ class Relay:
         """Counters since the start; also after it was stopped."""
         return self._running().stats()
 
+    def retarget(self, to: str) -> None:
+        """Lets connections that are accepted from now on go to ``to``; those there are stay.
+
+        Raises:
+            UsageError: The address cannot be read, or the relay was not started.
+        """
+        self._running().retarget(checked(to, what="to"))
+
     def drain(self, grace: dt.timedelta) -> int:
         """Stops accepting, waits up to ``grace`` for the connections there are, then stops.
 

@@ -1,5 +1,7 @@
-"""Counters of the Rust servers, as they come over the boundary."""
+"""Counters of the Rust servers, as they come over the boundary, and what a host says of itself."""
 
+import dataclasses
+import uuid
 from typing import TypedDict
 
 
@@ -26,3 +28,33 @@ class AgentStats(TypedDict):
     records: int
     duplicates: int
     acked: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceState:
+    """What a service does now.
+
+    Args:
+        enclave: Which enclave.
+        address: Where clients are accepted; ``None``: they are not yet.
+        deployment: What serves; ``None``: nothing does.
+        is_ready: The enclave says that it serves.
+        state: ``waiting`` (for the platform, or for an image), ``starting``, or what the enclave
+            says of itself.
+        reason: Why it is not ready.
+        knows_platform: The platform answered when it was asked last.
+        boots: Boots that became ready, since the start.
+        failures: Boots that did not, or that ended by themselves.
+        relay: Counters of the relay; ``None`` before clients are accepted.
+    """
+
+    enclave: uuid.UUID
+    address: str | None
+    deployment: str | None
+    is_ready: bool
+    state: str
+    reason: str | None
+    knows_platform: bool
+    boots: int
+    failures: int
+    relay: RelayStats | None

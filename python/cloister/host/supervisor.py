@@ -26,7 +26,7 @@ from cloister.errors import RunnerError, TransportError
 from cloister.host import health
 from cloister.host.agent import LOOK_EVERY, agent_app
 from cloister.host.listening import listen_error
-from cloister.host.objects import DirectoryObjects, ObjectStore
+from cloister.host.objects import ObjectStore
 from cloister.host.ports import CertificateAuthority, Clock, EventSink, Platform, utc_now
 from cloister.host.relay import Relay
 from cloister.host.stats import AgentStats, RelayStats
@@ -41,31 +41,29 @@ class HostOptions:
         ingress: Address that the enclave accepts clients on.
         health: Address of its health port.
         agent: Address that the enclave calls; this side listens.
-        listen: Where clients connect to.
+        listen: Where clients connect to; ``None``: they come by a relay of the caller's.
         run_dir: Folder of sockets of our own; 0700, its path short (unix(7): 107 bytes a socket).
         log_dir: Folder of the log segments.
-        objects_dir: Folder of the objects.
         proxy_protocol: Tell the enclave who connects; it requires that on its ingress.
         max_connections: Clients at one time.
         workers: Threads of the relay.
         look_every: How long the platform is let wait for a change at a time; longer for one that
             is reached over a network.
-        objects: Where the enclave's objects are, when not in ``objects_dir``.
+        objects: Where the enclave's objects are.
     """
 
     enclave: uuid.UUID
     ingress: str
     health: str
     agent: str
-    listen: str
+    listen: str | None
     run_dir: pathlib.Path
     log_dir: pathlib.Path
-    objects_dir: pathlib.Path
+    objects: ObjectStore
     proxy_protocol: bool = True
     max_connections: int = 10_000
     workers: int = 1
     look_every: dt.timedelta = LOOK_EVERY
-    objects: ObjectStore | None = None
 
 
 class Host:
@@ -94,25 +92,29 @@ class Host:
         clock: Clock = utc_now,
     ) -> None:
         self._options = options
+        self._is_ending = False
         self._socket_path = options.run_dir / "agent-app.sock"
         app = agent_app(
             platform,
             certificates,
-            objects=options.objects or DirectoryObjects(options.objects_dir),
+            objects=options.objects,
             events=events,
             clock=clock,
             look_every=options.look_every,
+            is_ending=lambda: self._is_ending,
         )
         self._app = _AppServer(app, self._socket_path)
         self._poller = health.Poller(options.health, changed=health_changed)
         self._agent: hostplane.AgentServer | None = None
-        self._relay = Relay(
-            options.listen,
-            options.ingress,
-            proxy_protocol=options.proxy_protocol,
-            max_connections=options.max_connections,
-            workers=options.workers,
-        )
+        self._relay: Relay | None = None
+        if options.listen is not None:
+            self._relay = Relay(
+                options.listen,
+                options.ingress,
+                proxy_protocol=options.proxy_protocol,
+                max_connections=options.max_connections,
+                workers=options.workers,
+            )
         self._accepting = False
 
     def start(self) -> Self:
@@ -157,10 +159,12 @@ class Host:
         Raises:
             PermissionRefused: This user may not listen there.
             TransportError: The address cannot be listened on.
+            RunnerError: This host has no relay of its own.
         """
-        self._relay.start()
+        relay = self._own_relay()
+        relay.start()
         self._accepting = True
-        return self._relay.address
+        return relay.address
 
     @property
     def health(self) -> health.Health:
@@ -169,7 +173,7 @@ class Host:
 
     def relay_stats(self) -> RelayStats:
         """Counters of the relay, once it accepts."""
-        return self._relay.stats()
+        return self._own_relay().stats()
 
     def agent_stats(self) -> AgentStats:
         """Counters of the agent server, once started."""
@@ -187,17 +191,19 @@ class Host:
         """
         told = threading.Thread(target=self._tell_enclave, name="tell-drain")
         told.start()
-        left = self._relay.drain(grace) if self._accepting else 0
+        left = self._relay.drain(grace) if self._relay and self._accepting else 0
         told.join()
         return left
 
     def cut(self) -> None:
         """Closes the connections of clients that are left, and ends a :meth:`drain` with them."""
-        self._relay.stop()
+        if self._relay is not None:
+            self._relay.stop()
 
     def stop(self) -> None:
         """Ends everything, in order; harmless when called again."""
-        self._relay.stop()
+        self._is_ending = True
+        self.cut()
         self._poller.stop()
         if self._agent is not None:
             self._agent.stop()
@@ -213,6 +219,11 @@ class Host:
         trace: types.TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _own_relay(self) -> Relay:
+        if self._relay is None:
+            raise RunnerError("clients come to this enclave by another relay")
+        return self._relay
 
     def _tell_enclave(self) -> None:
         try:

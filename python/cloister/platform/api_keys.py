@@ -106,14 +106,20 @@ class ApiKeys:
             record_activity(session, to_ms(now), "api-key.create", key_id, "API key made")
         return NewApiKey(record=_record(row), secret=secret)
 
-    def all(self) -> list[ApiKeyRecord]:
-        """Every key of the app, oldest first, revoked and expired ones included."""
+    def all(self, *, limit: int | None = None, after: str | None = None) -> list[ApiKeyRecord]:
+        """Every key of the app, oldest first, revoked and expired ones included.
+
+        Args:
+            limit: How many at most.
+            after: Go on behind the key of this id.
+
+        Raises:
+            MissingInput: The app has no such key.
+        """
+        mine = ApiKey.app_uuid == self._app_uuid
         with self._database.reading() as session:
-            rows = session.scalars(
-                select(ApiKey)
-                .where(ApiKey.app_uuid == self._app_uuid)
-                .order_by(ApiKey.created_ms, ApiKey.id)
-            )
+            last = None if after is None else self._found(session, after)
+            rows = credentials.rows(session, ApiKey, mine, limit=limit, after=last)
             return [_record(row) for row in rows]
 
     def works(self, secret: str) -> bool:
@@ -134,16 +140,20 @@ class ApiKeys:
         """
         found = id_of(key_id)
         with self._database.writing() as session:
-            row = session.get(ApiKey, found)
-            if row is None or row.app_uuid != self._app_uuid:
-                raise MissingInput(
-                    "there is no API key with this id", hint="`cloister key list` shows the ids"
-                )
+            row = self._found(session, found)
             if row.revoked_ms is None:
                 row.revoked_ms = to_ms(self._clock())
                 bump_versions(session, app_uuid=self._app_uuid)
                 record_activity(session, row.revoked_ms, "api-key.revoke", found, "API key revoked")
             return _record(row)
+
+    def _found(self, session: Session, key_id: str) -> ApiKey:
+        row = session.get(ApiKey, key_id) if credentials.is_id(key_id) else None
+        if row is None or row.app_uuid != self._app_uuid:
+            raise MissingInput(
+                "there is no API key with this id", hint="`cloister key list` shows the ids"
+            )
+        return row
 
     def _checked_scope(self, session: Session, scope: str) -> str:
         if scope == APP_SCOPE:

@@ -1,8 +1,9 @@
 """A master key wrapped by AWS KMS.
 
 Two calls of its API, ``GenerateDataKey`` and ``Decrypt``, with an encryption context (KMS Developer
-Guide, "Encryption context"): a policy of the key can name it, and a wrapped key of another store or
-class does not open. Credentials and endpoint are found by boto3 as everywhere else.
+Guide, "Encryption context"): a policy of the key can name it, and a wrapped key of the other class
+does not open. One of another store of its class does: a store may be restored from a backup, which
+brings its wrapped key. Credentials and endpoint are found by boto3 as everywhere else.
 """
 
 import re

@@ -8,14 +8,19 @@ import base64
 import dataclasses
 import datetime as dt
 import hashlib
+import re
 import secrets
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import TypedDict, TypeVar
 
-from sqlalchemy import ColumnElement, or_
+from sqlalchemy import ColumnElement, or_, select, tuple_
+from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError
 from cloister.platform.clock import from_ms
 from cloister.platform.tables import ApiKey, TokenRow
+
+Row = TypeVar("Row", ApiKey, TokenRow)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,11 @@ def made(prefix: str) -> tuple[str, str]:
     return credential_id, f"{prefix}_{credential_id}_{random}"
 
 
+def is_id(text: str) -> bool:
+    """Whether it can be the id of one; no other text is for a database, which may not take it."""
+    return SHAPE.fullmatch(text) is not None
+
+
 def hash_of(secret: str) -> bytes:
     """What is kept: SHA-256 of all of it, prefix and id included. Any text has one."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
@@ -91,6 +101,30 @@ def in_use(table: type[ApiKey | TokenRow], now_ms: int) -> tuple[ColumnElement[b
     )
 
 
+def rows(
+    session: Session,
+    table: type[Row],
+    *conditions: ColumnElement[bool],
+    limit: int | None,
+    after: Row | None,
+) -> Sequence[Row]:
+    """Rows, oldest first; revoked and expired ones stay, so there is no end to their number.
+
+    Args:
+        session: A transaction.
+        table: Of which credentials.
+        conditions: Which rows.
+        limit: How many at most; all of them when absent.
+        after: The row that the page before ended with.
+    """
+    place = tuple_(table.created_ms, table.id)  # two are made in one millisecond
+    query = select(table).where(*conditions).order_by(table.created_ms, table.id).limit(limit)
+    if after is not None:
+        query = query.where(place > (after.created_ms, after.id))
+    return session.scalars(query).all()
+
+
 ID_BYTES = 8  # 16 hexadecimal digits: unique within a store, not secret
+SHAPE = re.compile(r"[0-9a-f]{16}")
 SECRET_BYTES = 32  # 43 base64url characters (data-plane.md §4)
 MAX_NAME = 63

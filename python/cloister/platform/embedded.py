@@ -20,6 +20,7 @@ from cloister.errors import ReleaseRefused
 from cloister.platform import bundle, events, release, sealed_objects
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
+from cloister.platform.interface import ActiveDeployment
 from cloister.platform.records import EnclaveRecord, read_deployments, read_enclave
 from cloister.platform.tables import Boot, ChallengeRow, Deployment, Enclave, Release
 from cloister.platform.trust_class import TrustClass
@@ -162,6 +163,22 @@ class EmbeddedPlatform:
             return version > after
 
         return self._database.changes.wait_until(is_newer, timeout_s)
+
+    def active_deployments(self, enclave_uuid: UUID | str) -> list[ActiveDeployment]:
+        """What a host is to run of an enclave: its active deployments, the newest first.
+
+        Raises:
+            ReleaseRefused: There is no such enclave.
+        """
+        uuid, now_ms = _uuid(enclave_uuid), to_ms(self._clock())
+        with self._database.reading() as session:
+            _known(session, uuid)
+            found = read_deployments(session, uuid)
+        return [
+            ActiveDeployment(id=one.id, pcrs=one.pcrs)
+            for one in reversed(found)
+            if one.is_active(now_ms)
+        ]
 
     def record_event(self, enclave_uuid: UUID | str, kind: str, message: str) -> None:
         """Keeps what a host reports of an enclave.

@@ -1,8 +1,9 @@
 """Requests to a platform's server: TLS to a pinned authority, deadlines, and its errors as ours.
 
 urllib3 carries them: it comes with `requests`, so a host needs no extra, and its pool is safe for
-threads. Nothing is redirected, nothing is unpacked, an answer is bounded before it is read. The
-token is in a header, and in no message.
+threads. Nothing is redirected, nothing is unpacked, an answer is bounded before it is read: by its
+length, and in time by :mod:`~cloister.platform.deadline_socket`. The token is in a header, and in
+no message.
 """
 
 import json
@@ -16,9 +17,11 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import TimeoutError as Overdue
 
 from cloister import errors
 from cloister.errors import CloisterError, ConfigError, PermissionRefused, TransportError
+from cloister.platform.deadline_socket import DeadlineSocket
 
 
 class PlatformClient:
@@ -47,6 +50,7 @@ class PlatformClient:
         except (OSError, ssl.SSLError):
             raise ConfigError(f"`{ca_file}` is not a certificate in PEM") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.sslsocket_class = DeadlineSocket
         self._pool = urllib3.PoolManager(ssl_context=context, maxsize=POOL_SIZE, retries=False)
 
     def __repr__(self) -> str:
@@ -127,10 +131,7 @@ class PlatformClient:
                 preload_content=False,
                 decode_content=False,
             )
-            try:
-                read = answer.read(MAX_ANSWER_BYTES + 1)
-            finally:
-                answer.release_conn()
+            read = self._read(answer)
         except (HTTPError, OSError) as problem:
             error = TransportError(
                 f"the platform {self._url} cannot be reached: {_reason(problem)}",
@@ -138,9 +139,19 @@ class PlatformClient:
             )
             was_not_sent = isinstance(problem, NewConnectionError | ConnectTimeoutError)
             raise _Again(error, was_not_sent=was_not_sent) from problem
-        if len(read) > MAX_ANSWER_BYTES:
-            raise TransportError(f"the platform {self._url} answers with more than is read")
         return self._judged(answer.status, read)
+
+    def _read(self, answer: urllib3.BaseHTTPResponse) -> bytes:
+        """The whole body. A connection goes back to the pool at the end of its answer alone."""
+        try:
+            read = answer.read(MAX_ANSWER_BYTES + 1)
+            if len(read) > MAX_ANSWER_BYTES:
+                raise TransportError(f"the platform {self._url} answers with more than is read")
+        except BaseException:
+            answer.close()
+            raise
+        answer.release_conn()
+        return read
 
     def _judged(self, status: int, read: bytes) -> Any:  # noqa: ANN401
         try:
@@ -207,6 +218,8 @@ def _reason(problem: Exception) -> str:
     inner = getattr(problem, "reason", None) or problem
     if "CERTIFICATE_VERIFY_FAILED" in str(inner):
         return "its certificate is not of an authority that is believed"
+    if isinstance(problem, Overdue):
+        return "it did not answer in time"
     return type(inner).__name__
 
 

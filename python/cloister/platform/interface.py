@@ -7,9 +7,24 @@ answers in this process, :class:`~cloister.platform.remote.RemotePlatform` over 
 Follows wire.md, sections 3 and 5.
 """
 
+import dataclasses
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 from uuid import UUID
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveDeployment:
+    """An image that is released to now.
+
+    Args:
+        id: ``dep_…``.
+        pcrs: The registers it must have, 48 bytes each: 0, 1 and 2, and others that were given.
+    """
+
+    id: str
+    pcrs: Mapping[int, bytes]
 
 
 @runtime_checkable
@@ -70,6 +85,13 @@ class Platform(Protocol):
         Returns:
             Whether there is a newer version. ``False`` says nothing about renewal: call
             :meth:`newer_bundle` after it in either case.
+
+        Raises:
+            ReleaseRefused: There is no such enclave.
+        """
+
+    def active_deployments(self, enclave_uuid: UUID | str) -> Sequence[ActiveDeployment]:
+        """What a host is to run of an enclave: its active deployments, the newest first.
 
         Raises:
             ReleaseRefused: There is no such enclave.

@@ -1,7 +1,7 @@
 """Where the master key of a store comes from: a file beside it, or a key service that wraps it.
 
 A key service (AWS KMS, ``kms://ARN``) makes a data key once, when the store is made. The store
-keeps it wrapped; whoever may use the service's key with the context of this store opens it at each
+keeps it wrapped; whoever may use the service's key with the context of its class opens it at each
 start. Nothing else is asked of the service, so it is not needed while the platform runs.
 """
 

@@ -239,10 +239,17 @@ class Owner:
             raise MissingInput("the enclave has no deployment of this id")
         self._registry.end_deployment(deployment_id)
 
-    def api_keys(self, app_uuid: UUID) -> list[Json]:
-        """API keys of an app, oldest first, without the keys."""
+    def api_keys(
+        self, app_uuid: UUID, *, limit: int | None = None, after: str | None = None
+    ) -> list[Json]:
+        """API keys of an app, oldest first, without the keys; those behind ``after``.
+
+        Raises:
+            MissingInput: There is no such app, or it has no key of the id ``after``.
+        """
         self.app(app_uuid)
-        return [self._shown(record) for record in self._keys(app_uuid).all()]
+        found = self._keys(app_uuid).all(limit=limit, after=after)
+        return [self._shown(record) for record in found]
 
     def create_api_key(
         self, app_uuid: UUID, name: str, *, scopes: Sequence[str], not_after: dt.datetime | None
@@ -328,9 +335,13 @@ class Owner:
         self._registry.retire_service_key(json_forms.unhex(public, "public"))
         return self.service_keys()
 
-    def tokens(self) -> list[Json]:
-        """Tokens of the platform, oldest first, without the tokens."""
-        return [self._shown(record) for record in self._tokens.all()]
+    def tokens(self, *, limit: int | None = None, after: str | None = None) -> list[Json]:
+        """Tokens of the platform, oldest first, without the tokens; those behind ``after``.
+
+        Raises:
+            MissingInput: There is no token of the id ``after``.
+        """
+        return [self._shown(record) for record in self._tokens.all(limit=limit, after=after)]
 
     def create_token(
         self, name: str, *, scopes: Sequence[str], not_after: dt.datetime | None

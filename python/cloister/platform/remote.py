@@ -14,6 +14,7 @@ from uuid import UUID
 
 from cloister.errors import TransportError
 from cloister.platform.https import PlatformClient
+from cloister.platform.interface import ActiveDeployment
 
 
 class RemotePlatform:
@@ -106,6 +107,20 @@ class RemotePlatform:
             self._waited[uuid] = (after, sealed, time.monotonic())
         return sealed is not None
 
+    def active_deployments(self, enclave_uuid: UUID | str) -> list[ActiveDeployment]:
+        """Asks what a host is to run of an enclave: its active deployments, the newest first.
+
+        Raises:
+            ReleaseRefused: There is no such enclave.
+            PermissionRefused: The token is not for this enclave.
+            TransportError: The platform cannot be reached, or its answer cannot be read.
+        """
+        found = self._client.get("/v1/desired", enclave=enclave_uuid)
+        try:
+            return [_active_deployment(one) for one in found["deployments"]]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise TransportError("the platform's answer is not a list of deployments") from None
+
     def record_event(self, enclave_uuid: UUID | str, kind: str, message: str) -> None:
         """Tells the platform what an enclave reports.
 
@@ -171,6 +186,14 @@ def _bytes(found: Any, name: str) -> bytes:  # noqa: ANN401 - any JSON
         raise TransportError(f"the platform's answer has no `{name}` in base64") from None
 
 
+def _active_deployment(found: Any) -> ActiveDeployment:  # noqa: ANN401 - any JSON
+    pcrs = {int(index): bytes.fromhex(value) for index, value in found["pcrs"].items()}
+    if not {0, 1, 2} <= pcrs.keys() or any(len(value) != PCR_BYTES for value in pcrs.values()):
+        raise ValueError("a register is missing or has another length")
+    return ActiveDeployment(id=str(found["id"]), pcrs=pcrs)
+
+
 LONGEST_WAIT_SECONDS = 20.0  # the server takes 25
 SLACK_SECONDS = 10.0
 FRESH_SECONDS = 0.5
+PCR_BYTES = 48  # SHA-384

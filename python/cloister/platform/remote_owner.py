@@ -111,7 +111,7 @@ class RemoteOwner:
 
     def api_keys(self, app_uuid: UUID) -> list[Json]:
         """API keys of an app."""
-        return _many(self._client.get(f"/v1/apps/{app_uuid}/api-keys"))
+        return self._all(f"/v1/apps/{app_uuid}/api-keys")
 
     def create_api_key(
         self, app_uuid: UUID, name: str, *, scopes: Sequence[str], not_after: dt.datetime | None
@@ -156,7 +156,7 @@ class RemoteOwner:
 
     def tokens(self) -> list[Json]:
         """Tokens of the platform."""
-        return _many(self._client.get("/v1/tokens"))
+        return self._all("/v1/tokens")
 
     def create_token(
         self, name: str, *, scopes: Sequence[str], not_after: dt.datetime | None
@@ -182,6 +182,16 @@ class RemoteOwner:
         path = f"/v1/enclaves/{enclave_uuid}/events"
         return _many(self._client.get(path, limit=limit, before=before))
 
+    def _all(self, path: str) -> list[Json]:
+        """A list that comes in pages."""
+        found: list[Json] = []
+        while True:
+            after = str(found[-1].get("id")) if found else None
+            page = _many(self._client.get(path, limit=PAGE, after=after))
+            found += page
+            if len(page) < PAGE:
+                return found
+
 
 def _new_key(name: str, scopes: Sequence[str], not_after: dt.datetime | None) -> Json:
     expires = None if not_after is None else not_after.astimezone(dt.UTC).isoformat()
@@ -204,3 +214,6 @@ def _many(found: Any) -> list[Json]:  # noqa: ANN401 - any JSON
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise TransportError("the platform's answer is not a list of objects")
     return found
+
+
+PAGE = 1000  # the most that the server gives at once

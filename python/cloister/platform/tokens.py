@@ -121,10 +121,19 @@ class Tokens:
             record_activity(session, to_ms(now), "token.create", token_id, "token made")
         return NewToken(record=_record(row), secret=secret)
 
-    def all(self) -> list[TokenRecord]:
-        """Every token, oldest first, revoked and expired ones included."""
+    def all(self, *, limit: int | None = None, after: str | None = None) -> list[TokenRecord]:
+        """Every token, oldest first, revoked and expired ones included.
+
+        Args:
+            limit: How many at most.
+            after: Go on behind the token of this id.
+
+        Raises:
+            MissingInput: There is no such token.
+        """
         with self._database.reading() as session:
-            rows = session.scalars(select(TokenRow).order_by(TokenRow.created_ms, TokenRow.id))
+            last = None if after is None else _found(session, after)
+            rows = credentials.rows(session, TokenRow, limit=limit, after=last)
             return [_record(row) for row in rows]
 
     def find(self, secret: str) -> TokenRecord | None:
@@ -160,15 +169,18 @@ class Tokens:
         shape = SHAPE.fullmatch(token_id)
         found = shape[1] if shape else token_id
         with self._database.writing() as session:
-            row = session.get(TokenRow, found)
-            if row is None:
-                raise MissingInput(
-                    "there is no token with this id", hint="`cloister platform token list`"
-                )
+            row = _found(session, found)
             if row.revoked_ms is None:
                 row.revoked_ms = to_ms(self._clock())
                 record_activity(session, row.revoked_ms, "token.revoke", row.id, "token revoked")
             return _record(row)
+
+
+def _found(session: Session, token_id: str) -> TokenRow:
+    row = session.get(TokenRow, token_id) if credentials.is_id(token_id) else None
+    if row is None:
+        raise MissingInput("there is no token with this id", hint="`cloister platform token list`")
+    return row
 
 
 def _checked(session: Session, scope: str) -> str:

@@ -88,6 +88,10 @@ class Enclave(Protocol):
     def pcrs(self) -> Mapping[int, bytes]:
         """PCR0 to PCR2, and others that are not zero."""
 
+    @property
+    def init_pid(self) -> int | None:
+        """Process id of its init, where it has one on this machine."""
+
     def wait(self, timeout: float | None = None) -> Exit | None:
         """How it ended, or ``None`` when it still runs after ``timeout`` seconds."""
 

@@ -3,13 +3,14 @@
 //! One acceptor hands each connection to the worker with the fewest; workers share nothing but their
 //! counters. The relay knows nothing of TLS or HTTP. With `proxy_protocol` it says first, in a PROXY
 //! v2 header, whom it accepted from; that is the host's word and the enclave treats it as such.
+//! Where it connects to can be changed while it runs, for the connections that come after.
 
 mod connection;
 mod worker;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc as async_mpsc, watch};
 pub struct RelayOptions {
     /// Where it listens.
     pub listen: Address,
-    /// Where it connects to, once for each connection it accepts.
+    /// Where it connects to, once for each connection it accepts, until [`Relay::retarget`].
     pub to: Address,
     /// Send a PROXY v2 header first.
     pub proxy_protocol: bool,
@@ -107,6 +108,8 @@ enum Phase {
 #[derive(Debug)]
 struct Shared {
     options: RelayOptions,
+    /// Where connections go that are accepted from now on.
+    to: RwLock<Arc<Address>>,
     accepted: AtomicU64,
     refused: AtomicU64,
     last_error: Mutex<Option<String>>,
@@ -149,6 +152,7 @@ impl Relay {
         let address = bound.local_address();
         let count = options.workers.max(1);
         let shared = Arc::new(Shared {
+            to: RwLock::new(Arc::new(options.to.clone())),
             options,
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -191,6 +195,16 @@ impl Relay {
     /// The address it listens on: the real port where 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Lets connections that are accepted from now on go to `to`; those there are stay where they
+    /// are.
+    pub fn retarget(&self, to: Address) {
+        *self
+            .shared
+            .to
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(to);
     }
 
     /// Counters.
@@ -289,8 +303,13 @@ impl Shared {
         })
     }
 
-    fn note_connect_error(&self, error: &io::Error) {
-        let text = format!("cannot connect to {}: {error}", self.options.to);
+    /// Where a connection goes that was accepted now.
+    fn target(&self) -> Arc<Address> {
+        Arc::clone(&self.to.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note_connect_error(&self, to: &Address, error: &io::Error) {
+        let text = format!("cannot connect to {to}: {error}");
         tracing::warn!("{text}");
         *self
             .last_error

@@ -69,6 +69,11 @@ impl PyRelay {
         Ok(dict)
     }
 
+    fn retarget(&self, to: &str) -> PyResult<()> {
+        self.0.retarget(address(to)?);
+        Ok(())
+    }
+
     fn drain(&self, py: Python<'_>, grace: Duration) -> u64 {
         py.detach(|| self.0.drain(grace))
     }

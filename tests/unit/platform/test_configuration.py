@@ -1,14 +1,18 @@
 """``platform.toml``, and what ``cloister platform init`` takes for it."""
 
+import datetime as dt
 import json
 import pathlib
 
 import pytest
+from cryptography import x509
 
 from cloister.cli import main
 from cloister.errors import ConfigError
 from cloister.platform.engines import database_url, has_password
-from cloister.platform.server import configuration
+from cloister.platform.server import configuration, tls
+
+NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 
 WITH_PASSWORD = [
     "postgresql://u:hunter2@127.0.0.1:1/x",
@@ -19,6 +23,33 @@ WITHOUT = [
     "postgresql://u@127.0.0.1:1/x",
     "postgresql://u:@127.0.0.1:1/x",
     "postgresql://password@127.0.0.1:1/password?passfile=/pgpass",
+]
+
+NAMES = [
+    "platform.example.com",
+    "Platform-2.internal",
+    "xn--grn-ioa.example",
+    "localhost",
+    "10.0.0.1",
+    "2001:db8::1",
+    ".".join(["a" * 63] * 3 + ["b" * 61]),
+]
+NOT_NAMES = [
+    "",
+    "grün.example",
+    "two words",
+    "a_b.example",
+    "-a.example",
+    "a-.example",
+    "a..example",
+    "a.example.",
+    "*.example.com",
+    "10.0.0.256",
+    "[::1]",
+    "fe80::1%eth0",
+    "a" * 64,
+    ".".join(["a" * 63] * 3 + ["b" * 62]),
+    "a\n",
 ]
 
 
@@ -60,3 +91,27 @@ def test_a_password_is_not_taken_from_the_command_line(
     said = capsys.readouterr().err
     assert "a password on the command line" not in said
     assert "cannot be used" in said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_an_address_or_a_dns_name(tmp_path: pathlib.Path, name: str) -> None:
+    assert configuration.load(written(tmp_path, 0o600, names=[name])).names == (name,)
+    tls.make_authority(tmp_path, now=NOW)
+    assert tls.ensure_certificate(tmp_path, [name], now=NOW)
+    assert not tls.ensure_certificate(tmp_path, [name], now=NOW)
+    made = x509.load_pem_x509_certificate((tmp_path / tls.CERTIFICATE_FILE).read_bytes())
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (found,) = names.get_values_for_type(x509.DNSName) or names.get_values_for_type(x509.IPAddress)
+    assert str(found) == name
+
+
+@pytest.mark.parametrize("name", NOT_NAMES)
+def test_another_name_is_refused_before_anything_is_made(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with pytest.raises(ConfigError, match="neither an address nor a DNS name"):
+        configuration.load(written(tmp_path, 0o600, names=["localhost", name]))
+    state = tmp_path / "state"
+    assert main.run(["platform", "init", "--dir", str(state), f"--name={name}"]) != 0
+    assert "neither an address nor a DNS name" in capsys.readouterr().err
+    assert not state.exists()

@@ -4,19 +4,22 @@ import asyncio
 import dataclasses
 import datetime as dt
 import logging
+import uuid
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import select
 from starlette.types import Message, Receive, Scope, Send
-from tests.support.platform_world import World
+from tests.support.platform_world import PCRS, World
 
 from cloister.platform.owner import Owner
+from cloister.platform.registry import Registry
 from cloister.platform.server.app import make_app, make_parts
 from cloister.platform.server.bounds import BodyBound
 from cloister.platform.tables import Release
 from cloister.platform.tokens import Tokens
+from cloister.platform.trust_class import TrustClass
 
 
 class Broken(Owner):
@@ -104,6 +107,34 @@ def test_a_change_of_an_enclave_is_made_whole_or_not_at_all(world: World) -> Non
     assert (half.json()["accepts_debug"], half.json()["max_boots"]) == (True, None)
 
 
+END_OF_TIME = "9999-12-31T23:59:59"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/tokens", {"name": "t", "scopes": ["owner"]}, "expires"),
+        ("/v1/apps/{app}/api-keys", {"name": "k", "scopes": ["app"]}, "expires"),
+        (
+            "/v1/enclaves/{enclave}/deployments",
+            {"pcrs": {str(index): "ab" * 48 for index in (0, 1, 2)}},
+            "until",
+        ),
+    ],
+)
+def test_a_time_after_the_end_of_the_calendar_is_refused(
+    world: World, path: str, body: dict[str, object], field: str
+) -> None:
+    path = path.format(app=world.store.app_uuid, enclave=world.uuid)
+    wrong = ask(world, path, method="POST", body=body | {field: f"{END_OF_TIME}-23:00"})
+    assert wrong.status_code == 400
+    assert wrong.json()["error"]["code"] == "InputError"
+    assert f"`body.{field}`" in wrong.json()["error"]["message"]
+    right = ask(world, path, method="POST", body=body | {field: f"{END_OF_TIME}+23:00"})
+    assert right.status_code == 201
+    assert right.json()[field] == "9999-12-31T00:59:59Z"
+
+
 async def slowly(pieces: list[bytes], scope_headers: list[tuple[bytes, bytes]]) -> list[Message]:
     """What a body gets that never ends, from a bound of a tenth of a second."""
     sent: list[Message] = []
@@ -160,3 +191,35 @@ def test_a_host_that_asks_without_end_fills_no_table(world: World) -> None:
     world.clock.advance(seconds=61)
     assert world.platform.newer_bundle(world.uuid, 0) is not None
     assert released() == 3
+
+
+def test_a_host_is_told_what_to_run_and_nobody_else_is(world: World) -> None:
+    registry = Registry(world.database, world.clock)
+    tokens = Tokens(world.database, world.clock)
+    first = world.deployment
+    world.clock.advance(seconds=1)
+    second = registry.add_deployment(world.uuid, PCRS | {0: b"\x11" * 48})
+    relay = tokens.create("host", scopes=[f"relay:{world.uuid}"]).secret
+    path = f"/v1/desired?enclave={world.uuid}"
+    answer = ask(world, path, token=relay)
+    assert answer.status_code == 200
+    found = answer.json()["deployments"]
+    assert [one["id"] for one in found] == [second, first]
+    assert found[0]["pcrs"]["0"] == "11" * 48
+    registry.end_deployment(second)
+    assert [one["id"] for one in ask(world, path, token=relay).json()["deployments"]] == [first]
+    # A time limit ends one as well.
+    registry.end_deployment(first)
+    until = world.clock() + dt.timedelta(minutes=1)
+    registry.add_deployment(world.uuid, PCRS, until=until)
+    assert len(ask(world, path, token=relay).json()["deployments"]) == 1
+    world.clock.advance(minutes=2)
+    assert ask(world, path, token=relay).json() == {"deployments": []}
+    other = uuid.uuid4()
+    registry.add_enclave(
+        world.store.app_uuid, "other", uuid=other, trust_class=TrustClass.DEVELOPMENT
+    )
+    for scope in (f"relay:{other}", f"read:{world.store.app_uuid}"):
+        token = tokens.create("t", scopes=[scope]).secret
+        assert ask(world, path, token=token).status_code == 403
+    assert ask(world, "/v1/desired", token=relay).status_code == 400

@@ -12,11 +12,13 @@ from tests.support import sandbox_image
 from tests.support.platform_world import PCRS, World, make_world
 
 from cloister.build import eif
-from cloister.cli import _local_key, _run_dir
-from cloister.cli._run_plan import attested_of, check_image
+from cloister.build.built_config import attested_of
+from cloister.cli import _local_key
+from cloister.cli._run_plan import check_image
 from cloister.cli.params import listen_address
 from cloister.cli.run import Stop
 from cloister.errors import ConfigError, MalformedImage, OutputError, UsageError
+from cloister.host import run_dir
 
 REGISTERS = {index: PCRS[index] for index in (0, 1, 2, 8)}
 IMAGE = pathlib.Path("enclave.eif")
@@ -69,26 +71,26 @@ def test_a_revoked_local_key_is_replaced(world: World) -> None:
 
 
 def test_a_run_directory_is_private_and_short(tmp_path: pathlib.Path) -> None:
-    made = _run_dir.make(tmp_path)
+    made = run_dir.make(tmp_path)
     assert made.parent == tmp_path
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
-    _run_dir.remove(made)
+    run_dir.remove(made)
     assert not made.exists()
-    _run_dir.remove(made)
+    run_dir.remove(made)
 
 
 def test_a_folder_that_cannot_be_used_gives_way_to_the_next(tmp_path: pathlib.Path) -> None:
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
-    made = _run_dir.make(deep, tmp_path / "gone", pathlib.Path(tempfile.gettempdir()))
+    made = run_dir.make(deep, tmp_path / "gone", pathlib.Path(tempfile.gettempdir()))
     assert tmp_path not in made.parents
     assert len(os.fsencode(made / "v" / "enclave-7777.sock")) <= 107
-    _run_dir.remove(made)
+    run_dir.remove(made)
 
 
 def test_nowhere_to_make_a_run_directory_is_an_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(OutputError, match="no folder for the sockets"):
-        _run_dir.make(tmp_path / "gone")
+        run_dir.make(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("text", ["8443", ":8443", "127.0.0.1", "127.0.0.1:x", "h:65536", "h:-1"])

@@ -15,6 +15,7 @@ from sqlalchemy import URL
 
 from cloister.errors import ConfigError, MissingInput
 from cloister.platform.engines import database_url, has_password
+from cloister.platform.server.names import general_name
 from cloister.platform.trust_class import TrustClass
 
 
@@ -96,6 +97,8 @@ def read(found: dict[str, Any], folder: pathlib.Path) -> PlatformConfig:
     names = found.get("names")
     if not isinstance(names, list) or not names or not all(isinstance(one, str) for one in names):
         raise ConfigError("`names` of platform.toml is not a list of names and addresses")
+    for name in names:
+        general_name(name)
     trust_class = texts["class"] or TrustClass.PRODUCTION.value
     if trust_class not in {TrustClass.PRODUCTION.value, TrustClass.DEVELOPMENT.value}:
         raise ConfigError("`class` of platform.toml is neither `production` nor `development`")

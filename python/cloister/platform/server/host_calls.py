@@ -74,6 +74,21 @@ async def bundle(  # noqa: PLR0913, PLR0917 - parameters of the address
     )
 
 
+@router.get("/v1/desired")
+def desired(enclave: UUID, token: Caller, parts: TheParts) -> models.Desired:
+    """What a host is to run of an enclave: its active deployments, the newest first."""
+    check_relay(token, enclave)
+    return models.Desired(
+        deployments=[
+            models.DesiredDeployment(
+                id=one.id,
+                pcrs={str(index): value.hex() for index, value in sorted(one.pcrs.items())},
+            )
+            for one in parts.platform.active_deployments(enclave)
+        ]
+    )
+
+
 @router.post("/v1/events", status_code=204)
 def event(told: models.Event, token: Caller, parts: TheParts) -> None:
     """Something that happened to an enclave, as the host tells it."""

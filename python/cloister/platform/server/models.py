@@ -8,10 +8,28 @@ import datetime as dt
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 
 from cloister.platform import registry
 
+
+def _in_utc(moment: dt.datetime) -> dt.datetime:
+    try:
+        return moment.astimezone(dt.UTC)
+    except OverflowError:  # as of 9999-12-31T23:59:59-01:00
+        raise ValueError("the time is not in the calendar in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=63)]
 Hex = Annotated[StrictStr, Field(max_length=128)]
 Scopes = Annotated[list[Annotated[StrictStr, Field(max_length=80)]], Field(max_length=64)]
@@ -108,7 +126,7 @@ class NewDeployment(FromOwner):
         Field(max_length=32, description="Registers by index."),
     ]
     ends_others: StrictBool = False
-    until: AwareDatetime | None = None
+    until: Moment | None = None
 
 
 class NewKey(FromOwner):
@@ -116,12 +134,7 @@ class NewKey(FromOwner):
 
     name: Name
     scopes: Scopes
-    expires: AwareDatetime | None = None
-
-    @property
-    def not_after(self) -> dt.datetime | None:
-        """In UTC."""
-        return None if self.expires is None else self.expires.astimezone(dt.UTC)
+    expires: Moment | None = None
 
 
 class NewVariable(FromOwner):
@@ -148,6 +161,19 @@ class Bundle(BaseModel):
     """A bundle, sealed to the boot that asked; base64."""
 
     bundle: str
+
+
+class DesiredDeployment(BaseModel):
+    """An image that is released to. Registers are hexadecimal."""
+
+    id: str
+    pcrs: dict[str, str]
+
+
+class Desired(BaseModel):
+    """What a host is to run of an enclave, the newest first."""
+
+    deployments: list[DesiredDeployment]
 
 
 class Recorded(BaseModel):

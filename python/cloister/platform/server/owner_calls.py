@@ -23,6 +23,10 @@ Manages = Annotated[Owner, Depends(of_enclave("manage"))]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Before = Annotated[int | None, Query(ge=1, lt=1 << 63, description="`id` of the page before.")]
 
+After = Annotated[
+    str | None, Query(pattern="^[0-9a-f]{16}$", description="`id` that the page before ended with.")
+]
+
 
 @router.get("/v1/token", tags=["tokens"])
 def who_am_i(token: Caller, parts: TheParts) -> models.WhoAmI:
@@ -133,9 +137,9 @@ def end_deployment(enclave: UUID, deployment: str, owner: Deploys) -> None:
 
 
 @router.get("/v1/apps/{app}/api-keys", tags=["API keys"], response_model=list[models.KeyShown])
-def api_keys(app: UUID, owner: ReadsApp) -> list[Json]:
+def api_keys(app: UUID, owner: ReadsApp, limit: Limit = 100, after: After = None) -> list[Json]:
     """API keys of an app, without the keys."""
-    return owner.api_keys(app)
+    return owner.api_keys(app, limit=limit, after=after)
 
 
 @router.post(
@@ -146,7 +150,7 @@ def api_keys(app: UUID, owner: ReadsApp) -> list[Json]:
 )
 def create_api_key(app: UUID, asked: models.NewKey, owner: ManagesApp) -> Json:
     """Makes an API key; it is shown in this answer alone."""
-    return owner.create_api_key(app, asked.name, scopes=asked.scopes, not_after=asked.not_after)
+    return owner.create_api_key(app, asked.name, scopes=asked.scopes, not_after=asked.expires)
 
 
 @router.delete(
@@ -237,15 +241,15 @@ def retire_service_key(public: str, owner: Everything) -> list[str]:
 
 
 @router.get("/v1/tokens", tags=["tokens"], response_model=list[models.KeyShown])
-def tokens(owner: Everything) -> list[Json]:
-    """Tokens of this API, without the tokens."""
-    return owner.tokens()
+def tokens(owner: Everything, limit: Limit = 100, after: After = None) -> list[Json]:
+    """Tokens of this API, oldest first, without the tokens."""
+    return owner.tokens(limit=limit, after=after)
 
 
 @router.post("/v1/tokens", tags=["tokens"], status_code=201, response_model=models.TokenMade)
 def create_token(asked: models.NewKey, owner: Everything) -> Json:
     """Makes a token; it is shown in this answer alone."""
-    return owner.create_token(asked.name, scopes=asked.scopes, not_after=asked.not_after)
+    return owner.create_token(asked.name, scopes=asked.scopes, not_after=asked.expires)
 
 
 @router.delete("/v1/tokens/{token_id}", tags=["tokens"], response_model=models.KeyShown)

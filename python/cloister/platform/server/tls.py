@@ -6,7 +6,6 @@ file and trust nothing else. An owner with a certificate of a public authority n
 """
 
 import datetime as dt
-import ipaddress
 import pathlib
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloister.errors import KeyFileError, OutputError
+from cloister.platform.server.names import general_name
 from cloister.replacing import replace
 from cloister.tls_authority import TlsAuthority, private_key_pem
 
@@ -49,6 +49,7 @@ def ensure_certificate(folder: pathlib.Path, names: Sequence[str], *, now: dt.da
         Whether they were made.
 
     Raises:
+        ConfigError: A name is neither an address nor a DNS name.
         KeyFileError: The authority is missing or cannot be read.
         OutputError: They cannot be written.
     """
@@ -67,7 +68,7 @@ def ensure_certificate(folder: pathlib.Path, names: Sequence[str], *, now: dt.da
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = TlsAuthority(certificate=issuer, key=signer).issue(
         key.public_key(),
-        [_name(one) for one in names],
+        [general_name(one) for one in names],
         name=names[0][:64],
         not_before=now - SKEW,
         not_after=now + LIFE,
@@ -85,14 +86,7 @@ def _is_good(path: pathlib.Path, names: Sequence[str], now: dt.datetime) -> bool
     except (OSError, ValueError, x509.ExtensionNotFound):
         return False
     is_in_time = found.not_valid_before_utc <= now < found.not_valid_after_utc - RENEW_BEFORE
-    return is_in_time and list(extension.value) == [_name(one) for one in names]
-
-
-def _name(text: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(text))
-    except ValueError:
-        return x509.DNSName(text)
+    return is_in_time and list(extension.value) == [general_name(one) for one in names]
 
 
 CA_FILE = "ca.pem"

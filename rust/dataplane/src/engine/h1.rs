@@ -145,8 +145,12 @@ impl Conversation<'_> {
     }
 
     /// Waits for the first byte of a request; false when the connection is to be closed.
+    ///
+    /// A drain closes a connection that waits for another request. One that has not asked for anything
+    /// yet was opened to ask: its client would take the end for a failure, so it has a moment.
     async fn wait_idle(&mut self) -> bool {
-        if self.site.is_draining() {
+        let is_fresh = self.requests == 0;
+        if self.site.is_draining() && !is_fresh {
             return false;
         }
         let limit = self.site.settings.keepalive_idle;
@@ -178,11 +182,17 @@ impl Conversation<'_> {
             matches!(filled, Ok(Ok(count)) if count > 0)
         };
         let mut filled = pin!(filled);
-        poll_fn(|context| match filled.as_mut().poll(context) {
-            Poll::Pending if seat.is_called(context) => Poll::Ready(false),
-            polled => polled,
-        })
-        .await
+        let until_drain = poll_fn(|context| match filled.as_mut().poll(context) {
+            Poll::Pending if seat.is_called(context) => Poll::Ready(None),
+            polled => polled.map(Some),
+        });
+        match until_drain.await {
+            Some(is_filled) => is_filled,
+            None if is_fresh => tokio::time::timeout(FIRST_REQUEST, filled)
+                .await
+                .unwrap_or(false),
+            None => false,
+        }
     }
 
     /// Answers one request; false when the connection is to be closed.
@@ -348,6 +358,8 @@ fn is_reset(filled: &std::io::Result<usize>) -> bool {
     kind == Some(std::io::ErrorKind::ConnectionReset)
 }
 
+/// How long a connection that a drain found without a request may take to send its first.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 /// How long a connection is busy after a request.
 const BUSY: Duration = Duration::from_millis(500);
 

@@ -1,7 +1,7 @@
 //! Answers the data plane itself gives, logs, and the end.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloister_wire::logs::TransactionLog;
 use serde_json::{Value, json};
@@ -132,6 +132,32 @@ fn a_drain_finishes_what_is_in_flight_and_says_so() {
         std::net::TcpStream::connect(site.address()).is_err(),
         "nobody listens any more"
     );
+}
+
+/// A client that has just connected would take a close for a failure, and not every one asks again.
+#[test]
+fn a_drain_answers_the_first_request_of_who_has_connected_and_waits_for_it_briefly() {
+    let site = Site::open(Process::echo());
+    let (mut fresh, mut silent) = (site.client(), site.client());
+    wait_until("the handshakes", || {
+        site.plane.stats().active_connections == 2
+    });
+    std::thread::scope(|scope| {
+        let begun = Instant::now();
+        let drain = scope.spawn(|| site.plane.drain(Duration::from_secs(30)));
+        wait_until("the drain", || {
+            std::net::TcpStream::connect(site.address()).is_err()
+        });
+        let answer = fresh.ask(GET);
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("close".to_owned()))
+        );
+        assert_eq!(fresh.rest().1, End::Clean);
+        assert_eq!(silent.rest(), (Vec::new(), End::Clean));
+        drain.join().unwrap().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(15));
+    });
 }
 
 /// The host that withholds a renewal gains fifteen minutes, here less, and no more.

@@ -30,11 +30,12 @@ pub(super) async fn serve(job: Job, scratch: Scratch) {
         counters.failed.fetch_add(1, Ordering::Relaxed);
         return;
     };
-    let mut server = match connect(&options.to, options.connect_timeout).await {
+    let to = place.shared.target();
+    let mut server = match connect(&to, options.connect_timeout).await {
         Ok(server) => server,
         Err(error) => {
             counters.connect_errors.fetch_add(1, Ordering::Relaxed);
-            place.shared.note_connect_error(&error);
+            place.shared.note_connect_error(&to, &error);
             client.reset_on_close();
             return;
         }
