@@ -49,7 +49,7 @@ pub struct OpenSession<'k> {
     /// The last of them: most documents have one.
     last: Option<Admitted>,
     /// Memory to open the next token in, all zero; taken while one is opened. (An empty one in its place
-    /// would be dropped, and to wipe no bytes at no address costs a tenth of opening a short value.)
+    /// would be dropped, and to wipe no bytes at no address is slow: a masked store that faults.)
     room: Option<Room>,
     allowance: u32,
     is_paused: bool,
