@@ -85,16 +85,15 @@ class _Bench:
         for size in (1 << 10, 64 << 10, 8 << 20):
             body = document(size, share=0.0)
             assert KEYS.decrypt_json(body) is body
-            found = self._turns(
-                {
-                    "ours": lambda body=body: KEYS.decrypt_json(body),
-                    "`re`": lambda body=body: TOKEN.search(body),
-                    "`bytes.find`": lambda body=body: body.find(b"ev:"),
-                    "`json.loads`": lambda body=body: json.loads(body),
-                    "`len`, a call alone": lambda body=body: len(body),
-                },
-                repeat=max(1, (1 << 20) // size),
-            )
+            ways: dict[str, Callable[[], Any]] = {
+                "ours": lambda body=body: KEYS.decrypt_json(body),
+                "`re`": lambda body=body: TOKEN.search(body),
+                "`bytes.find`": lambda body=body: body.find(b"ev:"),
+                "`json.loads`": lambda body=body: json.loads(body),
+            }
+            if size == 1 << 10:
+                ways["a call alone, `len`"] = lambda body=body: len(body)
+            found = self._turns(ways, repeat=max(1, (1 << 20) // size))
             found["limit: `memmem`"] = self._limit(body)["memmem"]
             if size == 1 << 10:
                 target = _judged(f"≤ {SMALL_NS} ns", is_met=found["ours"] <= SMALL_NS)
@@ -131,6 +130,7 @@ class _Bench:
             if not distinct:
                 found["limit, searched"] = limits["limit-searched"]
                 self.shares[what] = limits
+                found["ours, as text, in Rust"] = limits["text"]
                 found["ours, of pieces, in Rust"] = limits["pieces"]
             found["ours, in Rust"] = limits["json-cold" if distinct else "json"]
             is_met = found["ours"] <= factor * found["limit"]
@@ -314,8 +314,8 @@ def _tail(shares: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     yield ""
     yield "A time from Python has the interpreter's in it; *ours, in Rust* has not. The limit of"
     yield "rows 19 to 21 knows beforehand where every ciphertext is and that it is one, follows no"
-    yield "JSON and escapes nothing; *searched* it has to look for `ev:` first. *Of pieces* is what"
-    yield "a data plane does, to a body that comes in pieces."
+    yield "JSON and escapes nothing; *searched* it has to look for `ev:` first. *As text* ours"
+    yield "follows no JSON; *of pieces* is what a data plane does, to a body that comes in pieces."
     yield ""
     yield "Parts of the limit, each alone, and one search:"
     yield ""
