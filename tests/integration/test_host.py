@@ -1,6 +1,7 @@
 """``cloister host``: enclaves that follow what a platform elsewhere has as deployed."""
 
 import json
+import os
 import pathlib
 import signal
 import socket
@@ -90,6 +91,7 @@ def test_a_host_runs_what_is_deployed_and_only_while_it_is(
             assert client.get(f"{host.url}/", timeout=20).status_code == 200
         assert host.metric("cloister_host_ready") == 1
         assert host.metric("cloister_relay_connections_total") >= 1
+        assert f'cloister_requests_total{{enclave="{project.uuid}"}} ' in host.get("/metrics")[1]
         wait_until(lambda: "host.ready" in events(project), 20, "the event")
         logs = ("logs", "--log-dir", str(host.folder / "state" / "logs" / project.uuid))
         wait_until(
@@ -101,6 +103,24 @@ def test_a_host_runs_what_is_deployed_and_only_while_it_is(
         wait_until(lambda: not descendants(host.process.pid), 60, "the enclave's end")
         assert host.end() == 0
     assert events(project)[-2:] == ["host.stopping", "host.ended"]
+
+
+class HalfSent:
+    """A request of which half was sent, over TLS."""
+
+    def __init__(self, host: HostProcess, key: str) -> None:
+        address, _, port = host.url.removeprefix("https://").rpartition(":")
+        plain = socket.create_connection((address, int(port)), timeout=30)
+        context = ssl.create_default_context(cafile=host.ca_file)
+        self._link = context.wrap_socket(plain, server_hostname=address)
+        head = f"POST /hello HTTP/1.1\r\nHost: a\r\napi-key: {key}\r\nContent-Length: 4\r\n\r\nab"
+        self._link.sendall(head.encode())
+
+    def finish(self) -> bytes:
+        """Sends the rest; the answer, to its end."""
+        with self._link:
+            self._link.sendall(b"cd")
+            return b"".join(iter(lambda: self._link.recv(65536), b""))
 
 
 def test_a_new_deployment_takes_over_without_one_failed_request(
@@ -126,10 +146,12 @@ def test_a_new_deployment_takes_over_without_one_failed_request(
         threads = [threading.Thread(target=call) for _ in range(2)]
         for thread in threads:
             thread.start()
+        half_sent = HalfSent(host, key)
         try:
             second = project.deploy("two")
             host.add("two")
             host.wait_for(second)
+            assert half_sent.finish().startswith(b"HTTP/1.1 200 ")
             wait_until(lambda: "host.ended" in host.log.read_text(), 60, "the end of the first")
             before = len(answers)
             wait_until(lambda: len(answers) >= before + 5, 20, "answers of the second")
@@ -162,6 +184,28 @@ def test_an_image_that_does_not_become_ready_leaves_the_one_before_it_alone(
         assert host.end() == 0
 
 
+def test_an_image_that_is_overwritten_while_it_is_measured_ends_nothing(
+    host: HostProcess, project: Project
+) -> None:
+    first = project.deploy("one")
+    with hosting(host):
+        host.wait_for(first)
+        content = (project.folder / "two.eif").read_bytes()
+        path = host.images / "two.eif"
+        until = time.monotonic() + 6
+        while time.monotonic() < until:
+            path.write_bytes(content)
+            time.sleep(0.6)
+            path.write_bytes(content[:1000])
+            time.sleep(0.1)
+            os.utime(path, (1, 1))
+        second = project.deploy("two")
+        path.write_bytes(content)
+        host.wait_for(second)
+        assert host.metric("cloister_host_failures_total") == 0
+        assert host.end() == 0
+
+
 def test_an_enclave_that_ends_is_started_again(host: HostProcess, project: Project) -> None:
     deployment = project.deploy("one")
     with hosting(host):
@@ -169,7 +213,7 @@ def test_an_enclave_that_ends_is_started_again(host: HostProcess, project: Proje
         assert host.process is not None
         (launcher, *_) = descendants(host.process.pid)
         asked = time.monotonic()
-        signal.pidfd_send_signal(_pidfd(launcher), signal.SIGKILL)
+        os.kill(launcher, signal.SIGKILL)
         wait_until(lambda: host.metric("cloister_host_boots_total") == 2, 60, "the second boot")
         host.wait_for(deployment)
         assert time.monotonic() - asked < 60
@@ -226,14 +270,22 @@ def test_a_host_waits_for_a_platform_that_is_away_and_serves_on_when_it_goes(
 def test_a_stop_lets_a_request_finish_and_leaves_nothing(
     host: HostProcess, project: Project
 ) -> None:
-    deployment = project.deploy("one")
+    key, deployment = project.api_key(), project.deploy("one")
     with hosting(host):
         host.wait_for(deployment)
         assert host.process is not None
         below = descendants(host.process.pid)
         assert below
         address = host.url.removeprefix("https://").rpartition(":")
-        assert host.end() == 0
+        half_sent = HalfSent(host, key)
+        host.send(signal.SIGTERM)
+        time.sleep(2)
+        answer = half_sent.finish()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in answer.lower()
+        assert host.process.wait(60) == 0
+        host.process.communicate()
+        host.process = None
     assert not [pid for pid in below if is_alive(pid)]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address[0], int(address[2])), timeout=5)
@@ -356,9 +408,3 @@ def _pcrs(project: Project, deployment: str) -> dict[str, str]:
     shown = project.who.json("list", "deployments", folder=project.folder)["deployments"]
     (found,) = (one["pcrs"] for one in shown if one["id"] == deployment)
     return {index: value for index, value in found.items() if index in {"0", "1", "2"}}
-
-
-def _pidfd(pid: int) -> int:
-    import os  # noqa: PLC0415
-
-    return os.pidfd_open(pid)

@@ -9,11 +9,12 @@ from moto.server import ThreadedMotoServer
 from tests.support.local_run import Somebody
 from tests.support.platform_server import serving
 from tests.support.platform_world import make_world
+from tests.support.restored import assert_no_store, prepared
 
 from cloister.errors import ConfigError, InputError, StoreError
-from cloister.platform import backup
+from cloister.platform import backup, restoring
 from cloister.platform import database as databases
-from cloister.platform.master_key import context_of, key_service
+from cloister.platform.master_key import KeyService, context_of, key_service
 from cloister.platform.registry import Registry
 from cloister.platform.trust_class import TrustClass
 
@@ -65,9 +66,8 @@ def test_a_backup_brings_its_wrapped_key(arn: str, tmp_path: pathlib.Path) -> No
     public = Registry(made).add_service_key(team)
     backup.write(made, tmp_path / "backup", now_ms=2)
     made.close()
-    target = databases.create(tmp_path / "b", TrustClass.PRODUCTION, now_ms=3, wraps_key=service)
-    backup.restore(target, tmp_path / "backup", now_ms=4)
-    target.close()
+    file, folder = tmp_path / "backup", tmp_path / "b"
+    restoring.restore(folder, file, TrustClass.PRODUCTION, now_ms=4, wraps_key=service)
     opened = databases.open_existing(tmp_path / "b", TrustClass.PRODUCTION)
     assert Registry(opened).service_public_keys(team) == [public]
     opened.close()
@@ -82,13 +82,34 @@ def test_t24_a_backup_does_not_say_who_opens_its_key(arn: str, tmp_path: pathlib
         Registry(made).add_team("owner")
         backup.write(made, tmp_path / f"{name}.backup", now_ms=2)
         made.close()
-    target = databases.create(tmp_path / "b", TrustClass.PRODUCTION, now_ms=3, wraps_key=ours)
-    with pytest.raises(InputError, match="another key service than that of the store"):
-        backup.restore(target, tmp_path / "theirs.backup", now_ms=4)
-    assert Registry(target).sole_team() is None
-    backup.restore(target, tmp_path / "ours.backup", now_ms=4)
+
+    def restore(name: str, service: KeyService | None) -> None:
+        file = tmp_path / f"{name}.backup"
+        restoring.restore(tmp_path / "b", file, TrustClass.PRODUCTION, now_ms=4, wraps_key=service)
+
+    with pytest.raises(InputError, match="is wrapped by another key service"):
+        restore("theirs", ours)
+    with pytest.raises(InputError, match="is wrapped by another key service"):
+        restore("ours", None)
+    assert not (tmp_path / "b").exists()
+    restore("ours", ours)
+    target = databases.open_existing(tmp_path / "b", TrustClass.PRODUCTION)
     assert Registry(target).sole_team() is not None
     target.close()
+
+
+def test_a_backup_with_a_key_in_a_file_is_not_restored_under_a_key_service(
+    arn: str, tmp_path: pathlib.Path
+) -> None:
+    world = make_world(tmp_path / "world")
+    backup.write(world.database, tmp_path / "backup", now_ms=2)
+    service = key_service(f"kms://{arn}")
+    file, folder = tmp_path / "backup", prepared(tmp_path / "b", world.database)
+    with pytest.raises(InputError, match="is in a file, not where that of the store is"):
+        restoring.restore(folder, file, TrustClass.DEVELOPMENT, now_ms=4, wraps_key=service)
+    assert_no_store(folder)
+    restoring.restore(folder, file, TrustClass.DEVELOPMENT, now_ms=4)
+    world.database.close()
 
 
 def test_a_server_with_a_key_in_kms(arn: str, endpoint: str, tmp_path: pathlib.Path) -> None:

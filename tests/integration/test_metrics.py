@@ -74,6 +74,7 @@ def test_every_name_is_as_prometheus_wants_it(app: Application) -> None:
     check_names(text)
     found = families(text)
     wanted = """state build_info process_healthy process_restarts bundle_version bundles service_up
+        sealed_objects sealed_object_heads
         clock_offset_seconds certificate_not_after_seconds log_ring_records log_ring_bytes
         log_ring_limit_bytes log_records_dropped log_records_acked connections connections_open
         connections_shed connections_waiting requests requests_open responses refusals

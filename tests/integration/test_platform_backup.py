@@ -11,11 +11,10 @@ import pytest
 from sqlalchemy import func, select
 from tests.support import postgresql
 from tests.support.platform_world import World, make_world
-from tests.support.restored import new_store
+from tests.support.restored import assert_no_store, prepared, restored
 
 from cloister.errors import InputError, OutputError, ReleaseRefused, StoreError
-from cloister.platform import backup
-from cloister.platform import database as databases
+from cloister.platform import backup, restoring
 from cloister.platform.api_keys import ApiKeys
 from cloister.platform.clock import to_ms
 from cloister.platform.database import Database
@@ -63,11 +62,10 @@ def test_everything_comes_back(
         assert made == backup.check(file)
         if database is not world.database:
             database.close()
-        folder = tmp_path / f"restored-{number}"
+        folder = prepared(tmp_path / f"restored-{number}", world.database)
         is_file = kind == "sqlite"
         url = None if is_file else request.getfixturevalue("server").database()
-        database = new_store(folder, world.database, url)
-        backup.restore(database, file, now_ms=9)
+        database = restored(folder, file, url=url)
     after = counts(database)
     hops = len(route)
     assert after == before | {"activity": before["activity"] + hops, "challenges": 0}
@@ -103,8 +101,7 @@ def test_an_enclave_that_is_ahead_of_the_backup_goes_on(
     world.provision(later)
     world.database.close()
 
-    database = new_store(tmp_path / "restored", world.database)
-    backup.restore(database, file, now_ms=9)
+    database = restored(prepared(tmp_path / "restored", world.database), file)
     platform = served(world, database)
     opened = opened_after(world, platform, challenge, seen)
     # What was revoked after the backup works again: the command says so, and this is why.
@@ -130,8 +127,8 @@ def test_restores_of_one_backup_are_each_ahead_of_the_one_before(
     # Monday's again; one of a restored store in between; Monday's yet again.
     for number, file in enumerate((files[0], files[0], files[1], files[0])):
         world.clock.advance(seconds=1)
-        database = new_store(tmp_path / f"restored-{number}", world.database)
-        backup.restore(database, file, now_ms=to_ms(world.clock()))
+        folder = prepared(tmp_path / f"restored-{number}", world.database)
+        database = restored(folder, file, now_ms=to_ms(world.clock()))
         platform = served(world, database)
         first = opened_after(world, platform, challenge, seen)["version"]
         for name in ("one", "two", "three"):
@@ -204,7 +201,9 @@ def test_a_backup_that_was_cut_or_damaged_is_refused(world: World, tmp_path: pat
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"schema": 99}, r"has schema 99, this program reads schema \d"),
+        ({"schema": 99}, r"has schema 99, this program reads schemas up to \d"),
+        ({"schema": 0}, "is not a backup"),
+        ({"schema": True}, "is not a backup"),
         ({"schema": None}, "is not a backup"),
         ({"schema": "3"}, "is not a backup"),
         ({"created_ms": None}, "is not a backup"),
@@ -249,18 +248,21 @@ def test_a_backup_replaces_nothing(world: World, tmp_path: pathlib.Path) -> None
 def test_a_restore_fails_as_a_whole(world: World, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "backup"
     backup.write(world.database, file, now_ms=7)
-    with pytest.raises(StoreError, match="not empty"):
-        backup.restore(world.database, file, now_ms=9)
-    other = databases.create(tmp_path / "other", TrustClass.DEVELOPMENT, now_ms=5)
+    before = counts(world.database)
+    with pytest.raises(StoreError, match="there is a store in"):
+        restored(world.database.directory, file)
+    assert counts(world.database) == before
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    (other / "master.key").touch(mode=0o600)
+    (other / "master.key").write_bytes(b"k" * 32)
     with pytest.raises(StoreError, match="cannot be opened with this master key"):
-        backup.restore(other, file, now_ms=9)
-    assert sum(counts(other).values()) == 1
-    other.close()
-    production = databases.create(tmp_path / "production", TrustClass.PRODUCTION, now_ms=5)
+        restored(other, file)
+    assert [path.name for path in other.iterdir()] == ["master.key"]
+    production = prepared(tmp_path / "production", world.database)
     with pytest.raises(InputError, match="of class `development`"):
-        backup.restore(production, file, now_ms=9)
-    production.close()
-    fine = new_store(tmp_path / "fine", world.database)
-    backup.restore(fine, file, now_ms=9)
+        restoring.restore(production, file, TrustClass.PRODUCTION, now_ms=9)
+    assert_no_store(production)
+    fine = restored(prepared(tmp_path / "fine", world.database), file)
     assert counts(fine)["enclaves"] == 1
     fine.close()

@@ -17,11 +17,15 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.support.local_run import Somebody, make_project
 
 from cloister.attest import TrustAnchor
 from cloister.client import Session
 from cloister.errors import MeasurementMismatch
+
+# Not the recorded one; in its place a key, then its certificate.
+REPLACED = {"refused": 1, "written": 2}
 
 
 class Fleet:
@@ -140,6 +144,18 @@ def warnings(running: Fleet) -> list[str]:
     return [event["message"] for event in running.events if event["event"] == "warning"]
 
 
+def counted(running: Fleet, name: str) -> dict[str, float]:
+    """What the first enclave had counted when it was ready, without what never happened."""
+    families = text_string_to_metric_families(running.said["metrics"][0])
+    return {
+        sample.labels["outcome"]: sample.value
+        for family in families
+        if family.name == name
+        for sample in family.samples
+        if sample.value
+    }
+
+
 def test_enclaves_of_one_image_share_a_key_and_another_image_does_not(
     who: Somebody, image: pathlib.Path, other: pathlib.Path
 ) -> None:
@@ -159,6 +175,8 @@ def test_enclaves_of_one_image_share_a_key_and_another_image_does_not(
     # A host that stops all of them and starts one again: nothing is made anew.
     with fleet(who, image) as again:
         assert again.shown(0) == first
+        assert counted(again, "cloister_sealed_objects") == {"used": 1}
+        assert counted(again, "cloister_sealed_object_heads") == {}
     assert warnings(again) == []
 
     # A host that gives each image the other's object.
@@ -168,6 +186,9 @@ def test_enclaves_of_one_image_share_a_key_and_another_image_does_not(
     (directory / two).write_bytes(kept[one])
     with fleet(who, image) as swapped:
         assert key_of(swapped.shown(0)) not in {key_of(first), key_of(third)}
+        assert counted(swapped, "cloister_sealed_objects") == REPLACED
+        # More than twice, where a bundle that does not know of it yet comes in between.
+        assert counted(swapped, "cloister_sealed_object_heads")["recorded"] >= 2
     (warning,) = warnings(swapped)
     assert "lost or changed" in warning
 
@@ -177,4 +198,7 @@ def test_enclaves_of_one_image_share_a_key_and_another_image_does_not(
     (directory / changed).write_bytes(kept[changed])
     with fleet(who, image) as rolled_back:
         assert key_of(rolled_back.shown(0)) != key_of(first)
+        assert counted(rolled_back, "cloister_sealed_objects") == REPLACED
+        # More than twice, where a bundle that does not know of it yet comes in between.
+        assert counted(rolled_back, "cloister_sealed_object_heads")["recorded"] >= 2
     assert len(warnings(rolled_back)) == 1

@@ -5,18 +5,15 @@ import json
 import pathlib
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import func, select
 from tests.support.platform_world import World, make_world
-from tests.support.restored import new_store
+from tests.support.restored import assert_no_store, prepared, restored
 
 from cloister.errors import InputError, StoreError
 from cloister.platform import backup
-from cloister.platform.database import Database
 from cloister.platform.owner import Owner
-from cloister.platform.tables import Base
 from cloister.platform.tokens import OWNER, Tokens
 
 Lines = list[Any]
@@ -88,16 +85,6 @@ def written(world: World, path: pathlib.Path) -> Lines:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def is_empty(database: Database) -> bool:
-    with database.reading() as session:
-        counts = [
-            session.scalar(select(func.count()).select_from(table))
-            for table in Base.metadata.sorted_tables
-            if table.name != "store"
-        ]
-    return not any(counts)
-
-
 @pytest.mark.parametrize("forge", [add_token, add_image, undo_revocation, other_enclave, younger])
 def test_t24_an_altered_backup_with_a_right_checksum_is_refused(
     world: World, tmp_path: pathlib.Path, forge: Callable[[Lines], None]
@@ -109,11 +96,11 @@ def test_t24_an_altered_backup_with_a_right_checksum_is_refused(
     forged = tmp_path / "forged"
     forged.write_bytes(ended(lines))
     assert backup.check(forged).rows in {backup.check(file).rows, backup.check(file).rows + 1}
-    database = new_store(tmp_path / "restored", world.database)
+    folder = prepared(tmp_path / "restored", world.database)
     with pytest.raises(InputError, match="was altered"):
-        backup.restore(database, forged, now_ms=9)
-    assert is_empty(database)
-    backup.restore(database, file, now_ms=9)
+        restored(folder, forged)
+    assert_no_store(folder)
+    database = restored(folder, file)
     assert Owner(database).enclave(world.uuid)["name"] == "hello"
     assert Tokens(database, world.clock).find(SECRET) is None
     assert [one["state"] for one in Owner(database).tokens()] == ["revoked"]
@@ -128,12 +115,11 @@ def test_t24_an_end_without_the_right_authentication_is_refused(
     lines = written(world, file)
     lines[-1]["hmac"] = found
     (tmp_path / "forged").write_bytes(ended(lines))
-    database = new_store(tmp_path / "restored", world.database)
+    folder = prepared(tmp_path / "restored", world.database)
     with pytest.raises(InputError, match="was altered"):
-        backup.restore(database, tmp_path / "forged", now_ms=9)
-    assert is_empty(database)
-    backup.restore(database, file, now_ms=9)
-    database.close()
+        restored(folder, tmp_path / "forged")
+    assert_no_store(folder)
+    restored(folder, file).close()
 
 
 def test_t24_a_backup_of_somebody_elses_platform_is_refused(
@@ -144,10 +130,10 @@ def test_t24_a_backup_of_somebody_elses_platform_is_refused(
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     backup.write(forger.database, theirs, now_ms=7)
     written(world, ours)
-    database = new_store(tmp_path / "restored", world.database)
+    folder = prepared(tmp_path / "restored", world.database)
     with pytest.raises(StoreError, match="cannot be opened with this master key"):
-        backup.restore(database, theirs, now_ms=9)
-    assert is_empty(database)
+        restored(folder, theirs)
+    assert_no_store(folder)
     # Nor with the check value of ours, which is in every backup of ours, in its place.
     lines = [json.loads(line) for line in theirs.read_bytes().splitlines()]
     mine = [json.loads(line) for line in ours.read_bytes().splitlines()]
@@ -156,8 +142,38 @@ def test_t24_a_backup_of_somebody_elses_platform_is_refused(
     lines[at][sealed] = mine[rows_of(mine, "store")[0]][sealed]
     theirs.write_bytes(ended(lines))
     with pytest.raises(InputError, match="was altered"):
-        backup.restore(database, theirs, now_ms=9)
-    assert is_empty(database)
-    backup.restore(database, ours, now_ms=9)
-    database.close()
+        restored(folder, theirs)
+    assert_no_store(folder)
+    restored(folder, ours).close()
     forger.database.close()
+
+
+class Exchanged(type(pathlib.Path())):  # type: ignore[misc]
+    """A file that somebody exchanges for another after it was opened some times."""
+
+    files: ClassVar[list[pathlib.Path]]
+
+    def open(self, *arguments: Any, **more: Any) -> Any:
+        """Opens what is there at this moment."""
+        return self.files.pop(0).open(*arguments, **more)
+
+
+def test_t24_a_backup_that_is_exchanged_after_it_was_checked_is_refused(
+    world: World, tmp_path: pathlib.Path
+) -> None:
+    """Whichever time it is opened: what is restored is what was authenticated, byte for byte."""
+    file, forged = tmp_path / "backup", tmp_path / "forged"
+    lines = written(world, file)
+    add_token(lines)
+    forged.write_bytes(ended(lines))
+    folder = prepared(tmp_path / "restored", world.database)
+    for times in (1, 2, 3):
+        Exchanged.files = [file] * times + [forged] * 9
+        with pytest.raises(InputError, match="was altered"):
+            restored(folder, Exchanged(tmp_path / "exchanged"))
+        assert_no_store(folder)
+    Exchanged.files = [file] * 4
+    database = restored(folder, Exchanged(tmp_path / "exchanged"))
+    assert Exchanged.files == []
+    assert Tokens(database, world.clock).find(SECRET) is None
+    database.close()

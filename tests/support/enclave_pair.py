@@ -2,9 +2,9 @@
 
 Run as a module: ``python -m tests.support.enclave_pair FOLDER…``, each the folder of a project that
 is built. The store and the objects are those of the first folder. It prints a JSON object when
-every enclave is ready, ``{"urls": […], "ca_file", "nsm_root"}``, another for each event, and ends
-with its standard input. It is a process of its own because a launcher lives and dies with the
-thread that started it.
+every enclave is ready, ``{"urls": […], "metrics": […], "ca_file", "nsm_root"}``, another for each
+event, and ends with its standard input. It is a process of its own because a launcher lives and
+dies with the thread that started it.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import tempfile
 import time
 import uuid
 
+from cloister._native import hostplane
 from cloister.cli import _run_plan
 from cloister.cli._run_platform import NSM_ROOT_FILE
 from cloister.host import DevelopmentCa, Host, HostOptions
@@ -42,7 +43,7 @@ def main(folders: list[pathlib.Path]) -> None:
         platform = EmbeddedPlatform(store, development_root=dev_ca / NSM_ROOT_FILE)
         ends.callback(platform.close)
         authority = DevelopmentCa(dev_ca, now=system())
-        hosts = []
+        hosts, healths = [], []
         for number, folder in enumerate(folders):
             plan = _run_plan.make(
                 folder / "enclave.toml",
@@ -84,6 +85,7 @@ def main(folders: list[pathlib.Path]) -> None:
                 grace_ms=1000,
             )
             hosts.append((host, runner, launch))
+            healths.append(endpoints.health)
         for _, runner, launch in hosts:
             ends.callback(runner.start(launch).kill)
         deadline = time.monotonic() + START_SECONDS
@@ -95,11 +97,19 @@ def main(folders: list[pathlib.Path]) -> None:
         _say(
             {
                 "urls": [f"https://{address}" for address in addresses],
+                "metrics": [_metrics(health) for health in healths],
                 "ca_file": str(authority.certificate_path),
                 "nsm_root": str(dev_ca / NSM_ROOT_FILE),
             }
         )
         sys.stdin.read()
+
+
+def _metrics(address: str) -> str:
+    timeout = dt.timedelta(seconds=5)
+    status, body = hostplane.request(address, "GET", "/metrics", timeout=timeout)
+    assert status == 200
+    return bytes(body).decode()
 
 
 def _told(_: uuid.UUID, kind: str, message: str) -> None:

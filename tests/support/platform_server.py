@@ -38,16 +38,13 @@ class PlatformServer:
     @classmethod
     def make(cls, who: Somebody, folder: pathlib.Path, *words: str) -> Self:
         """``cloister platform init`` on a port that is free now."""
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        listen = f"127.0.0.1:{port}"
         made = who.json(
             "platform",
             "init",
             "--dir",
             str(folder),
             "--listen",
-            listen,
+            free_address(),
             *words,
             folder=folder.parent,
         )
@@ -105,6 +102,12 @@ class PlatformServer:
         ):
             link.sendall(request)
             return b"".join(iter(lambda: link.recv(65536), b""))
+
+
+def free_address() -> str:
+    """An address of loopback with a port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 @contextlib.contextmanager

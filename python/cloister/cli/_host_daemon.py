@@ -80,37 +80,50 @@ def make_daemon(config: HostToml, env: Settings) -> "HostDaemon":
 
 def _boots(config: HostToml, env: Settings, connect: Callable[[], PlatformClient]) -> "MakeBoot":
     """What makes a boot of an image: a connection of its own, the development root, the objects."""
-    from cloister.host import DevelopmentCa, boot_logs  # noqa: PLC0415
+    from cloister.host import DevelopmentCa  # noqa: PLC0415
     from cloister.host.boot import Boot, BootOptions  # noqa: PLC0415
+    from cloister.host.boot_logs import BootLogs  # noqa: PLC0415
     from cloister.platform.clock import system  # noqa: PLC0415
     from cloister.platform.remote import RemotePlatform  # noqa: PLC0415
     from cloister.runners import SandboxRunner  # noqa: PLC0415
 
     authority = DevelopmentCa(env.dev_ca, now=system())
-    objects, logs = _objects(config), config.beside(config.state) / "logs"
+    objects = _objects(config)
+    root = config.beside(config.state) / "logs"
+    logs = {one.uuid: BootLogs(root / str(one.uuid)) for one in config.enclaves}
 
     def make(image: "Image", service: "ServiceOptions", events: "EventSink") -> "Boot":
-        client = connect()
-        return Boot(
-            BootOptions(
-                enclave=service.enclave,
-                image=image.path,
-                runtime=(env.runtime, pathlib.Path(tempfile.gettempdir())),
-                log_dir=boot_logs.new_folder(logs / str(service.enclave), now=system()),
-                objects=objects,
-                cpus=service.cpus,
-                memory_bytes=service.memory_bytes,
-                drain_ms=image.drain_ms,
-                start_timeout=dt.timedelta(milliseconds=config.start_timeout),
-                look_every=LOOK_EVERY,
-            ),
-            runner=lambda console: SandboxRunner(dev_ca_dir=env.dev_ca, console=console),
-            platform=RemotePlatform(client),
-            certificates=authority,
-            events=events,
-            console=lambda line: output.detail(f"console: {line}"),
-            end_waits=client.close,
-        )
+        client, folder = connect(), logs[service.enclave].new()
+
+        def closed() -> None:
+            client.close()
+            logs[service.enclave].release(folder)
+
+        try:
+            return Boot(
+                BootOptions(
+                    enclave=service.enclave,
+                    image=image.path,
+                    runtime=(env.runtime, pathlib.Path(tempfile.gettempdir())),
+                    log_dir=folder,
+                    objects=objects,
+                    cpus=service.cpus,
+                    memory_bytes=service.memory_bytes,
+                    drain_ms=image.drain_ms,
+                    start_timeout=dt.timedelta(milliseconds=config.start_timeout),
+                    look_every=LOOK_EVERY,
+                ),
+                runner=lambda console: SandboxRunner(dev_ca_dir=env.dev_ca, console=console),
+                platform=RemotePlatform(client),
+                certificates=authority,
+                events=events,
+                console=lambda line: output.detail(f"{service.enclave}: console: {line}"),
+                end_waits=client.close,
+                closed=closed,
+            )
+        except BaseException:
+            closed()
+            raise
 
     return make
 

@@ -85,9 +85,10 @@ def token_of(client: PlatformClient) -> dict[str, Any]:
         CloisterError: It does not work, or the platform cannot be reached.
     """
     me = client.get("/v1/token", deadline_s=LOOK_SECONDS)
-    if not isinstance(me, dict) or not {"name", "scopes", "trust_class"} <= me.keys():
+    is_known = isinstance(me, dict) and {"name", "scopes", "trust_class"} <= me.keys()
+    if not is_known or not isinstance(me["scopes"], list):
         raise TransportError(f"the platform {client.url} does not say what the token may do")
-    return me
+    return dict(me)
 
 
 def relayed(me: dict[str, Any]) -> list[UUID]:
@@ -96,14 +97,19 @@ def relayed(me: dict[str, Any]) -> list[UUID]:
     Raises:
         ConfigError: It may do more: a host is not trusted with that.
     """
-    more = [scope for scope in me["scopes"] if not scope.startswith(RELAY)]
-    if more:
-        raise ConfigError(
-            f"the token `{me['name']}` has the scope `{more[0]}`: a host is not trusted with more"
-            " than `relay`",
-            hint="cloister platform token create --scope relay:UUID --name host-1",
-        )
-    return [UUID(scope.removeprefix(RELAY)) for scope in me["scopes"]]
+    found = []
+    for scope in me["scopes"]:
+        try:
+            if not scope.startswith(RELAY):
+                raise ValueError(scope)
+            found.append(UUID(scope.removeprefix(RELAY)))
+        except (AttributeError, ValueError):
+            raise ConfigError(
+                f"the token `{me['name']}` has the scope `{scope}`: a host is not trusted with more"
+                " than `relay`",
+                hint="cloister platform token create --scope relay:UUID --name host-1",
+            ) from None
+    return found
 
 
 LOOK_SECONDS = 5.0

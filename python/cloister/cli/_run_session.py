@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import fcntl
 import pathlib
-import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -21,7 +20,7 @@ from cloister.cli.settings import Settings
 from cloister.errors import CloisterError, StoreError
 from cloister.host import DevelopmentCa
 from cloister.host.boot import Boot, BootOptions, described
-from cloister.host.listening import listen_error
+from cloister.host.listening import check_listen
 from cloister.host.objects import DirectoryObjects
 from cloister.platform.clock import system
 from cloister.runners import SandboxRunner
@@ -86,7 +85,7 @@ class RunSession:
                 console, when the enclave ended or was not ready in time.
         """
         plan = self._plan
-        _check_listen(plan.listen)
+        check_listen(plan.listen)
         backing: Backing = (
             LocalBacking(plan) if self._env is None else RemoteBacking(plan, self._env)
         )
@@ -152,19 +151,6 @@ class RunSession:
         if self._backing is not None:
             with contextlib.suppress(CloisterError):
                 self._backing.report(enclave, kind, message)
-
-
-def _check_listen(address: str) -> None:
-    """Finds a port that is in use before an enclave was started for it."""
-    host, _, port = address.removeprefix("tcp:").rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, int(port)))
-    except OSError as problem:
-        raise listen_error(address, problem) from problem
 
 
 def _only_one(path: pathlib.Path, name: str) -> Callable[[], None]:

@@ -68,7 +68,7 @@ def init(  # noqa: PLR0913 - an option is an argument
     """Make a host on this machine: folder, host.toml, token, the platform's authority.
 
     The platform is asked what the token carries for; one that may do more than a host has to is
-    refused. Nothing is replaced.
+    refused. No file is replaced.
 
     Example:
       cloister host init --token host-1 --listen 0.0.0.0:443
@@ -76,8 +76,9 @@ def init(  # noqa: PLR0913 - an option is an argument
     env = settings.load()
     folder = (directory or _default_folder(env)).absolute()
     path = folder / FILE
-    if path.exists():
-        raise ConfigError(f"`{path}` is there already", hint="edit it, or name another --dir")
+    for one in (path, folder / TOKEN_FILE, folder / CA_FILE):
+        if one.exists():
+            raise ConfigError(f"`{one}` is there already", hint="edit it, or name another --dir")
     url = platform_url or env.platform_url
     if url is None:
         raise ConfigError(
@@ -152,24 +153,38 @@ def serve(*, directory: _Dir = None, platform_url: _Url = None, as_json: _Json =
         )
     config = dataclasses.replace(config, platform=dataclasses.replace(config.platform, url=url))
     daemon = _host_daemon.make_daemon(config, env)
-    asked = _Asked(daemon)
-    with daemon:
-        shown = {
-            "dir": str(folder),
-            "url": url,
-            "class": config.trust_class,
-            "runner": config.runner,
-            "images": str(config.beside(config.images)),
-            "metrics": daemon.metrics_address,
-            "enclaves": [{"uuid": str(one.uuid), "listen": one.listen} for one in config.enclaves],
-        }
-        count = "1 enclave" if len(config.enclaves) == 1 else f"{len(config.enclaves)} enclaves"
+    # Threads inherit the mask, so signals come to the waits below alone, and no handler runs.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    daemon.start()
+    shown = {
+        "dir": str(folder),
+        "url": url,
+        "class": config.trust_class,
+        "runner": config.runner,
+        "images": str(config.beside(config.images)),
+        "metrics": daemon.metrics_address,
+        "enclaves": [{"uuid": str(one.uuid), "listen": one.listen} for one in config.enclaves],
+    }
+    count = "1 enclave" if len(config.enclaves) == 1 else f"{len(config.enclaves)} enclaves"
+    try:
         text = f"{count}, asking {url} what is to run.\nCtrl-C drains and stops."
         output.show(shown, as_json=as_json, text=text)
-        while not asked.to_stop.wait(WAIT_SECONDS):
-            pass
+        while signal.sigwait(SIGNALS) == signal.SIGHUP:
+            daemon.restart()
         output.note("stopping: no new clients, what is in flight may finish")
+    finally:
+        _stop(daemon)
     output.note("stopped")
+
+
+def _stop(daemon: "HostDaemon") -> None:
+    """Drains, until another signal asks for an end at once."""
+    stopping = threading.Thread(target=daemon.stop, name="stop")
+    stopping.start()
+    while stopping.is_alive():
+        if signal.sigtimedwait(SIGNALS - {signal.SIGHUP}, WAIT_SECONDS) is not None:
+            daemon.kill()
+    stopping.join()
 
 
 def unit(
@@ -186,28 +201,12 @@ def unit(
     folder = (directory or _default_folder(settings.load())).absolute()
     serves = ["host", "serve", "--dir", str(folder)]
     text = UNIT.format(
-        command=_unit_text.own_command(serves), folder=_unit_text.quoted(str(folder)), user=user
+        command=_unit_text.own_command(serves),
+        folder=_unit_text.quoted(str(folder)),
+        home=_unit_text.quoted(f"CLOISTER_HOME={folder / 'home'}"),
+        user=user,
     )
     output.show({"unit": text}, as_json=as_json, text=text.rstrip())
-
-
-class _Asked:
-    """What signals ask for: the first one a drain, the second an end at once, SIGHUP new boots."""
-
-    def __init__(self, daemon: "HostDaemon") -> None:
-        self.to_stop = threading.Event()
-        self._daemon = daemon
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._restart)
-
-    def _stop(self, *_: object) -> None:
-        if self.to_stop.is_set():
-            self._daemon.kill()
-        self.to_stop.set()
-
-    def _restart(self, *_: object) -> None:
-        self._daemon.restart()
 
 
 def _default_folder(env: Settings) -> pathlib.Path:
@@ -217,6 +216,7 @@ def _default_folder(env: Settings) -> pathlib.Path:
 FILE = "host.toml"
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 CA_FILE = "platform-ca.pem"
+SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 WAIT_SECONDS = 0.25
 
 UNIT = """[Unit]
@@ -230,10 +230,14 @@ ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 User={user}
 UMask=0077
+# Roots of class development lie below the folder too.
+Environment={home}
 Restart=on-failure
 RestartSec=2
-# Above `[limits] drain_timeout` of every image.
-TimeoutStopSec=90
+# A configuration that is refused once is refused again.
+RestartPreventExitStatus=65 66 78
+# Above the longest `[limits] drain_timeout` that an image can have.
+TimeoutStopSec=3700
 KillMode=mixed
 # For a port below 1024.
 AmbientCapabilities=CAP_NET_BIND_SERVICE
@@ -241,15 +245,10 @@ ProtectSystem=strict
 ReadWritePaths={folder}
 ProtectHome=read-only
 PrivateTmp=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectClock=yes
-ProtectHostname=yes
-RestrictRealtime=yes
-LockPersonality=yes
-SystemCallArchitectures=native
 LimitCORE=0
 LimitNOFILE=65536
+# The sandbox makes namespaces with a /proc of their own: what covers parts of /proc, forbids
+# namespaces or implies NoNewPrivileges (systemd.exec(5)) keeps enclaves from starting.
 
 [Install]
 WantedBy=multi-user.target

@@ -6,7 +6,6 @@ decided once, in ``main``, by :func:`configure`.
 """
 
 import contextlib
-import contextvars
 import dataclasses
 import json
 import sys
@@ -38,12 +37,19 @@ class Style:
     as_json: bool = False
 
 
-_style: contextvars.ContextVar[Style] = contextvars.ContextVar("cloister_style", default=Style())  # noqa: B039 - frozen
+@dataclasses.dataclass(slots=True)
+class _Printer:
+    """How this process prints, whatever thread does."""
+
+    style: Style = dataclasses.field(default_factory=Style)
+
+
+_printer = _Printer()
 
 
 def configure(style: Style) -> None:
     """Sets how everything that follows is printed."""
-    _style.set(style)
+    _printer.style = style
 
 
 def show(data: Mapping[str, Any], *, as_json: bool = False, text: str | None = None) -> None:
@@ -72,13 +78,13 @@ def raw(data: bytes) -> None:
 
 def note(message: str) -> None:
     """Says on standard error what happens; silent under ``--quiet``."""
-    if not _style.get().quiet:
+    if not _printer.style.quiet:
         _say(message)
 
 
 def detail(message: str) -> None:
     """Says more, under ``--verbose`` only."""
-    if _style.get().verbose:
+    if _printer.style.verbose:
         _say(_paint(message, "2"))
 
 
@@ -89,7 +95,7 @@ def warn(message: str) -> None:
 
 def error(problem: CloisterError) -> None:
     """Prints an error and, apart from it, its hint: text, or a JSON object on standard output."""
-    if _style.get().as_json:
+    if _printer.style.as_json:
         body = {
             "code": type(problem).__name__,
             "message": problem.message,
@@ -117,7 +123,7 @@ def step(label: str) -> Iterator[None]:
 
 def progress() -> "Progress":
     """Tells a build's stages: a bar with bytes and seconds on a terminal, a line a stage else."""
-    style = _style.get()
+    style = _printer.style
     if style.quiet or not sys.stderr.isatty():
         return StageLines(note, detail)
     return StageBars(note, detail, has_color=style.color)
@@ -128,7 +134,7 @@ def _say(message: str) -> None:
 
 
 def _paint(text: str, code: str) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if _style.get().color else text
+    return f"\x1b[{code}m{text}\x1b[0m" if _printer.style.color else text
 
 
 def _lines(data: Mapping[str, Any], indent: str = "") -> Iterator[str]:

@@ -11,6 +11,7 @@ from cloister.cli import output, settings
 from cloister.errors import MissingInput, OutputError
 from cloister.platform import backup as backups
 from cloister.platform import database as databases
+from cloister.platform import restoring
 from cloister.platform.clock import from_ms, system, to_ms
 from cloister.platform.master_key import key_service
 from cloister.platform.server import configuration, setup
@@ -32,19 +33,21 @@ def backup(
     """Write a backup of the store, which may be in use. The master key is not in it.
 
     Private values are in it as they are in the store, sealed. It can be restored into SQLite and
-    into PostgreSQL.
+    into PostgreSQL, by this version of cloister and by newer ones. A store of an older schema is
+    backed up as it is, before `migrate` changes it.
 
     Example:
       cloister platform backup /backup/platform-2026-05-04
     """
-    database = setup.open_store(configuration.load(_folder(directory)))
+    config = configuration.load(_folder(directory))
+    database = databases.open_unmigrated(config.folder, config.trust_class, url=config.database)
     try:
         made = backups.write(database, file, now_ms=to_ms(system()))
     finally:
         database.close()
     output.note("without the master key it is worth nothing: keep a copy of that apart from it")
     output.show(
-        {"file": str(file), "rows": made.rows},
+        {"file": str(file), "rows": made.rows, "schema": made.schema_version},
         as_json=as_json,
         text=f"{made.rows} rows in `{file}`",
     )
@@ -60,11 +63,12 @@ def restore(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Restore a backup into the store that platform.toml names, which must be new.
+    """Restore a backup into the store that platform.toml names, which must not exist.
 
-    Enclaves that run go on: the versions of their bundles jump ahead. What was revoked or ended
-    after the backup works again, until it is revoked again. A file that no platform with this
-    master key wrote is refused.
+    A backup of an older schema is brought to that of this program. Enclaves that run go on: the
+    versions of their bundles jump ahead. What was revoked or ended after the backup works again,
+    until it is revoked again. A file that no platform with this master key wrote is refused. A
+    restore that fails leaves no store.
 
     Example:
       cloister platform restore /backup/platform-2026-05-04 --master-key /safe/master.key
@@ -80,18 +84,14 @@ def restore(
             f"there is no master key in `{folder}`", hint="--master-key FILE brings it"
         )
     now_ms = to_ms(system())
-    database = databases.create(
+    restoring.restore(
         folder,
+        file,
         config.trust_class,
         now_ms=now_ms,
         url=config.database,
         wraps_key=None if is_file else key_service(config.master_key),
     )
-    try:
-        backups.restore(database, file, now_ms=now_ms)
-    finally:
-        database.close()
-    # Opened again: with a wrapped master key it is that of the backup from here on.
     setup.open_store(config).close()
     taken = from_ms(found.created_ms)
     age = dt.timedelta(milliseconds=now_ms - found.created_ms)
@@ -100,7 +100,12 @@ def restore(
         " deployments that were ended since then work again; end them again"
     )
     output.show(
-        {"file": str(file), "rows": found.rows, "taken": taken.isoformat()},
+        {
+            "file": str(file),
+            "rows": found.rows,
+            "taken": taken.isoformat(),
+            "schema": found.schema_version,
+        },
         as_json=as_json,
         text=f"{found.rows} rows of {taken:%Y-%m-%d %H:%M:%S} UTC restored into `{folder}`",
     )
@@ -108,6 +113,8 @@ def restore(
 
 def migrate(*, directory: _Dir = None, as_json: _Json = False) -> None:
     """Bring the store to the schema of this program; write a backup first.
+
+    It is one transaction: a migration that fails or is killed leaves the store as it was.
 
     Example:
       cloister platform migrate

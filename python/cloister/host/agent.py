@@ -41,6 +41,7 @@ MAX_DOMAINS = 100  # names in one certificate (Let's Encrypt, rate limits page)
 MAX_EVENT_CHARACTERS = 512
 ENCLAVE_HEADER = "x-cloister-enclave"
 LOOK_FOR_END_SECONDS = 0.1
+OF_HOST = "host."  # kinds of events that a host tells of an enclave
 _T = TypeVar("_T")
 
 
@@ -256,6 +257,8 @@ class _Calls:
         enclave = _enclave(request)
         told = await _body_json(request)
         kind = _printable(_field(told, "kind", str))
+        if kind.startswith(OF_HOST):
+            raise Problem(http.HTTPStatus.BAD_REQUEST, f"events `{OF_HOST}…` are the host's own")
         message = _printable(_field(told, "message", str))
         await run_in_threadpool(self._events, enclave, kind, message)
         return _empty(http.HTTPStatus.NO_CONTENT)

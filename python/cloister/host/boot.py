@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from cloister.errors import RunnerError
 from cloister.host import run_dir
 from cloister.host.agent import LOOK_EVERY
-from cloister.host.health import Health
+from cloister.host.health import Health, metrics
 from cloister.host.objects import ObjectStore
 from cloister.host.ports import CertificateAuthority, EventSink, Platform
 from cloister.host.supervisor import Host, HostOptions
@@ -74,6 +74,7 @@ class Boot:
         events: Told of what the enclave reports.
         console: Told of its console.
         end_waits: Ends waits at the platform, so that the agent API can stop.
+        closed: Called when everything has ended, also when it never began; harmless when repeated.
     """
 
     def __init__(  # noqa: PLR0913 - the parts, keyword-only
@@ -86,6 +87,7 @@ class Boot:
         events: EventSink,
         console: Console,
         end_waits: Callable[[], None],
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._options = options
         self._runner = runner(self._heard)
@@ -94,9 +96,12 @@ class Boot:
         self._ends = contextlib.ExitStack()
         self._cancelled = threading.Event()
         self._enclave: Enclave | None = None
-        folder = run_dir.make(*options.runtime)
-        self._ends.callback(run_dir.remove, folder)
+        self._deadline = float("inf")
+        self._ends.callback(closed)
+        self._ends.callback(end_waits)
         try:
+            folder = run_dir.make(*options.runtime)
+            self._ends.callback(run_dir.remove, folder)
             endpoints = self._runner.prepare(folder)
             self._host = Host(
                 HostOptions(
@@ -119,6 +124,7 @@ class Boot:
             raise
         self.ingress = endpoints.ingress
         """Address that the enclave accepts clients on, each with a PROXY header."""
+        self._health_address = endpoints.health
         self._end_waits = end_waits
         self._launch = Launch(
             image=options.image,
@@ -134,8 +140,21 @@ class Boot:
         """Starts the enclave, and returns when it is ready.
 
         Raises:
-            CloisterError: What a part says; :class:`RunnerError`, with the last lines of the
-                console, when the enclave ended, was not ready in time, or :meth:`cancel` came.
+            CloisterError: As :meth:`launch` and :meth:`is_ready`; everything is ended then.
+        """
+        self.launch()
+        try:
+            while not self.is_ready(LOOK_SECONDS):
+                pass
+        except BaseException:
+            self.close()
+            raise
+
+    def launch(self) -> None:
+        """Starts the enclave, and returns when its init runs.
+
+        Raises:
+            CloisterError: What a part says; everything is ended then.
         """
         try:
             self._ends.callback(self._host.stop)
@@ -143,10 +162,36 @@ class Boot:
             self._host.start()
             self._enclave = enclave = self._runner.start(self._launch)
             self._ends.callback(enclave.kill)
-            self._wait_ready(enclave)
+            timeout_s = self._options.start_timeout.total_seconds()
+            self._deadline = time.monotonic() + timeout_s
         except BaseException:
-            self._ends.close()
+            self.close()
             raise
+
+    def is_ready(self, wait_s: float = 0) -> bool:
+        """Whether the enclave that was launched serves, waiting for up to ``wait_s`` seconds.
+
+        Raises:
+            RunnerError: It has ended, has failed, was not ready in time, or :meth:`cancel` came;
+                with the last lines of its console.
+        """
+        health = self._host.health
+        if health.ready:
+            return True
+        ended = self._started().wait(wait_s)
+        if ended is not None:
+            raise self.failure(f"the enclave ended before it was ready ({described(ended)})")
+        if health.state == "failed":
+            raise self.failure(f"the enclave cannot serve: {health.reason or 'no reason'}")
+        if self._cancelled.is_set():
+            raise RunnerError("the start of the enclave was given up")
+        if time.monotonic() > self._deadline:
+            reason = f", {health.reason}" if health.reason else ""
+            timeout_s = self._options.start_timeout.total_seconds()
+            raise self.failure(
+                f"the enclave was not ready within {timeout_s:.0f} s: it is {health.state}{reason}"
+            )
+        return False
 
     def cancel(self) -> None:
         """Ends a :meth:`start` that waits, with an error."""
@@ -164,6 +209,10 @@ class Boot:
     def health(self) -> Health:
         """The enclave's last answer."""
         return self._host.health
+
+    def metrics(self) -> bytes | None:
+        """What the enclave says on ``/metrics``; ``None``: nothing in time."""
+        return metrics(self._health_address)
 
     @property
     def pcrs(self) -> Mapping[int, bytes]:
@@ -213,27 +262,6 @@ class Boot:
         if self._enclave is None:
             raise RunnerError("the enclave was not started")
         return self._enclave
-
-    def _wait_ready(self, enclave: Enclave) -> None:
-        timeout_s = self._options.start_timeout.total_seconds()
-        deadline = time.monotonic() + timeout_s
-        while True:
-            health = self._host.health
-            if health.ready:
-                return
-            ended = enclave.wait(LOOK_SECONDS)
-            if ended is not None:
-                raise self.failure(f"the enclave ended before it was ready ({described(ended)})")
-            if health.state == "failed":
-                raise self.failure(f"the enclave cannot serve: {health.reason or 'no reason'}")
-            if self._cancelled.is_set():
-                raise RunnerError("the start of the enclave was given up")
-            if time.monotonic() > deadline:
-                reason = f", {health.reason}" if health.reason else ""
-                raise self.failure(
-                    f"the enclave was not ready within {timeout_s:.0f} s: it is"
-                    f" {health.state}{reason}"
-                )
 
     def _heard(self, line: str) -> None:
         shown = "".join(char if char.isprintable() else "�" for char in line[:MAX_CONSOLE_LINE])

@@ -4,6 +4,7 @@ It holds no secret: a token that carries sealed bundles for these enclaves and m
 logs and sealed objects. In production it refuses a state with more in it.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
@@ -14,7 +15,9 @@ from typing import Any, Self
 
 from cloister.errors import OutputError, StoreError
 from cloister.host.boot import Boot
+from cloister.host.enclave_metrics import merged
 from cloister.host.images import Image, Images
+from cloister.host.listening import check_listen
 from cloister.host.metrics import MetricsServer, host_metrics
 from cloister.host.ports import EventSink, HostPlatform
 from cloister.host.reporting import Reporter
@@ -42,7 +45,7 @@ class DaemonOptions:
 
 
 class HostDaemon:
-    """Runs inside a ``with`` block; leaving it drains every enclave at once and waits for them.
+    """Runs from :meth:`start` to :meth:`stop`, or inside a ``with`` block.
 
     Args:
         options: What it runs.
@@ -63,36 +66,54 @@ class HostDaemon:
         self._say = say
         self._platform = platform
         self._reporter = Reporter(platform.record_event)
-        self._images = Images(options.images, warn=lambda text: say(NOBODY, "host.image", text))
+        self._images = Images(options.images, warn=self._warn)
         self._services = [self._service(one, make_boot) for one in options.services]
         self._ends = contextlib.ExitStack()
         self._metrics: MetricsServer | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Starts everything; enclaves are started in the background.
+
+        Raises:
+            StoreError: Another host has the state.
+            TransportError: An address cannot be listened on.
+            PermissionRefused: It may not be.
+        """
         try:
             self._ends.callback(_only_one(self._options.state))
+            for service in self._options.services:
+                check_listen(service.listen)
             if self._options.metrics_listen is not None:
                 self._metrics = MetricsServer(
                     self._options.metrics_listen,
-                    lambda: host_metrics(self.states, lost_events=self._reporter.lost),
+                    self._metrics_text,
                     health=self._health,
                 )
                 self._ends.enter_context(self._metrics)
             self._ends.callback(self._platform.close)
             self._ends.callback(self._reporter.stop)
             self._reporter.start()
-            for service in self._services:
-                self._ends.callback(service.stop)
-                service.start()
+            self._ends.callback(self._images.stop)
+            self._images.start()
+            for one in self._services:
+                self._ends.callback(one.stop)
+                one.start()
         except BaseException:
-            self.__exit__()
+            self.stop()
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Drains every enclave at once and waits for them."""
         for service in self._services:
             service.ask_to_stop()
         self._ends.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def states(self) -> list[ServiceState]:
@@ -110,7 +131,7 @@ class HostDaemon:
             service.restart()
 
     def kill(self) -> None:
-        """Ends every enclave at once; may be called from a signal handler."""
+        """Ends every enclave at once, also while :meth:`stop` waits for them."""
         for service in self._services:
             service.kill()
 
@@ -124,8 +145,24 @@ class HostDaemon:
         )
 
     def _told(self, enclave: uuid.UUID, kind: str, message: str) -> None:
-        self._say(enclave, kind, message)
+        # Whoever listens may be gone, with the terminal: no enclave ends for that.
+        with contextlib.suppress(Exception):
+            self._say(enclave, kind, message)
         self._reporter.add(enclave, kind, message)
+
+    def _warn(self, text: str) -> None:
+        """Says something of the host itself, which is nothing to a platform."""
+        with contextlib.suppress(Exception):
+            self._say(NOBODY, "host.image", text)
+
+    def _metrics_text(self) -> str:
+        """The host's own metrics, then those of its enclaves, asked at one time."""
+        own = host_metrics(self.states, lost_events=self._reporter.lost)
+        with concurrent.futures.ThreadPoolExecutor(MAX_ASKED) as asking:
+            said = list(asking.map(Service.enclave_metrics, self._services))
+        enclaves = (str(options.enclave) for options in self._options.services)
+        texts = [(one, text) for one, text in zip(enclaves, said, strict=True) if text]
+        return own + merged(texts)
 
     def _health(self) -> tuple[bool, dict[str, Any]]:
         states = self.states
@@ -166,6 +203,7 @@ def _only_one(state: pathlib.Path) -> Callable[[], None]:
     return file.close
 
 
+MAX_ASKED = 16
 LOCK_FILE = "host.lock"
 NOBODY = uuid.UUID(int=0)
-"""What stands for the enclave in an event of the host itself; these are not told to a platform."""
+"""What stands for the enclave in an event of the host itself."""

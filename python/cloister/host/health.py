@@ -58,6 +58,15 @@ def ask(address: str, *, timeout: dt.timedelta = TIMEOUT) -> Health:
     )
 
 
+def metrics(address: str, *, timeout: dt.timedelta = TIMEOUT) -> bytes | None:
+    """What the enclave says on ``/metrics``, at most 1 MiB; ``None``: nothing in time."""
+    try:
+        status, body = hostplane.request(address, "GET", "/metrics", timeout=timeout)
+    except OSError:
+        return None
+    return body if status == http.HTTPStatus.OK else None
+
+
 def drain(address: str, *, timeout: dt.timedelta = TIMEOUT) -> None:
     """Asks the enclave to drain; it answers at once and ends later.
 

@@ -6,21 +6,26 @@ while, and it counts for what it measures, not for its name.
 """
 
 import dataclasses
+import json
 import pathlib
+import stat
+import subprocess
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from cloister.build import eif
-from cloister.build.built_config import attested_of
-from cloister.errors import CloisterError, OutputError
+from cloister.errors import OutputError
 from cloister.host.ports import ActiveDeployment
 
 SUFFIX = ".eif"
 SETTLED_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+MEASURING_SECONDS = 300.0
 MAX_IMAGES = 1000
+STATIC = frozenset({0, 1, 2, 8})  # registers that the image alone decides
 _Deployment = TypeVar("_Deployment", bound=ActiveDeployment)
 
 
@@ -40,99 +45,188 @@ class Image:
     pcrs: Mapping[int, bytes]
     drain_ms: int
 
+    def is_of(self, deployment: ActiveDeployment) -> bool:
+        """Whether it has every register of a deployment that an image decides."""
+        wanted = deployment.pcrs
+        return all(self.pcrs.get(index) == wanted[index] for index in STATIC & wanted.keys())
+
 
 class Images:
-    """The EIFs of a folder. Its methods may be called from any thread.
+    """The EIFs of a folder, looked at once a second from :meth:`start` to :meth:`stop`.
 
     Args:
         folder: Where they are; made when absent.
         warn: Told once of a file that cannot be used, and why.
+        clock: The time that files are held against, seconds since the Unix epoch.
 
     Raises:
         OutputError: The folder cannot be made.
     """
 
-    def __init__(self, folder: pathlib.Path, *, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._folder = folder
+        self._clock = clock
         self._warn = warn
-        self._lock = threading.Lock()
-        self._measured: dict[_Stamp, Image | None] = {}
+        self._warned: set[str] = set()
+        self._looked_at: dict[_Stamp, Image | None] = {}
+        self._found: tuple[Image, ...] = ()
+        self._stopping = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="images")
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as problem:
             raise OutputError(f"cannot make `{folder}`: {problem.strerror}") from None
 
-    def newest(
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Looks no more; what is being measured is given up."""
+        self._stopping.set()
+        child = self._child
+        if child is not None:
+            child.kill()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def of(
         self, enclave: uuid.UUID, deployments: Iterable[_Deployment]
-    ) -> tuple[_Deployment, Image] | None:
-        """The first of these deployments whose image is here, and the image.
+    ) -> list[tuple[_Deployment, Image]]:
+        """The deployments whose image is here, each with its image, in the order given.
 
         Args:
             enclave: Which enclave.
-            deployments: What may run, the newest first.
+            deployments: What may run.
         """
-        own = [image for image in self._all() if image.enclave == enclave]
-        for deployment in deployments:
-            for image in own:
-                if all(image.pcrs.get(index) == deployment.pcrs.get(index) for index in MEASURED):
-                    return deployment, image
-        return None
+        own = [image for image in self._found if image.enclave == enclave]
+        return [
+            (deployment, image)
+            for deployment in deployments
+            for image in own
+            if image.is_of(deployment)
+        ]
 
-    def _all(self) -> list[Image]:
-        """Every image that is whole; measuring a large one takes seconds, once."""
-        with self._lock:
-            stamps = list(self._stamps())
-            self._measured = {
-                stamp: self._measured[stamp] for stamp in stamps if stamp in self._measured
-            }
-            for stamp in stamps:
-                if stamp not in self._measured and stamp.is_settled(time.time()):
-                    self._measured[stamp] = self._measure(stamp.path)
-            return [image for image in self._measured.values() if image is not None]
+    def look(self) -> None:
+        """Looks once; measuring a large image takes seconds."""
+        stamps = list(self._stamps())
+        now = self._clock()
+        kept = {stamp: self._looked_at[stamp] for stamp in stamps if stamp in self._looked_at}
+        for stamp in stamps:
+            if stamp in kept or not stamp.is_settled(now) or self._stopping.is_set():
+                continue
+            image, is_final = self._measure(stamp.path)
+            if is_final:
+                kept[stamp] = image
+            self._publish(kept)
+        self._publish(kept)
 
-    def _stamps(self) -> "Iterable[_Stamp]":
-        paths = sorted(self._folder.glob(f"*{SUFFIX}"))
-        for path in paths[:MAX_IMAGES]:
+    def _publish(self, kept: "dict[_Stamp, Image | None]") -> None:
+        self._looked_at = dict(kept)
+        self._found = tuple(image for image in kept.values() if image is not None)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.look()
+            except Exception as problem:  # noqa: BLE001 - what is there goes on
+                self._say(f"`{self._folder}` cannot be looked at: {problem}")
+            self._stopping.wait(LOOK_SECONDS)
+
+    def _stamps(self) -> "Iterator[_Stamp]":
+        """Regular files, the ones changed last first."""
+        found = []
+        with_suffix = (one for one in self._folder.iterdir() if one.name.endswith(SUFFIX))
+        for path in with_suffix:
             try:
                 status = path.stat()
             except OSError:
                 continue  # it was removed a moment ago
-            yield _Stamp(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if stat.S_ISREG(status.st_mode):
+                found.append(_Stamp.of(path, status))
+        found.sort(key=lambda stamp: stamp.changed_ns, reverse=True)
+        if len(found) > MAX_IMAGES:
+            self._say(f"`{self._folder}` has {len(found)} images: the newest {MAX_IMAGES} are used")
+        yield from found[:MAX_IMAGES]
 
-    def _measure(self, path: pathlib.Path) -> Image | None:
+    def _measure(self, path: pathlib.Path) -> tuple[Image | None, bool]:
+        """An image, or that the file is none; and whether that is so until it is changed."""
+        found = self._described(path)
+        refused = found.get("refused")
+        if refused is not None:
+            self._say(f"`{path}` is not taken: {refused}")
+            return None, bool(found.get("is_final"))
+        if found["debug"]:
+            self._say(f"`{path}` is a debug image: a host runs none")
+            return None, True
         try:
-            with eif.open_eif(path) as opened:
-                pcrs = eif.measure(opened).registers()
-                built = attested_of(opened, image_path=path)
-            if built["debug"]:
-                self._warn(f"`{path}` is a debug image: a host runs none")
-                return None
-            return Image(
-                path=path,
-                enclave=uuid.UUID(built["uuid"]),
-                pcrs=pcrs,
-                drain_ms=built["limits"]["drain_timeout"],
-            )
-        except (CloisterError, OSError) as problem:
-            self._warn(f"`{path}` is not taken: {problem}")
-        except (KeyError, TypeError, ValueError):
-            self._warn(f"`{path}` is not taken: its configuration names no enclave")
-        return None
+            enclave = uuid.UUID(found["uuid"])
+        except ValueError:
+            self._say(f"`{path}` is not taken: its configuration names no enclave")
+            return None, True
+        pcrs = {int(index): bytes.fromhex(value) for index, value in found["pcrs"].items()}
+        image = Image(path=path, enclave=enclave, pcrs=pcrs, drain_ms=int(found["drain_ms"]))
+        return image, True
+
+    def _described(self, path: pathlib.Path) -> dict[str, Any]:
+        """What :mod:`cloister.host.measured_image` says in a process of its own."""
+        words = [sys.executable, "-m", "cloister.host.measured_image", str(path.absolute())]
+        try:
+            with subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ) as child:
+                self._child = child
+                try:
+                    out, _ = child.communicate(timeout=MEASURING_SECONDS)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    raise
+        except (OSError, subprocess.TimeoutExpired) as problem:
+            return {"refused": f"it cannot be measured: {problem}", "is_final": False}
+        finally:
+            self._child = None
+        if child.returncode != 0:
+            why = "it was changed meanwhile, or there is no memory"
+            return {"refused": f"measuring it ended with {child.returncode}: {why}"}
+        described: dict[str, Any] = json.loads(out)
+        return described
+
+    def _say(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._warn(text)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Stamp:
-    """A file as it was when it was looked at; another content has another stamp."""
+    """A file as it was when it was looked at; another content or mode has another stamp."""
 
     path: pathlib.Path
     device: int
     inode: int
     size: int
+    written_ns: int
     changed_ns: int
 
+    @classmethod
+    def of(cls, path: pathlib.Path, status: Any) -> "_Stamp":  # noqa: ANN401 - os.stat_result
+        """The stamp of a file."""
+        return cls(
+            path,
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+
     def is_settled(self, now: float) -> bool:
-        """Whether nothing was written to it for a while. A time in the future says nothing."""
+        """Whether nothing was done to it for a while. A time in the future says nothing."""
         return not 0 <= now - self.changed_ns / 1e9 < SETTLED_SECONDS
-
-
-MEASURED = (0, 1, 2)  # registers that every deployment names

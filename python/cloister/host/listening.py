@@ -1,6 +1,7 @@
 """What the system says about an address, as an error a person can act on."""
 
 import errno
+import socket
 
 from cloister._native import hostplane
 from cloister.errors import CloisterError, PermissionRefused, TransportError, UsageError
@@ -22,6 +23,26 @@ def checked(address: str, *, what: str) -> str:
         return hostplane.check_address(address)
     except ValueError as problem:
         raise UsageError(f"{what}: {problem}") from None
+
+
+def check_listen(address: str) -> None:
+    """Finds a port that is in use before an enclave is started for it.
+
+    Args:
+        address: ``tcp:HOST:PORT``.
+
+    Raises:
+        CloisterError: As :func:`listen_error` says.
+    """
+    host, _, port = address.removeprefix("tcp:").rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, int(port)))
+    except OSError as problem:
+        raise listen_error(address, problem) from problem
 
 
 def listen_error(address: str, problem: OSError) -> CloisterError:

@@ -2,10 +2,12 @@
 
 A new image is started beside the one that runs. When it is ready, new clients go to it, and the old
 one finishes what it has and ends; when it does not become ready, it is ended, and nobody has
-noticed. An enclave that ends by itself is started again, with growing pauses.
+noticed. What ends by itself, or does not become ready, is started again after growing pauses;
+meanwhile an older deployment that is active too may run.
 
-What is to run is asked every few seconds. A platform that is away changes nothing here: what runs
-goes on, and is started again when it ends. One that says that nothing is to run ends what runs.
+A platform that is away changes nothing here. One that says that nothing is to run ends what runs;
+an image whose deployment has ended goes on until another takes over, for as long as its bundle
+lets it serve.
 """
 
 import dataclasses
@@ -13,11 +15,14 @@ import datetime as dt
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from cloister.errors import CloisterError, RunnerError, TransportError
-from cloister.host.boot import Boot, described
-from cloister.host.images import MEASURED, Image, Images
+from cloister.errors import CloisterError, RunnerError
+from cloister.host.boot import LAST_BYTES_SECONDS, Boot, described
+from cloister.host.desired import Desired
+from cloister.host.images import Image, Images
+from cloister.host.listening import check_listen
+from cloister.host.pauses import Pauses
 from cloister.host.ports import ActiveDeployment, EventSink, HostPlatform
 from cloister.host.relay import Relay
 from cloister.host.stats import ServiceState
@@ -51,7 +56,9 @@ class ServiceOptions:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Running:
+class _Started:
+    """A boot, of a deployment, since a time of the monotonic clock."""
+
     deployment: str
     boot: Boot
     since: float
@@ -79,40 +86,43 @@ class Service:
     ) -> None:
         self._options = options
         self._images = images
-        self._platform = platform
         self._make_boot = make_boot
         self._events = events
-        self._relay: Relay | None = None
-        self._running: _Running | None = None
-        self._starting: Boot | None = None
-        self._endings: list[threading.Thread] = []
-        self._ending_boots: list[Boot] = []
-        self._wanted: Sequence[ActiveDeployment] | None = None
-        self._reason: str | None = "the platform was not asked yet"
-        self._knows_platform = False
-        self._boots = self._failures = self._failures_in_a_row = 0
-        self._try_after = 0.0
-        self._stopping = threading.Event()
-        self._restart_asked = threading.Event()
         self._news = threading.Event()
+        self._desired = Desired(
+            lambda: platform.active_deployments(options.enclave),
+            every=options.look_every,
+            changed=self._news.set,
+        )
+        self._pauses = Pauses(first=options.first_pause, longest=options.longest_pause)
+        self._relay: Relay | None = None
+        self._running: _Started | None = None
+        self._starting: _Started | None = None
+        self._ending: list[Boot] = []
+        self._ending_threads: list[threading.Thread] = []
+        self._noted: dict[str, str] = {}
+        self._boots = self._failures = 0
+        self._stopping = threading.Event()
+        self._is_killed = False
+        self._restart_asked = threading.Event()
+        self._is_restart_due = False
         self._thread = threading.Thread(target=self._run, name=f"enclave-{options.enclave}")
 
     def start(self) -> None:
         """Begins; what is to run is found out and started in the background."""
+        self._desired.start()
         self._thread.start()
 
     def restart(self) -> None:
-        """Asks for a new boot of the same image in the place of the one that runs."""
+        """Asks for a new boot in the place of the one that runs, and ends every pause."""
         self._restart_asked.set()
         self._news.set()
 
     def ask_to_stop(self) -> None:
         """Begins to stop: clients first. :meth:`stop` waits for its end."""
         self._stopping.set()
+        self._desired.stop()
         self._news.set()
-        starting = self._starting
-        if starting is not None:
-            starting.cancel()
 
     def stop(self) -> None:
         """Lets the enclave finish what is in flight, and ends everything."""
@@ -122,20 +132,23 @@ class Service:
 
     def kill(self) -> None:
         """Ends its enclaves at once; :meth:`stop`, wherever it waits, returns soon."""
+        self._is_killed = True
         self.ask_to_stop()
-        running = self._running
-        for boot in [*self._ending_boots, *([] if running is None else [running.boot])]:
+        started = [one.boot for one in (self._starting, self._running) if one is not None]
+        for boot in [*self._ending, *started]:
             boot.kill()
 
     @property
     def state(self) -> ServiceState:
         """What it does now."""
-        running, relay = self._running, self._relay
+        running, relay, desired = self._running, self._relay, self._desired
         health = None if running is None else running.boot.health
         if health is not None:
             state, reason = health.state, health.reason
         else:
-            state, reason = "waiting" if self._starting is None else "starting", self._reason
+            state = "waiting" if self._starting is None else "starting"
+            before = NOT_ASKED if desired.deployments is None else None
+            reason = next(iter([*self._noted.values()][-1:]), before)
         return ServiceState(
             enclave=self._options.enclave,
             address=None if relay is None else relay.address,
@@ -143,27 +156,35 @@ class Service:
             is_ready=health is not None and health.ready,
             state=state,
             reason=reason,
-            knows_platform=self._knows_platform,
+            knows_platform=desired.deployments is not None and desired.problem is None,
             boots=self._boots,
             failures=self._failures,
             relay=None if relay is None else relay.stats(),
         )
 
+    def enclave_metrics(self) -> bytes | None:
+        """What the enclave that serves says on its own ``/metrics``."""
+        running = self._running
+        return None if running is None else running.boot.metrics()
+
     def _run(self) -> None:
-        asked_at = -float("inf")
         try:
             while not self._stopping.is_set():
-                self._reap()
-                now = time.monotonic()
-                if now - asked_at >= self._options.look_every.total_seconds():
-                    self._ask()
-                    asked_at = now
-                self._act()
+                self._turn()
                 self._news.wait(LOOK_SECONDS)
                 self._news.clear()
-        except Exception as problem:  # noqa: BLE001 - the thread's end must not go unseen
-            self._say("failed", f"the host gave up: {type(problem).__name__}: {problem}")
-        self._end_all()
+        finally:
+            self._end_all()
+
+    def _turn(self) -> None:
+        """One look at everything. What goes wrong unforeseen is said, and the next look comes."""
+        try:
+            self._reap()
+            self._look_at_starting()
+            self._look_at_desired()
+        except Exception as problem:  # noqa: BLE001 - enclaves do not end for a mistake of ours
+            self._failed(HOST_ITSELF, _as_error(problem))
+            self._stopping.wait(MISTAKE_SECONDS)
 
     def _reap(self) -> None:
         """Notices an enclave that has ended."""
@@ -174,82 +195,122 @@ class Service:
         self._running = None
         problem = running.boot.failure(f"the enclave ended ({described(ended)})")
         running.boot.close()
-        if time.monotonic() - running.since >= self._options.longest_pause.total_seconds():
-            self._failures_in_a_row = 0
-        self._failed(running.deployment, problem)
+        self._failed(running.deployment, problem, worked_s=time.monotonic() - running.since)
 
-    def _ask(self) -> None:
-        """Asks the platform what is to run."""
+    def _look_at_starting(self) -> None:
+        """Lets an enclave take over that has become ready, and ends one that does not."""
+        starting = self._starting
+        if starting is None:
+            return
         try:
-            self._wanted = list(self._platform.active_deployments(self._options.enclave))
-        except CloisterError as problem:
-            # A refusal too: a token that was revoked stops no enclave, its bundle ends in time.
-            if self._knows_platform or self._wanted is None:
-                self._note(f"the platform does not say what is to run: {problem}")
-            if isinstance(problem, TransportError) or self._wanted is None:
-                self._knows_platform = False
-            return
-        self._knows_platform = True
-
-    def _act(self) -> None:
-        """Starts, replaces or ends what runs, when that is called for."""
-        if self._wanted is None:
-            return
-        running = self._running
-        if not self._wanted:
-            if running is None:
-                self._note(NOTHING_ACTIVE)
+            if not starting.boot.is_ready():
                 return
-            self._running, self._reason = None, NOTHING_ACTIVE
-            self._report("stopping", running.deployment, NOTHING_ACTIVE)
-            self._end_in_background(running)
-            return
-        found = self._images.newest(self._options.enclave, self._wanted)
-        if found is None:
-            self._note(
-                f"no image here is that of {self._wanted[0].id} or another active deployment"
-            )
-            return
-        deployment, image = found
-        is_same = running is not None and running.deployment == deployment.id
-        if is_same and not self._restart_asked.is_set():
-            return
-        if time.monotonic() < self._try_after:
-            return
-        self._restart_asked.clear()
-        self._replace(deployment, image)
-
-    def _replace(self, deployment: ActiveDeployment, image: Image) -> None:
-        """Starts an image and lets it take over."""
-        self._reason = None
-        self._report("starting", deployment.id, f"from {image.path.name}")
-        boot: Boot | None = None
-        try:
-            boot = self._make_boot(image)
-            self._starting = boot
-            if self._stopping.is_set():
-                boot.cancel()
-            boot.start()
-            _check_started(boot, image)
-            self._turn_to(boot)
+            self._turn_to(starting.boot)
         except CloisterError as problem:
-            if boot is not None:
-                boot.close()
-            if not self._stopping.is_set():
-                self._failed(deployment.id, problem)
-            return
-        finally:
             self._starting = None
-        before, self._running = (
-            self._running,
-            _Running(deployment.id, boot, time.monotonic()),
-        )
+            starting.boot.close()
+            self._failed(starting.deployment, problem)
+            return
+        if self._running is not None:
+            self._end_in_background(self._running)
+        self._running = dataclasses.replace(starting, since=time.monotonic())
+        self._starting = None
         self._boots += 1
-        self._failures_in_a_row = 0
-        self._reason = None
-        self._report("ready", deployment.id, f"serves at {self._address()}")
-        if before is not None:
-            self._end_in_background(before)
+        self._noted.pop("failed", None)
+        self._report("ready", starting.deployment, f"serves at {self._address()}")
+
+    def _look_at_desired(self) -> None:
+        """Starts, gives up or ends what is not as the platform wants it."""
+        desired = self._desired
+        if desired.problem is None:
+            self._noted.pop("platform", None)
+        elif "platform" not in self._noted:
+            self._note("platform", f"the platform does not say what is to run: {desired.problem}")
+        wanted = desired.deployments
+        if wanted is None:
+            return
+        self._pauses.forget_others({*(one.id for one in wanted), HOST_ITSELF})
+        self._end_what_is_over(wanted)
+        found = self._images.of(self._options.enclave, wanted)
+        if wanted and not found:
+            self._note("image", f"no image here is that of {wanted[0].id}")
+        else:
+            self._noted.pop("image", None)
+        self._start(self._choice(found))
+
+    def _end_what_is_over(self, wanted: tuple[ActiveDeployment, ...]) -> None:
+        """Ends an enclave whose deployment has ended, and whose clients nobody else could serve."""
+        if wanted:
+            self._noted.pop("none", None)
+        else:
+            self._note("none", NOTHING_ACTIVE)
+        running = self._running
+        if running is None or running.deployment in {one.id for one in wanted}:
+            return
+        # With others to come it goes on until one of them takes over; its bundle ends before long.
+        if not wanted or not running.boot.health.ready:
+            self._report("stopping", running.deployment, "the deployment is not active any more")
+            self._end_in_background(running)
+            self._running = None
+
+    def _choice(
+        self, found: list[tuple[ActiveDeployment, Image]]
+    ) -> tuple[ActiveDeployment, Image] | None:
+        """What is to serve: the newest that runs, starts, or may be tried; ``None``: nothing."""
+        if self._restart_asked.is_set():
+            self._restart_asked.clear()
+            self._is_restart_due = True
+            self._pauses.end_all()
+        now = time.monotonic()
+        for deployment, image in found:
+            if self._is_up(deployment) or self._pauses.is_over(deployment.id, now_s=now):
+                return deployment, image
+        return None
+
+    def _is_up(self, deployment: ActiveDeployment) -> bool:
+        return any(
+            one is not None and one.deployment == deployment.id
+            for one in (self._starting, self._running)
+        )
+
+    def _start(self, choice: tuple[ActiveDeployment, Image] | None) -> None:
+        """Starts what is to serve, unless it does, and gives up what is not."""
+        chosen = None if choice is None else choice[0].id
+        starting, running = self._starting, self._running
+        if starting is not None:
+            if starting.deployment == chosen:
+                return
+            self._starting = None
+            starting.boot.close()
+            self._report("ended", starting.deployment, "its start was given up for another")
+        if choice is None:
+            return
+        if running is not None and running.deployment == chosen:
+            is_over = self._pauses.is_over(running.deployment, now_s=time.monotonic())
+            if not (self._is_restart_due and is_over):
+                return
+        if len(self._ending) >= MAX_ENDING:
+            self._note("ending", "those before have to end first")
+            return
+        self._is_restart_due = False
+        self._launch(*choice)
+
+    def _launch(self, deployment: ActiveDeployment, image: Image) -> None:
+        self._report("starting", deployment.id, f"from {image.path.name}")
+        try:
+            if self._relay is None:
+                check_listen(self._options.listen)
+            boot = self._make_boot(image)
+            boot.launch()
+        except Exception as problem:  # noqa: BLE001 - no descriptors, no memory: tried again
+            self._failed(deployment.id, _as_error(problem))
+            return
+        if any(boot.pcrs.get(index) != image.pcrs[index] for index in MEASURED):
+            boot.close()
+            text = f"`{image.path}` was changed between its measurement and its start"
+            self._failed(deployment.id, RunnerError(text))
+            return
+        self._starting = _Started(deployment.id, boot, time.monotonic())
 
     def _turn_to(self, boot: Boot) -> None:
         if self._relay is not None:
@@ -266,50 +327,58 @@ class Service:
         relay.start()
         self._relay = relay
 
-    def _failed(self, deployment: str, problem: CloisterError) -> None:
+    def _failed(self, deployment: str, problem: CloisterError, *, worked_s: float = 0) -> None:
         self._failures += 1
-        pause = self._options.first_pause * 2 ** min(self._failures_in_a_row, MAX_DOUBLINGS)
-        pause = min(pause, self._options.longest_pause)
-        self._failures_in_a_row += 1
-        self._try_after = time.monotonic() + pause.total_seconds()
-        goes_on = self._running
-        and_now = (
-            f"again in {pause.total_seconds():.0f} s"
-            if goes_on is None
-            else f"{goes_on.deployment} goes on, again in {pause.total_seconds():.0f} s"
-        )
-        self._reason = problem.message
-        self._report("failed", deployment, f"{problem.message}; {and_now}")
+        pause_s = self._pauses.failed(deployment, now_s=time.monotonic(), worked_s=worked_s)
+        running = self._running
+        if running is not None and running.deployment == deployment:
+            self._is_restart_due = True  # it was to be replaced by another boot, and still is
+        goes_on = "" if running is None else f"{running.deployment} goes on, "
+        self._note("failed", f"{deployment}: {goes_on}again in {pause_s:.0f} s: {problem.message}")
 
-    def _end_in_background(self, old: _Running) -> None:
+    def _end_in_background(self, old: _Started) -> None:
         """Drains and ends an enclave that new clients do not go to any more."""
 
         def end() -> None:
-            # Who has just connected to it may still be on the way.
-            self._stopping.wait(SETTLE_SECONDS)
-            ended = old.boot.drain()
-            old.boot.close()
-            self._ending_boots.remove(old.boot)
-            self._report("ended", old.deployment, described(ended))
+            try:
+                # Who has just connected to it may still be on the way.
+                self._stopping.wait(SETTLE_SECONDS)
+                if self._is_killed:
+                    old.boot.kill()
+                text = described(old.boot.drain())
+            except Exception as problem:  # noqa: BLE001 - it is closed below, whatever happened
+                text = _as_error(problem).message
+            finally:
+                old.boot.close()
+                self._ending.remove(old.boot)
+                self._noted.pop("ending", None)
+            self._report("ended", old.deployment, text)
+            self._news.set()
 
-        self._endings = [one for one in self._endings if one.is_alive()]
-        self._ending_boots.append(old.boot)
+        self._ending.append(old.boot)
         thread = threading.Thread(target=end, name=f"end-{old.deployment}")
+        self._ending_threads = [one for one in self._ending_threads if one.is_alive()]
+        self._ending_threads.append(thread)
         thread.start()
-        self._endings.append(thread)
 
     def _end_all(self) -> None:
-        running, self._running = self._running, None
-        relay = self._relay
+        starting, running, relay = self._starting, self._running, self._relay
+        if starting is not None:
+            starting.boot.close()
+            self._starting = None
         draining: threading.Thread | None = None
+        if relay is not None:
+            # Ends with the last connection, or when the enclave has ended, below.
+            draining = threading.Thread(target=relay.drain, args=(LONGEST_DRAIN,), name="drain")
+            draining.start()
         if running is not None:
-            if relay is not None:
-                # Ends with the last connection, or when the enclave has ended, below.
-                draining = threading.Thread(target=relay.drain, args=(LONGEST_DRAIN,), name="drain")
-                draining.start()
             self._end_in_background(running)
-        for ending in self._endings:
+            self._running = None
+        for ending in self._ending_threads:
             ending.join()
+        if draining is not None:
+            # What it said last may be on its way yet.
+            draining.join(0 if self._is_killed else LAST_BYTES_SECONDS)
         if relay is not None:
             relay.stop()
         if draining is not None:
@@ -318,31 +387,35 @@ class Service:
     def _address(self) -> str:
         return "" if self._relay is None else self._relay.address
 
-    def _note(self, text: str) -> None:
-        """Says why nothing new serves, once."""
-        if text != self._reason:
-            self._reason = text
-            self._say("waiting", text)
+    def _note(self, what: str, text: str) -> None:
+        """Says what is in the way, once for as long as it is."""
+        if self._noted.get(what) != text:
+            self._noted.pop(what, None)
+            self._noted[what] = text
+            self._say("failed" if what == "failed" else "waiting", text)
 
     def _report(self, what: str, deployment: str, text: str) -> None:
         self._say(what, f"{deployment}: {text}")
 
     def _say(self, what: str, text: str) -> None:
-        self._events(self._options.enclave, f"host.{what}", text)
+        lines = " | ".join(line.strip() for line in text.splitlines())
+        shown = "".join(char if char.isprintable() else "�" for char in lines)
+        self._events(self._options.enclave, f"host.{what}", shown[:MAX_EVENT_CHARACTERS])
 
 
-def _check_started(boot: Boot, image: Image) -> None:
-    """Whether what was started is what was measured: the file may have been swapped since.
-
-    Raises:
-        RunnerError: It is not.
-    """
-    if any(boot.pcrs.get(index) != image.pcrs[index] for index in MEASURED):
-        raise RunnerError(f"`{image.path}` was changed between its measurement and its start")
+def _as_error(problem: Exception) -> CloisterError:
+    if isinstance(problem, CloisterError):
+        return problem
+    return RunnerError(f"{type(problem).__name__}: {problem}")
 
 
+NOT_ASKED = "the platform was not asked yet"
 NOTHING_ACTIVE = "no deployment of this enclave is active"
+HOST_ITSELF = "the host itself"
+MEASURED = (0, 1, 2)
 LOOK_SECONDS = 0.25
 SETTLE_SECONDS = 1.0
-MAX_DOUBLINGS = 16
+MISTAKE_SECONDS = 1.0
+MAX_ENDING = 2
+MAX_EVENT_CHARACTERS = 4000  # the platform's server takes 4096
 LONGEST_DRAIN = dt.timedelta(hours=2)  # above every `[limits] drain_timeout`

@@ -8,10 +8,12 @@ key, so editing the database does not change it.
 
 import contextlib
 import dataclasses
+import enum
 import pathlib
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sqlalchemy import URL, Engine, inspect, select, update
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
@@ -26,14 +28,26 @@ from cloister.platform.trust_class import TrustClass
 from cloister.platform.vault import Vault, create_master_key, read_master_key
 
 
+class Older(enum.Enum):
+    """What becomes of a store of an older schema that is opened."""
+
+    KEPT = enum.auto()
+    MIGRATED = enum.auto()
+    REFUSED = enum.auto()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Database:
-    """An open store: sessions on its database and the vault of its private values."""
+    """An open store: sessions on its database and the vault of its private values.
+
+    ``schema_version`` is :data:`SCHEMA_VERSION`, unless it is open for a backup alone.
+    """
 
     engine: Engine
     vault: Vault
     trust_class: TrustClass
     directory: pathlib.Path
+    schema_version: int
     changes: Changes = dataclasses.field(default_factory=Changes)
 
     @contextlib.contextmanager
@@ -94,7 +108,7 @@ def create(
         if _found(engine, place) is None:
             _make(engine, directory, trust_class, now_ms=now_ms, wraps_key=wraps_key)
         services = key_service if wraps_key is None else lambda _: wraps_key
-        return _opened(engine, directory, trust_class, migrates=True, services=services)
+        return _opened(engine, directory, trust_class, older=Older.MIGRATED, services=services)
     except BaseException:
         engine.dispose()
         raise
@@ -121,13 +135,76 @@ def open_existing(
         StoreError: There is none, it has another class, another schema, another master key, or is
             damaged.
     """
+    older = Older.MIGRATED if migrates else Older.REFUSED
+    return _open_existing(directory, trust_class, url=url, older=older, services=services)
+
+
+def open_unmigrated(
+    directory: pathlib.Path,
+    trust_class: TrustClass,
+    *,
+    url: URL | None = None,
+    services: KeyServices = key_service,
+) -> Database:
+    """Opens the store in ``directory`` at the schema it has, for a backup and nothing else.
+
+    The models are those of the newest schema, so whoever reads an older one brings its tables
+    (:mod:`cloister.platform.schemas`).
+
+    Args:
+        directory: Its folder.
+        trust_class: Its class.
+        url: Its PostgreSQL database; an SQLite file in the folder when absent.
+        services: Finds who wraps the master key.
+
+    Raises:
+        StoreError: There is none, it has another class, a newer schema, another master key, or is
+            damaged.
+    """
+    return _open_existing(directory, trust_class, url=url, older=Older.KEPT, services=services)
+
+
+@contextlib.contextmanager
+def filling(directory: pathlib.Path, *, url: URL | None = None) -> Iterator[Session]:
+    """A write transaction where there is no store yet: it makes one, or leaves nothing.
+
+    Args:
+        directory: The folder, which is made; its master key is the caller's matter.
+        url: The PostgreSQL database; an SQLite file in the folder when absent.
+
+    Raises:
+        OutputError: The directory cannot be made or written.
+        StoreError: There is a store, or the database cannot be used.
+    """
+    _make_directory(directory, has_key_file=False, has_database_file=url is None)
+    engine = _engine(directory, url)
+    try:
+        with _changing(engine, directory) as session:
+            if _has_store(session):
+                raise StoreError(
+                    f"there is a store in `{_place(directory, engine)}`",
+                    hint="a backup is restored into a folder, or a database, without one",
+                )
+            yield session
+    finally:
+        engine.dispose()
+
+
+def _open_existing(
+    directory: pathlib.Path,
+    trust_class: TrustClass,
+    *,
+    url: URL | None,
+    older: Older,
+    services: KeyServices,
+) -> Database:
     if url is None and not (directory / DATABASE_FILE).is_file():
         raise StoreError(
             f"there is no store in `{directory}`", hint="`cloister init NAME` makes one"
         )
     engine = _engine(directory, url)
     try:
-        return _opened(engine, directory, trust_class, migrates=migrates, services=services)
+        return _opened(engine, directory, trust_class, older=older, services=services)
     except BaseException:
         engine.dispose()
         raise
@@ -185,8 +262,8 @@ def _opened(
     directory: pathlib.Path,
     trust_class: TrustClass,
     *,
-    migrates: bool,
-    services: KeyServices = key_service,
+    older: Older,
+    services: KeyServices,
 ) -> Database:
     """Class, schema, master key: in this order, for the first is what people get wrong."""
     place = _place(directory, engine)
@@ -208,22 +285,23 @@ def _opened(
             f" {SCHEMA_VERSION}",
             hint="use the version of cloister that wrote it, or a newer one that converts it",
         )
-    if found_version < SCHEMA_VERSION:
-        if not migrates:
+    if found_version < SCHEMA_VERSION and older is not Older.KEPT:
+        if older is Older.REFUSED:
             raise StoreError(
                 f"the store in `{place}` has schema {found_version}, this program needs schema"
                 f" {SCHEMA_VERSION}",
-                hint="`cloister platform backup`, then `cloister platform migrate`",
+                hint="`cloister platform backup FILE`, then `cloister platform migrate`",
             )
         with _changing(engine, directory) as session:
             version = session.scalars(select(StoreRow.schema_version)).one()
             _migrate(session, version)
             session.execute(update(StoreRow).values(schema_version=SCHEMA_VERSION))
+        found_version = SCHEMA_VERSION
     with _as_store_errors(place), Session(engine) as session:
-        row = session.scalars(select(StoreRow)).one()
+        row = _row(session)
     vault = Vault(_master_key(row, directory, trust_class, services), trust_class)
-    vault.open(row.key_check_sealed, place=KEY_CHECK)
-    return Database(engine, vault, trust_class, directory)
+    vault.open(row["key_check_sealed"], place=KEY_CHECK)
+    return Database(engine, vault, trust_class, directory, found_version)
 
 
 def _found(engine: Engine, place: str) -> tuple[int, str] | None:
@@ -233,6 +311,14 @@ def _found(engine: Engine, place: str) -> tuple[int, str] | None:
             return None
         row = session.execute(select(StoreRow.schema_version, StoreRow.trust_class)).one_or_none()
         return None if row is None else (row.schema_version, row.trust_class)
+
+
+def _row(session: Session) -> Mapping[str, Any]:
+    """The row of a store, with the columns that its schema has."""
+    table = StoreRow.__tablename__
+    known = {one["name"] for one in inspect(session.connection()).get_columns(table)}
+    columns = [column for column in StoreRow.__table__.columns if column.name in known]
+    return dict(session.execute(select(*columns)).mappings().one())
 
 
 def _has_store(session: Session) -> bool:
@@ -259,11 +345,15 @@ def _changing(engine: Engine, directory: pathlib.Path) -> Iterator[Session]:
 
 
 def _master_key(
-    row: StoreRow, directory: pathlib.Path, trust_class: TrustClass, services: KeyServices
+    row: Mapping[str, Any],
+    directory: pathlib.Path,
+    trust_class: TrustClass,
+    services: KeyServices,
 ) -> bytes:
-    if row.key_uri is None or row.key_wrapped is None:
+    uri, wrapped = row.get("key_uri"), row.get("key_wrapped")  # schema 1 lacks them
+    if uri is None or wrapped is None:
         return read_master_key(directory / MASTER_KEY_FILE)
-    return services(row.key_uri).unwrap(row.key_wrapped, context_of(trust_class))
+    return services(uri).unwrap(wrapped, context_of(trust_class))
 
 
 def _engine(directory: pathlib.Path, url: URL | None) -> Engine:

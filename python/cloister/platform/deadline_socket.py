@@ -6,18 +6,35 @@ an answer, and every read and write until it is set again gets what is left of i
 differs; a context makes such sockets when it is told to (``SSLContext.sslsocket_class``).
 """
 
+import contextlib
+import socket
 import ssl
 import time
-from typing import Any
+import weakref
+from typing import Any, ClassVar
 
 
 class DeadlineSocket(ssl.SSLSocket):
-    """See the module."""
+    """See the module. A subclass of its own for each user can end all of its sockets at once."""
 
+    _in_use: ClassVar["weakref.WeakSet[DeadlineSocket]"] = weakref.WeakSet()
     _deadline: float | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Has a list of sockets of its own."""
+        cls._in_use = weakref.WeakSet()
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Ends what reads or writes on sockets of this class, in whatever thread it waits."""
+        for one in list(cls._in_use):
+            with contextlib.suppress(OSError):
+                # Not that of TLS, which takes the session away from whoever uses it.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
 
     def settimeout(self, value: float | None, /) -> None:
         """Begins a deadline, in seconds from here; ``None`` and zero are as they ever were."""
+        self._in_use.add(self)
         self._deadline = time.monotonic() + value if value else None
         super().settimeout(value)
 

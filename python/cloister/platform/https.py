@@ -50,7 +50,12 @@ class PlatformClient:
         except (OSError, ssl.SSLError):
             raise ConfigError(f"`{ca_file}` is not a certificate in PEM") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = DeadlineSocket
+
+        class OwnSocket(DeadlineSocket):
+            """One of this client's."""
+
+        context.sslsocket_class = OwnSocket
+        self._end_calls = OwnSocket.end_all
         self._pool = urllib3.PoolManager(ssl_context=context, maxsize=POOL_SIZE, retries=False)
 
     def __repr__(self) -> str:
@@ -93,8 +98,9 @@ class PlatformClient:
         return self._call(method, path, body, deadline_s=deadline_s, may_repeat=may_repeat)
 
     def close(self) -> None:
-        """Ends waits between attempts, and closes what is idle."""
+        """Ends waits between attempts and calls in flight, and closes what is idle."""
         self._closed.set()
+        self._end_calls()
         self._pool.clear()
 
     def _call(
@@ -158,7 +164,12 @@ class PlatformClient:
             found = json.loads(read) if read else None
         except (ValueError, RecursionError):
             found = None
+        if status == NO_CONTENT:
+            return None
         if 200 <= status < 300:  # noqa: PLR2004 - RFC 9110, 15.3
+            if found is None:
+                # A head that breaks off looks like one without a body to the reader below.
+                raise TransportError(f"the answer of the platform {self._url} is not JSON")
             return found
         error = _error(status, found, self._url)
         if status in TRY_AGAIN:
@@ -224,6 +235,7 @@ def _reason(problem: Exception) -> str:
 
 
 OWN_SHAPE = frozenset({"BuildFailed"})  # made with more than a message and a hint
+NO_CONTENT = 204  # RFC 9110, 15.3.5
 TRY_AGAIN = frozenset({502, 503, 504})
 POOL_SIZE = 32
 CONNECT_SECONDS = 5.0

@@ -164,7 +164,7 @@ class RemotePlatform:
         return recorded
 
     def close(self) -> None:
-        """Ends waits between attempts. A request in flight ends within its own deadline."""
+        """Ends waits between attempts, and requests in flight."""
         self._client.close()
 
     def _bundle(self, uuid: UUID, after: int, key: bytes, *, wait_s: float) -> bytes | None:

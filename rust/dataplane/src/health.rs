@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::health::services::Services;
 use crate::live::{Live, Serving};
 use crate::log_ring::LogSinks;
+use crate::objects::ObjectStats;
 use crate::provision::{ProvisionStats, ProvisionWatch};
 use crate::server::traffic::Slot;
 use crate::small_http::{Answer, Service, answer, json, not_allowed, refusal};
@@ -53,6 +54,7 @@ pub struct Board {
     pub(crate) logs: LogSinks,
     pub(crate) provision: ProvisionWatch,
     pub(crate) provision_stats: Arc<ProvisionStats>,
+    pub(crate) object_stats: Arc<ObjectStats>,
     pub(crate) phase: watch::Sender<Phase>,
     /// `None`: not known yet.
     pub(crate) process_healthy: watch::Sender<Option<bool>>,

@@ -7,6 +7,7 @@
 //! what an object holds.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::header::HeaderValue;
 
@@ -66,6 +67,32 @@ pub struct Grant {
     pub sealer: Option<Sealer>,
     /// Version and SHA-256 of the current object of each name.
     pub heads: BTreeMap<String, (u64, [u8; 32])>,
+}
+
+/// What became of objects and of their heads, for `/metrics`: what nobody but the enclave can judge.
+#[derive(Debug, Default)]
+pub struct ObjectStats {
+    /// Newer than what the platform had recorded, of this image: recorded and used.
+    pub finished: AtomicU64,
+    /// The platform has recorded one, and the store had none.
+    pub missing: AtomicU64,
+    /// In the place of the recorded one, or of none, was something else: older, altered or foreign.
+    pub refused: AtomicU64,
+    /// The recorded one, put in use.
+    pub used: AtomicU64,
+    /// Written by this enclave, which took the place of whatever was there.
+    pub written: AtomicU64,
+    /// Heads that the platform could not be told of.
+    pub heads_failed: AtomicU64,
+    /// Heads that were not recorded: another was as new or newer.
+    pub heads_overtaken: AtomicU64,
+    /// Heads that the platform recorded.
+    pub heads_recorded: AtomicU64,
+}
+
+/// One more.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// What the measured configuration says about sharing with other images.

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import pytest
 from tests.support import sandbox_image
 
 from cloister.build import eif
-from cloister.host.images import Images
+from cloister.host.images import MAX_IMAGES, Images
 
 CONFIG = json.loads(sandbox_image.CONFIG.read_bytes())
 ENCLAVE = uuid.UUID(CONFIG["uuid"])
@@ -39,14 +40,8 @@ def add(folder: pathlib.Path, name: str, *, mark: bytes = b"", **changes: object
     ramdisks = [sandbox_image.cpio(boot), sandbox_image.cpio(application)]
     sections = [(2, b"console=ttyS0"), (5, b"{}"), *((3, ramdisk) for ramdisk in ramdisks)]
     path.write_bytes(sandbox_image.eif(sections))
-    settle(path)
     with eif.open_eif(path) as image:
         return Deployed(name, eif.measure(image).registers())
-
-
-def settle(path: pathlib.Path) -> None:
-    before = time.time() - 10
-    os.utime(path, (before, before))
 
 
 @pytest.fixture
@@ -56,36 +51,45 @@ def warnings() -> list[str]:
 
 @pytest.fixture
 def images(tmp_path: pathlib.Path, warnings: list[str]) -> Images:
-    return Images(tmp_path / "images", warn=warnings.append)
+    return Images(
+        tmp_path / "images", warn=warnings.append, clock=lambda: time.time() + LATER_SECONDS
+    )
 
 
-def test_the_newest_deployment_whose_image_is_here_is_found(
+def found(images: Images, enclave: uuid.UUID, *wanted: Deployed) -> list[str]:
+    """Ids of the deployments whose image is here."""
+    images.look()
+    return [deployment.id for deployment, _ in images.of(enclave, wanted)]
+
+
+def test_deployments_whose_image_is_here_are_found_in_their_order(
     images: Images, tmp_path: pathlib.Path, warnings: list[str]
 ) -> None:
     old, new = (add(tmp_path / "images", name, mark=name.encode()) for name in ("old", "new"))
     absent = Deployed("absent", {0: b"\1" * 48, 1: b"\2" * 48, 2: b"\3" * 48})
-    for wanted, expected in (
-        ([new, old], "new"),
-        ([old, new], "old"),
-        ([absent, old], "old"),
-        ([absent], None),
-        ([], None),
-    ):
-        found = images.newest(ENCLAVE, wanted)
-        assert (None if found is None else found[0].id) == expected
-    found = images.newest(ENCLAVE, [new])
-    assert found is not None
-    assert found[1].path.name == "new.eif"
-    assert found[1].drain_ms == CONFIG["limits"]["drain_timeout"]
+    assert found(images, ENCLAVE, new, absent, old) == ["new", "old"]
+    assert found(images, ENCLAVE, old, new) == ["old", "new"]
+    assert found(images, ENCLAVE, absent) == []
+    ((_, image),) = images.of(ENCLAVE, [new])
+    assert image.path.name == "new.eif"
+    assert image.drain_ms == CONFIG["limits"]["drain_timeout"]
     assert not warnings
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_each_measured_register_counts(images: Images, tmp_path: pathlib.Path, index: int) -> None:
     deployed = add(tmp_path / "images", "one")
-    assert images.newest(ENCLAVE, [deployed]) is not None
-    other = dataclasses.replace(deployed, pcrs={**deployed.pcrs, index: b"\xee" * 48})
-    assert images.newest(ENCLAVE, [other]) is None
+    other = Deployed("other", {**deployed.pcrs, index: b"\xee" * 48})
+    assert found(images, ENCLAVE, deployed, other) == ["one"]
+
+
+def test_the_signer_counts_and_what_the_host_decides_does_not(
+    images: Images, tmp_path: pathlib.Path
+) -> None:
+    deployed = add(tmp_path / "images", "one")
+    signed = Deployed("signed", {**deployed.pcrs, 8: rb"\8" * 48})
+    elsewhere = Deployed("elsewhere", {**deployed.pcrs, 4: b"\4" * 48})
+    assert found(images, ENCLAVE, signed, elsewhere) == ["elsewhere"]
 
 
 def test_an_image_of_another_enclave_is_not_run_for_this_one(
@@ -93,53 +97,94 @@ def test_an_image_of_another_enclave_is_not_run_for_this_one(
 ) -> None:
     other = str(uuid.uuid4())
     deployed = add(tmp_path / "images", "other", uuid=other)
-    assert images.newest(ENCLAVE, [deployed]) is None
-    assert images.newest(uuid.UUID(other), [deployed]) is not None
+    assert found(images, ENCLAVE, deployed) == []
+    assert found(images, uuid.UUID(other), deployed) == ["other"]
 
 
 def test_a_file_is_taken_when_nothing_was_written_to_it_for_a_while(
-    images: Images, tmp_path: pathlib.Path, warnings: list[str]
+    tmp_path: pathlib.Path, warnings: list[str]
 ) -> None:
+    later = [0.0]
+    images = Images(tmp_path / "images", warn=warnings.append, clock=lambda: time.time() + later[0])
     deployed = add(tmp_path / "images", "one")
-    path = tmp_path / "images" / "one.eif"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:100])
-    assert images.newest(ENCLAVE, [deployed]) is None
-    assert not warnings  # it is being written
-    path.write_bytes(whole)
-    assert images.newest(ENCLAVE, [deployed]) is None
-    settle(path)
-    assert images.newest(ENCLAVE, [deployed]) is not None
+    assert found(images, ENCLAVE, deployed) == []
+    later[0] = LATER_SECONDS
+    assert found(images, ENCLAVE, deployed) == ["one"]
+    assert not warnings
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"),
-    [(b"not an EIF", "is not taken"), (None, "is a debug image")],
+    ("changes", "expected"),
+    [
+        ({"debug": True}, "is a debug image"),
+        ({"uuid": 5}, "names no enclave"),
+        ({"uuid": "x"}, "names no enclave"),
+        ({"uuid": ["a"]}, "names no enclave"),
+        (None, "is not taken"),
+    ],
 )
-def test_what_cannot_be_run_is_said_once(
+def test_what_cannot_be_run_is_said_once_and_is_in_nobodys_way(
     images: Images,
     tmp_path: pathlib.Path,
     warnings: list[str],
-    content: bytes | None,
+    changes: dict[str, object] | None,
     expected: str,
 ) -> None:
-    deployed = add(tmp_path / "images", "bad", debug=True)
-    if content is not None:
-        (tmp_path / "images" / "bad.eif").write_bytes(content)
-        settle(tmp_path / "images" / "bad.eif")
-    good = add(tmp_path / "images", "good")
+    bad = add(tmp_path / "images", "bad", **(changes or {}))
+    if changes is None:
+        (tmp_path / "images" / "bad.eif").write_bytes(b"not an EIF")
+    good = add(tmp_path / "images", "good", mark=b"good")
     for _ in range(3):
-        assert images.newest(ENCLAVE, [deployed]) is None
+        assert found(images, ENCLAVE, bad, good) == ["good"]
     (warning,) = warnings
     assert expected in warning
-    assert images.newest(ENCLAVE, [good]) is not None
+
+
+def test_what_is_no_file_is_passed_over(images: Images, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "images"
+    (folder / "folder.eif").mkdir()
+    os.mkfifo(folder / "fifo.eif")
+    (folder / "loop.eif").symlink_to("loop.eif")
+    (folder / "gone.eif").symlink_to("nowhere")
+    (folder / "zeros.eif").symlink_to("/dev/zero")
+    good = add(folder, "good")
+    assert found(images, ENCLAVE, good) == ["good"]
 
 
 def test_a_file_that_was_replaced_is_measured_again(images: Images, tmp_path: pathlib.Path) -> None:
     first = add(tmp_path / "images", "same", mark=b"1")
-    assert images.newest(ENCLAVE, [first]) is not None
+    assert found(images, ENCLAVE, first) == ["same"]
     second = add(tmp_path / "images", "same", mark=b"2")
-    assert images.newest(ENCLAVE, [first]) is None
-    assert images.newest(ENCLAVE, [second]) is not None
+    assert found(images, ENCLAVE, first) == []
+    assert found(images, ENCLAVE, second) == ["same"]
     (tmp_path / "images" / "same.eif").unlink()
-    assert images.newest(ENCLAVE, [second]) is None
+    assert found(images, ENCLAVE, second) == []
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    images: Images, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose measuring ended with a signal, for it was cut short under its reader."""
+    deployed = add(tmp_path / "images", "one")
+    python = sys.executable
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert found(images, ENCLAVE, deployed) == []
+    monkeypatch.setattr(sys, "executable", python)
+    assert found(images, ENCLAVE, deployed) == ["one"]
+
+
+def test_more_images_than_are_looked_at_are_said_and_the_newest_are_taken(
+    images: Images, tmp_path: pathlib.Path, warnings: list[str]
+) -> None:
+    for number in range(MAX_IMAGES):
+        os.link(__file__, tmp_path / "images" / f"{number}.eif")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Images, "_measure", lambda *_: (None, True))
+        images.look()
+    assert not warnings
+    newest = add(tmp_path / "images", "zz")
+    assert found(images, ENCLAVE, newest) == ["zz"]
+    assert f"the newest {MAX_IMAGES} are used" in warnings[0]
+
+
+LATER_SECONDS = 60.0

@@ -39,6 +39,8 @@ class Server:
         self._threads[0].start()
         self._links: list[socket.socket] = []
         self.connections = 0
+        self.ends = False
+        """Whether a connection ends with its first answer."""
         port = self._listener.getsockname()[1]
         self.client = PlatformClient(f"https://localhost:{port}", "cp_x", ca_file=authority.file)
 
@@ -80,6 +82,8 @@ class Server:
                     if self._stopped.wait(PAUSE_SECONDS):
                         return
                     link.sendall(self._rest[number : number + 1])
+                if self.ends:
+                    return
 
 
 Serve = Callable[[bytes, bytes], Server]
@@ -126,3 +130,53 @@ def test_a_connection_whose_answer_was_read_is_used_again(serve: Serve) -> None:
     for _ in range(2):
         assert server.client.get("/", deadline_s=PATIENCE_SECONDS) == [1]
     assert server.connections == 1
+
+
+def test_a_close_ends_a_call_in_flight(tmp_path: pathlib.Path) -> None:
+    server = Server(tmp_path, HEAD + b"content-length: 5000\r\n\r\n", b" " * 5000)
+    ended: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            server.client.get("/v1/token", deadline_s=PATIENCE_SECONDS)
+        except TransportError as problem:
+            ended.append(problem)
+
+    calling = threading.Thread(target=call)
+    try:
+        calling.start()
+        while not server.connections:
+            calling.join(0.01)
+        calling.join(0.3)
+        assert calling.is_alive()
+        server.client.close()
+        calling.join(PATIENCE_SECONDS / 4)
+        assert not calling.is_alive()
+        assert len(ended) == 1
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HEAD + b"x: y\r\n",
+        HEAD + b"content-length: 0\r\n\r\n",
+        HEAD + b"content-length: 6\r\n\r\n<html>",
+        HEAD + b"content-length: 4\r\n\r\nnull",
+    ],
+)
+def test_an_answer_that_says_nothing_is_an_error(tmp_path: pathlib.Path, answer: bytes) -> None:
+    server = Server(tmp_path, answer, b"")
+    server.ends = True
+    try:
+        with pytest.raises(TransportError, match="is not JSON"):
+            server.client.send("POST", "/", deadline_s=PATIENCE_SECONDS)
+    finally:
+        server.end()
+    (tmp_path / "good").mkdir()
+    server = Server(tmp_path / "good", b"HTTP/1.1 204 No Content\r\n\r\n", b"")
+    try:
+        assert server.client.send("POST", "/", deadline_s=PATIENCE_SECONDS) is None
+    finally:
+        server.end()

@@ -17,12 +17,13 @@ from sqlalchemy import Connection
 from cloister.platform.migrations import settings
 
 
-def upgrade(connection: Connection, *, schema_version: int) -> None:
-    """Brings a store from a schema to the newest, within the caller's transaction.
+def upgrade(connection: Connection, *, schema_version: int, to: int | None = None) -> None:
+    """Brings a store from a schema to a newer one, within the caller's transaction.
 
     Args:
         connection: In a write transaction.
         schema_version: The schema the store has; 0 when it has none.
+        to: The schema it gets; the newest when absent.
     """
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(pathlib.Path(__file__).parent))
@@ -30,4 +31,4 @@ def upgrade(connection: Connection, *, schema_version: int) -> None:
     if schema_version:
         # Stores of schema 1 were made before Alembic kept the number.
         command.stamp(config, settings.revision(schema_version))
-    command.upgrade(config, "head")
+    command.upgrade(config, "head" if to is None else settings.revision(to))

@@ -12,6 +12,7 @@
 //! where it is without sharing: [`super::orders`], [`super::chain`].
 
 mod content;
+mod noticing;
 mod turns;
 
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use std::time::Duration;
 
 use cloister_sealing::object::object_digest;
 use cloister_sealing::{Sealer, SealingError};
-use cloister_wire::agent::Event;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -31,7 +31,7 @@ use super::orders::{FIRST_RETRY, LONGEST_RETRY, OrderError, Orders};
 use super::{CertificateError, Origin, chain};
 use crate::agent::AgentError;
 use crate::backoff::Backoff;
-use crate::objects::{Grant, Head, ObjectStore, Only, StoredObject};
+use crate::objects::{Grant, Head, ObjectStats, ObjectStore, Only, StoredObject, count};
 use crate::provision;
 
 /// Why nothing was agreed on. What is in use stays.
@@ -63,6 +63,7 @@ pub struct SharedOrders {
     orders: Orders,
     objects: Arc<dyn ObjectStore>,
     grants: watch::Receiver<Option<Arc<Grant>>>,
+    stats: Arc<ObjectStats>,
     used: Option<Used>,
     /// When an object that was lost or changed was replaced last.
     replaced: Option<Instant>,
@@ -81,16 +82,18 @@ struct Used {
 }
 
 impl SharedOrders {
-    /// Shares what `orders` would have made alone.
+    /// Shares what `orders` would have made alone, and counts in `stats` what became of it.
     pub fn new(
         orders: Orders,
         objects: Arc<dyn ObjectStore>,
         grants: watch::Receiver<Option<Arc<Grant>>>,
+        stats: Arc<ObjectStats>,
     ) -> Self {
         Self {
             orders,
             objects,
             grants,
+            stats,
             used: None,
             replaced: None,
         }
@@ -205,6 +208,7 @@ impl SharedOrders {
                 Some(Some((version, sha256, content)))
                     if wanted.is_none() && head == Some((version, sha256)) =>
                 {
+                    count(&self.stats.used);
                     return self.put_in_use(version, sha256, content, false);
                 }
                 // What was ordered replaces the one recorded, or ours that the bundle does not say yet.
@@ -215,9 +219,17 @@ impl SharedOrders {
                 Some(Some(found)) if found.0 > known => {
                     return self.finish(sealer, name, found).await;
                 }
-                _ if head.is_some() => self.notice(name, known).await?,
-                // Nothing, or something that never was an object, and nothing was recorded.
-                _ => {}
+                None if head.is_none() => {}
+                found => {
+                    count(match found {
+                        None => &self.stats.missing,
+                        Some(_) => &self.stats.refused,
+                    });
+                    // Else it never was an object, and nothing was recorded.
+                    if head.is_some() {
+                        self.notice(name, known).await?;
+                    }
+                }
             }
             let content = match wanted.take() {
                 Some(content) => content,
@@ -232,6 +244,7 @@ impl SharedOrders {
                 None => Only::IfAbsent,
             };
             if self.objects.write(name, sealed, only).await? {
+                count(&self.stats.written);
                 self.record(sealer, name, version, sha256).await?;
                 return self.put_in_use(version, sha256, content, true);
             }
@@ -248,6 +261,7 @@ impl SharedOrders {
         (version, sha256, content): (u64, [u8; 32], Content),
     ) -> Result<(), SharedError> {
         self.record(sealer, name, version, sha256).await?;
+        count(&self.stats.finished);
         self.put_in_use(version, sha256, content, false)
     }
 
@@ -263,10 +277,19 @@ impl SharedOrders {
             sha256,
             proof: sealer.head_proof(name, version, &sha256),
         };
-        if self.objects.record(name, head).await? {
-            Ok(())
-        } else {
-            Err(SharedError::Overtaken)
+        match self.objects.record(name, head).await {
+            Ok(true) => {
+                count(&self.stats.heads_recorded);
+                Ok(())
+            }
+            Ok(false) => {
+                count(&self.stats.heads_overtaken);
+                Err(SharedError::Overtaken)
+            }
+            Err(error) => {
+                count(&self.stats.heads_failed);
+                Err(error.into())
+            }
         }
     }
 
@@ -348,30 +371,6 @@ impl SharedOrders {
         let used = self.used.as_ref();
         used.is_some_and(|used| (used.version, used.sha256) == (version, sha256))
     }
-
-    /// Says that the store does not hold what the platform recorded, which is then replaced.
-    ///
-    /// A host that gives back nonsense each time would have enclaves replace it without end, and each
-    /// time order a certificate: one enclave does it once in [`REPLACE_PAUSE`].
-    async fn notice(&mut self, name: &str, version: u64) -> Result<(), SharedError> {
-        let now = Instant::now();
-        let is_soon = |at: Instant| now.duration_since(at) < REPLACE_PAUSE;
-        if self.replaced.is_some_and(is_soon) {
-            return Err(SharedError::Contended);
-        }
-        self.replaced = Some(now);
-        let message =
-            format!("the object store lost or changed `{name}`, version {version}: it is replaced");
-        tracing::warn!("{message}");
-        let event = Event {
-            kind: "warning".to_owned(),
-            message,
-        };
-        if let Err(error) = self.orders.agent.event(event).await {
-            tracing::debug!(%error, "an event was not delivered");
-        }
-        Ok(())
-    }
 }
 
 /// Version, digest and content of a stored object, when an enclave of this image made it.
@@ -394,7 +393,5 @@ impl std::fmt::Debug for SharedOrders {
 const KIND: &str = "tls";
 /// Each time somebody else was faster; then others have agreed, or the host plays.
 const ATTEMPTS: usize = 4;
-/// Shortest time between two replacements of an object that the host lost or changed.
-const REPLACE_PAUSE: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests;

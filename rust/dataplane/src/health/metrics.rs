@@ -3,7 +3,7 @@
 mod traffic;
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloister_wire::health::State;
 
@@ -75,22 +75,40 @@ pub(super) fn text(board: &Board) -> String {
     );
     drop(live);
     let stats = &board.provision_stats;
-    head(
+    by_outcome(
         &mut out,
         "cloister_bundles_total",
-        "counter",
         "Bundles by what became of them.",
+        &[
+            ("accepted", &stats.accepted),
+            ("refused", &stats.refused),
+            ("ended", &stats.ended),
+            ("failed", &stats.failed),
+        ],
     );
-    for (name, counter) in [
-        ("accepted", &stats.accepted),
-        ("refused", &stats.refused),
-        ("ended", &stats.ended),
-        ("failed", &stats.failed),
-    ] {
-        let labels = format!("{{outcome=\"{name}\"}}");
-        let value = counter.load(Ordering::Relaxed);
-        line(&mut out, "cloister_bundles_total", &labels, value);
-    }
+    let stats = &board.object_stats;
+    by_outcome(
+        &mut out,
+        "cloister_sealed_objects_total",
+        "Sealed objects at the host by what became of them; refused is not what was recorded.",
+        &[
+            ("finished", &stats.finished),
+            ("missing", &stats.missing),
+            ("refused", &stats.refused),
+            ("used", &stats.used),
+            ("written", &stats.written),
+        ],
+    );
+    by_outcome(
+        &mut out,
+        "cloister_sealed_object_heads_total",
+        "Heads of sealed objects that this enclave asked the platform to record.",
+        &[
+            ("failed", &stats.heads_failed),
+            ("overtaken", &stats.heads_overtaken),
+            ("recorded", &stats.heads_recorded),
+        ],
+    );
     one(
         &mut out,
         ("cloister_certificate_not_after_seconds", "gauge"),
@@ -167,6 +185,15 @@ pub(super) fn one(
 ) {
     head(out, name, kind, help);
     line(out, name, "", value);
+}
+
+/// A counter with one label.
+fn by_outcome(out: &mut String, name: &str, help: &str, counters: &[(&str, &AtomicU64)]) {
+    head(out, name, "counter", help);
+    for (outcome, counter) in counters {
+        let labels = format!("{{outcome=\"{outcome}\"}}");
+        line(out, name, &labels, counter.load(Ordering::Relaxed));
+    }
 }
 
 /// The two comment lines of a metric.

@@ -27,7 +27,7 @@ use crate::live::{Identity, Live};
 use crate::log_ring::{self, LogSinks};
 use crate::log_shipper::LogShipper;
 use crate::nsm_thread::NsmThread;
-use crate::objects;
+use crate::objects::{self, ObjectStats};
 use crate::provision::{ProvisionOptions, ProvisionStats, ProvisionWatch, Provisioner};
 
 /// Everything that is shared, and every task that has not begun.
@@ -48,9 +48,9 @@ pub(super) struct Parts {
 /// Who sees to the certificate.
 pub(super) enum Supply {
     /// This enclave for itself.
-    Alone(Orders),
+    Alone(Box<Orders>),
     /// All enclaves of the image together.
-    Shared(SharedOrders),
+    Shared(Box<SharedOrders>),
 }
 
 impl Supply {
@@ -76,6 +76,7 @@ impl Parts {
         let waiting = Live::not_ready(WAITING, identity.clone(), 0);
         let live = Arc::new(ArcSwap::from_pointee(waiting));
         let stats = Arc::new(ProvisionStats::default());
+        let object_stats = Arc::new(ObjectStats::default());
         let (provisioner, provision) = Provisioner::new(ProvisionOptions {
             agent: Arc::clone(&options.agent),
             nsm: nsm.clone(),
@@ -96,6 +97,7 @@ impl Parts {
             logs: logs.clone(),
             provision: provision.clone(),
             provision_stats: stats,
+            object_stats: Arc::clone(&object_stats),
             phase: watch::channel(Phase::Starting).0,
             process_healthy: watch::channel(None).0,
             process_problem: ArcSwapOption::empty(),
@@ -127,10 +129,11 @@ impl Parts {
                 key,
             );
             let supply = match &options.objects {
-                None => Supply::Alone(orders),
+                None => Supply::Alone(Box::new(orders)),
                 Some(objects) => {
                     let (objects, grants) = (Arc::clone(objects), provision.objects.clone());
-                    Supply::Shared(SharedOrders::new(orders, objects, grants))
+                    let shared = SharedOrders::new(orders, objects, grants, object_stats);
+                    Supply::Shared(Box::new(shared))
                 }
             };
             (supply, is_ordered)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloister_sealing::{SealingSecret, Sharing};
 use hyper::header::HeaderValue;
@@ -169,6 +170,7 @@ impl ObjectStore for Arc<World> {
 struct Enclave {
     certificates: Arc<Certificates>,
     is_ordered: watch::Receiver<bool>,
+    stats: Arc<ObjectStats>,
     task: JoinHandle<()>,
 }
 
@@ -194,10 +196,13 @@ impl Enclave {
             names,
             key,
         );
-        let shared = SharedOrders::new(orders, Arc::new(Arc::clone(world)), grants);
+        let stats = Arc::new(ObjectStats::default());
+        let objects = Arc::new(Arc::clone(world));
+        let shared = SharedOrders::new(orders, objects, grants, Arc::clone(&stats));
         Self {
             certificates,
             is_ordered,
+            stats,
             task: tokio::spawn(shared.run()),
         }
     }
@@ -215,6 +220,24 @@ impl Enclave {
             origin: current.origin,
         }
     }
+}
+
+/// Finished, missing, refused, used, written; heads failed, overtaken, recorded.
+fn counted(stats: &ObjectStats) -> ([u64; 5], [u64; 3]) {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let objects = [
+        &stats.finished,
+        &stats.missing,
+        &stats.refused,
+        &stats.used,
+        &stats.written,
+    ];
+    let heads = [
+        &stats.heads_failed,
+        &stats.heads_overtaken,
+        &stats.heads_recorded,
+    ];
+    (objects.map(read), heads.map(read))
 }
 
 impl Drop for Enclave {
@@ -323,9 +346,12 @@ async fn a_write_without_a_head_is_finished_by_whoever_finds_it() {
         .seal(&name, 1, content.bytes(), &mut random)
         .unwrap();
     scene.world.objects.lock().unwrap().insert(name, sealed);
-    let shown = scene.boot().ordered().await;
+    let mut finishing = scene.boot();
+    let shown = finishing.ordered().await;
     assert_eq!(shown.spki, key.spki().to_vec());
     assert_eq!(scene.warnings(), 0);
+    // The key of the other, and the certificate that it had not ordered.
+    assert_eq!(counted(&finishing.stats), ([1, 0, 0, 0, 1], [0, 0, 2]));
 }
 
 /// Authorities bound how many certificates they give: one that was ordered is used when the platform
@@ -338,6 +364,7 @@ async fn a_certificate_that_could_not_be_recorded_is_not_ordered_again() {
     *scene.world.lost_records.lock().unwrap() = 5;
     sleep(Duration::from_secs(61 * 86_400)).await;
     assert_eq!(*scene.world.lost_records.lock().unwrap(), 0);
+    assert_eq!(counted(&enclave.stats), ([1, 0, 0, 0, 3], [5, 0, 3]));
     assert_ne!(enclave.shown().spki, first.spki);
     assert_eq!(scene.authority.keys().len(), 2, "one of each key");
     assert_eq!(scene.world.head().0, 3);
@@ -353,14 +380,20 @@ async fn t12_an_object_that_was_rolled_back_is_noticed_and_not_used() {
     let new = enclave.shown();
     assert_ne!(new.spki, old.spki);
     // The twin: what the platform recorded is used, and nothing is said.
-    assert_eq!(scene.boot().ordered().await, new);
+    let mut twin = scene.boot();
+    assert_eq!(twin.ordered().await, new);
     assert_eq!(scene.warnings(), 0);
+    assert_eq!(counted(&twin.stats), ([0, 0, 0, 1, 0], [0, 0, 0]));
+    // A key, its certificate, and the key and certificate of the renewal.
+    assert_eq!(counted(&enclave.stats), ([0, 0, 0, 0, 3], [0, 0, 3]));
 
     *scene.world.hands_out.lock().unwrap() = HandsOut::Other(old_object);
     let version = scene.world.head().0;
-    let shown = scene.boot().ordered().await;
+    let mut noticing = scene.boot();
+    let shown = noticing.ordered().await;
     assert_ne!(shown.spki, old.spki);
     assert_eq!(scene.warnings(), 1);
+    assert_eq!(counted(&noticing.stats), ([0, 0, 1, 0, 2], [0, 0, 2]));
     assert!(scene.world.head().0 > version);
     // The one that ran all the time follows, and showed an ordered certificate meanwhile.
     assert_eq!(enclave.shown().origin, Origin::Ordered);
@@ -370,12 +403,19 @@ async fn t12_an_object_that_was_rolled_back_is_noticed_and_not_used() {
 
 #[tokio::test(start_paused = true)]
 async fn t12_an_object_that_was_lost_or_changed_is_noticed_and_replaced() {
-    for other in [HandsOut::Nothing, HandsOut::Other(b"anything".to_vec())] {
+    for (other, missing, refused) in [
+        (HandsOut::Nothing, 1, 0),
+        (HandsOut::Other(b"anything".to_vec()), 0, 1),
+    ] {
         let scene = Scene::new();
         let first = scene.boot().ordered().await;
         *scene.world.hands_out.lock().unwrap() = other;
-        let second = scene.boot().ordered().await;
+        let mut noticing = scene.boot();
+        let second = noticing.ordered().await;
         assert_ne!(second.spki, first.spki);
+        let (objects, heads) = counted(&noticing.stats);
+        assert_eq!(objects, [0, missing, refused, 0, 2]);
+        assert_eq!(heads, [0, 0, 2]);
         assert_eq!(scene.warnings(), 1);
         assert_eq!(scene.boot().ordered().await, second);
         assert_eq!(scene.warnings(), 1);
@@ -481,6 +521,12 @@ async fn t12_a_host_that_keeps_nothing_costs_few_orders() {
     let orders = scene.authority.keys().len();
     assert!((1..=3 * 11).contains(&orders), "{orders}");
     assert!(scene.warnings() <= 3 * 11, "{}", scene.warnings());
+    let overtaken = |enclave: &Enclave| counted(&enclave.stats).1[1];
+    assert!(enclaves.iter().map(overtaken).sum::<u64>() > 0);
+    // Each look is counted, also where nothing is replaced for it.
+    let missing = |enclave: &Enclave| counted(&enclave.stats).0[1];
+    let looks: u64 = enclaves.iter().map(missing).sum();
+    assert!(looks >= scene.warnings().try_into().unwrap(), "{looks}");
     // The host is mended, and they agree.
     *scene.world.keeps_nothing.lock().unwrap() = false;
     sleep(Duration::from_secs(1_800)).await;
