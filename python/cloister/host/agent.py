@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, TransportError
 from cloister.host.objects import ObjectStore, PreconditionFailed
 from cloister.host.orders import OrderBook
 from cloister.host.ports import CertificateAuthority, Clock, EventSink, Platform, utc_now
@@ -183,7 +183,8 @@ class _Calls:
         try:
             return await run_in_threadpool(call, *arguments, **named)
         except CloisterError as problem:
-            if self._refusals.get(enclave) != problem.message:
+            is_away = isinstance(problem, TransportError)
+            if not is_away and self._refusals.get(enclave) != problem.message:
                 self._refusals[enclave] = problem.message
                 await run_in_threadpool(
                     self._events, enclave, f"{OF_HOST}refused", _printable(problem.message)
