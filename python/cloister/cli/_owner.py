@@ -14,7 +14,7 @@ from cloister import config as configuration
 from cloister.cli import output, settings
 from cloister.cli.settings import Settings
 from cloister.errors import ConfigError, MissingInput, UsageError
-from cloister.platform.https import PlatformClient
+from cloister.platform.https import ABSENCE_SECONDS, PlatformClient
 from cloister.platform.owner import Owner
 from cloister.platform.remote_owner import RemoteOwner
 
@@ -31,7 +31,12 @@ def client(env: Settings) -> PlatformClient:
         raise ConfigError(
             "no platform is named", hint="CLOISTER_PLATFORM_URL is its address, https://HOST:PORT"
         )
-    return PlatformClient(env.platform_url, env.api_key or "", ca_file=env.platform_ca)
+    return PlatformClient(
+        env.platform_url,
+        env.api_key or "",
+        ca_file=env.platform_ca,
+        absence_s=ABSENCE_SECONDS,
+    )
 
 
 @contextlib.contextmanager
