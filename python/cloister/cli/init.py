@@ -11,7 +11,7 @@ import typer
 
 from cloister.build import SigningPair
 from cloister.build.new_pair import make_signing_pair
-from cloister.cli import _new_toml, _owner, output, settings
+from cloister.cli import _begun_init, _new_toml, _owner, output, settings
 from cloister.config import (
     Egress,
     EnclaveToml,
@@ -97,7 +97,8 @@ def init(  # noqa: PLR0913 - the options of the command
     """Write enclave.toml, a signing pair and app keys, and register the enclave.
 
     Keys go into .cloister/ beside the file, which keeps itself out of repositories and images; a
-    key that is there is never replaced. Everything is checked before anything is written.
+    key that is there is never replaced. Everything is checked before anything is written, and the
+    enclave is registered last; after a failure the same command goes on with the same enclave.
 
     Example:
       cloister init hello
@@ -130,12 +131,17 @@ def init(  # noqa: PLR0913 - the options of the command
     toml = _checked(asked, {key: value for key, value in tables.items() if key not in absent})
     before = _existing(config, toml, is_forced=force)
     pair = _pair(config, signing_cert, private_key, now)
-    uuid = before or fresh_uuid()
-    store = _registered(config.parent, name, uuid, debug=debug)
+    folder = config.parent
+    # A registration comes last of what can fail and be seen elsewhere, and its uuid is noted first.
+    local.keep_out_of_repositories(folder / ".cloister")
+    uuid = before or _begun_init.uuid_of(folder, toml) or fresh_uuid()
     if signing_cert is None and not pair[0].exists():
         make_signing_pair(*pair, name=name, now=now)
-    whole = _whole(toml, config, uuid, store, pair)
-    replace(config, whole.encode())
+    if before is None:
+        _begun_init.note(folder, toml, uuid)
+    store = _registered(folder, name, uuid, debug=debug)
+    replace(config, _whole(toml, config, uuid, store, pair).encode())
+    _begun_init.forget(folder)
     if passthrough:
         output.note("without TLS termination the enclave reads nothing: API keys and logs are off")
     if debug:
@@ -168,7 +174,6 @@ def _registered(folder: pathlib.Path, name: str, uuid: UUID, *, debug: bool) -> 
         except (MissingInput, PermissionRefused):
             app = _owner.app_of(owner, folder / "no.toml")
             found = owner.add_enclave(app, name, uuid=uuid, debug=debug)
-    local.keep_out_of_repositories(folder / ".cloister")
     output.note(f"`{name}` is registered with the platform, as {uuid}")
     return _Registered(
         app_uuid=UUID(found["app_uuid"]),
