@@ -88,6 +88,21 @@ def test_an_init_whose_answer_is_lost_goes_on_with_the_same_enclave(
     assert not noted.exists()
 
 
+def test_a_begun_enclave_that_was_deleted_is_in_nobodys_way(
+    platform: PlatformServer, tmp_path: pathlib.Path
+) -> None:
+    app, begun = uuid.UUID(platform.made["app_uuid"]), uuid.uuid4()
+    platform.owner().add_enclave(app, "hello", uuid=begun)
+    platform.owner().delete_enclave(begun)
+    noted = tmp_path / ".cloister" / "init.toml"
+    noted.parent.mkdir()
+    noted.write_text(f'version = 1\nname = "hello"\nuuid = "{begun}"\ndebug = false\n')
+    _, said = platform.asking().run("init", "hello", folder=tmp_path, status=78)
+    assert f"`{begun}` was deleted" in said
+    platform.asking().run("init", "hello", folder=tmp_path)
+    assert str(load(tmp_path / "enclave.toml").uuid) in registered(platform)
+
+
 def test_another_enclave_does_not_go_on_with_what_was_begun(
     platform: PlatformServer, tmp_path: pathlib.Path
 ) -> None:

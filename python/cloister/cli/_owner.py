@@ -117,7 +117,7 @@ def deployed(name: str, config: pathlib.Path) -> list[attest.Measurements]:
         UsageError: Several enclaves of the app have this name.
     """
     with opened(config.parent) as owner:
-        uuid = _named(owner, name, config)
+        uuid = named(owner, name, config)
         found = [one["pcrs"] for one in owner.deployments(uuid) if one["active"]]
     if not found:
         raise MissingInput(
@@ -138,7 +138,13 @@ def deployed(name: str, config: pathlib.Path) -> list[attest.Measurements]:
     ]
 
 
-def _named(owner: AnyOwner, name: str, config: pathlib.Path) -> UUID:
+def named(owner: AnyOwner, name: str, config: pathlib.Path) -> UUID:
+    """The enclave of this name or uuid, in the app of the command.
+
+    Raises:
+        MissingInput: There is none of this name.
+        UsageError: There are several.
+    """
     with contextlib.suppress(ValueError):
         return UUID(name)
     named = [one for one in owner.enclaves(app_of(owner, config)) if one["name"] == name]

@@ -139,7 +139,11 @@ def init(  # noqa: PLR0913 - the options of the command
         make_signing_pair(*pair, name=name, now=now)
     if before is None:
         _begun_init.note(folder, toml, uuid)
-    store = _registered(folder, name, uuid, debug=debug)
+    try:
+        store = _registered(folder, name, uuid, debug=debug)
+    except ConfigError:
+        _begun_init.forget(folder)  # refused: there is nothing to go on with
+        raise
     replace(config, _whole(toml, config, uuid, store, pair).encode())
     _begun_init.forget(folder)
     if passthrough:

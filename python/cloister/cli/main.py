@@ -154,8 +154,9 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
                 "cloister platform service-key add",
             ),
             "enclave": Group(
-                "Say what an enclave is allowed.",
+                "Say what an enclave is allowed, or delete it.",
                 {
+                    "delete": Entry("cloister.cli.platform_enclaves", "delete", "Delete one."),
                     "limit": Entry(
                         "cloister.cli.platform_enclaves", "limit", "How often it may run."
                     ),
