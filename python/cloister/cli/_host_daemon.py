@@ -1,6 +1,7 @@
 """The parts of a host daemon, put together as host.toml says."""
 
 import datetime as dt
+import os
 import pathlib
 import shlex
 import stat
@@ -13,7 +14,13 @@ from cloister.cli import output, params
 from cloister.cli._host_platform import CheckedPlatform
 from cloister.cli.settings import Settings
 from cloister.config import HostToml
-from cloister.errors import ConfigError, KeyFileError, MissingInput, TransportError
+from cloister.errors import (
+    ConfigError,
+    KeyFileError,
+    MissingInput,
+    PermissionRefused,
+    TransportError,
+)
 from cloister.platform.https import PlatformClient
 
 if TYPE_CHECKING:
@@ -172,13 +179,14 @@ def read_token(path: pathlib.Path) -> str:
 
     Raises:
         MissingInput: There is no such file.
-        KeyFileError: Others can read it, or it holds no token.
+        KeyFileError: It holds no token.
+        PermissionRefused: Others can read it.
     """
     if str(path) == "-":
         return sys.stdin.readline(MAX_TOKEN).strip()
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
         with path.open(encoding="ascii") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(MAX_TOKEN).strip()
     except UnicodeDecodeError:
         raise KeyFileError(f"`{path}` holds no token") from None
@@ -188,7 +196,7 @@ def read_token(path: pathlib.Path) -> str:
             hint="cloister platform token create --scope relay:UUID --name host-1 makes one",
         ) from None
     if mode & 0o077:
-        raise KeyFileError(
+        raise PermissionRefused(
             f"`{path}` can be read by others", hint=f"chmod 600 {shlex.quote(str(path))}"
         )
     return text

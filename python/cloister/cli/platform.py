@@ -77,6 +77,8 @@ def init(  # noqa: PLR0913 - an option is an argument
     Example:
       cloister platform init --name platform.example.com --listen 0.0.0.0:8800
     """
+    if (certificate is None) != (key is None):
+        raise UsageError("--certificate and --key come together")
     server = _server()
     env = settings.load()
     folder = (directory or env.platform).absolute()
