@@ -15,7 +15,8 @@ from cloister.errors import UsageError
 _SUMMARY = """Build, run, attest and reach applications in AWS Nitro Enclaves.
 
 Results go to standard output, everything else to standard error. Every command takes --json;
---quiet, --verbose and --no-color may stand anywhere.
+--quiet, --verbose and --no-color may stand anywhere. Exit status: 0 done, 1 a check failed, 2 the
+command line is wrong, 64 and above by what went wrong (docs/guide/exit-statuses.md).
 
 \b
 Example:
