@@ -1,5 +1,5 @@
-//! Any bytes as a body with tokens: the result does not depend on where it is cut, and without a
-//! token nothing changes. `@` in the input stands for a token that opens, `#` for an encrypted file,
+//! Any bytes as a body with tokens: the result does not depend on where it is cut, nor on whether it
+//! lies in memory whole, and without a token nothing changes. `@` in the input stands for a token that opens, `#` for an encrypted file,
 //! `|` for the delimiter of a multipart body.
 
 #![no_main]
@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 
 use cloister_ciphertext::{
     AppPrivateKey, Boundary, Keyring, OpenPolicy, OpenSession, Place, Random, RandomError, ScanError,
-    ScanLimits, Scanner, SealOptions, ValueType, may_need_scan, seal, seal_file,
+    ScanLimits, Scanner, SealOptions, ValueType, may_need_scan, open_json,
+    seal, seal_file,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -50,9 +51,8 @@ fn scan<'b>(
     place: Place,
     pieces: impl Iterator<Item = &'b [u8]>,
 ) -> Result<(Vec<u8>, u64), ScanError> {
-    let policy = OpenPolicy { dangerous_accept_debug: false, distinct_keys: 4 };
-    let mut session = OpenSession::new(&FIXTURE.keyring, policy);
-    let mut scanner = Scanner::new(place, ScanLimits { max_token: 512, max_file: 512 });
+    let mut session = OpenSession::new(&FIXTURE.keyring, POLICY);
+    let mut scanner = Scanner::new(place, LIMITS);
     let mut out = Vec::new();
     for piece in pieces {
         scanner.push(piece, &mut out, &mut session)?;
@@ -60,6 +60,17 @@ fn scan<'b>(
     let summary = scanner.finish(&mut out, &mut session)?;
     Ok((out, summary.fields_opened))
 }
+
+fn splice(document: &[u8]) -> Result<(Vec<u8>, u64), ScanError> {
+    let mut session = OpenSession::new(&FIXTURE.keyring, POLICY);
+    let spliced = open_json(document, LIMITS, &mut session)?;
+    let mut out = vec![0; spliced.len()];
+    spliced.write(&mut out);
+    Ok((out, session.opened()))
+}
+
+const POLICY: OpenPolicy = OpenPolicy { dangerous_accept_debug: false, distinct_keys: 4 };
+const LIMITS: ScanLimits = ScanLimits { max_token: 512, max_file: 512 };
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, text)) = data.split_first() else { return };
@@ -76,6 +87,9 @@ fuzz_target!(|data: &[u8]| {
     }
     let whole = scan(place, [body.as_slice()].into_iter());
     assert_eq!(whole, scan(place, body.chunks(step)));
+    if place == Place::Json {
+        assert_eq!(whole, splice(&body));
+    }
     if let Ok((out, opened)) = whole {
         assert!(opened > 0 || out == body, "nothing was opened and something changed");
         assert!(opened == 0 || may_need_scan(place, &body));

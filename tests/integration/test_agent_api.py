@@ -145,7 +145,15 @@ def test_a_document_is_handed_over_as_it_is_and_a_refusal_says_why(world: World)
     assert good.json == {"bundle": encode(b"sealed 1")}
     bad = call(world.agent, "POST", "/v1/provision", body={"attestation_doc": encode(b"x")})
     assert (bad.status, bad.json["detail"]) == (403, "PCR0 is not of an active deployment")
-    assert [asked[2] for asked in world.platform.asked] == [DOCUMENT, b"x"]
+    # The host says why, once, as an enclave that is not provisioned can tell nobody.
+    call(world.agent, "POST", "/v1/provision", body={"attestation_doc": encode(b"x")})
+    refused = ("host.refused", "PCR0 is not of an active deployment")
+    assert [event[1:] for event in world.events] == [refused]
+    call(world.agent, "POST", "/v1/provision", body={"attestation_doc": encode(DOCUMENT)})
+    call(world.agent, "POST", "/v1/provision", body={"attestation_doc": encode(b"x")})
+    assert [event[1:] for event in world.events] == [refused] * 2
+    documents = [asked[2] for asked in world.platform.asked]
+    assert documents == [DOCUMENT, b"x", b"x", DOCUMENT, b"x"]
 
 
 @pytest.mark.parametrize(
@@ -284,6 +292,9 @@ def test_an_event_is_told_with_its_text_made_harmless(world: World) -> None:
     assert message.isprintable()
     assert len(message) <= 513
     assert message.startswith("a�[31m��x")
+    mine = {"kind": "host.ready", "message": "so it says"}
+    assert call(world.agent, "POST", "/v1/events", body=mine).status == 400
+    assert len(world.events) == 1
 
 
 def test_an_unknown_call_and_a_wrong_method_are_problems(world: World) -> None:

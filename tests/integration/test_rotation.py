@@ -146,3 +146,14 @@ def test_a_process_that_wants_it_is_started_again_with_the_new_values(
             lambda: seen(run)["started"].get("ROTATED") == "second", "a restart with the new value"
         )
         assert seen(run)["hangups"] == 0
+        # A restart that was asked for is no failure: the next one does not take longer.
+        for number in range(8):
+            who.run("env", "set", "ROTATED", f"value {number}", folder=folder)
+            within_limit(
+                lambda number=number: seen(run)["started"].get("ROTATED") == f"value {number}",
+                f"restart {number}",
+            )
+        reported = who.json("platform", "events", folder=folder)["events"]
+        kinds = [one["kind"] for one in reported]
+        assert kinds.count("process-reload") == 9
+        assert "process-exit" not in kinds

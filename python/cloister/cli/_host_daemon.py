@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cloister.cli import output, params
 from cloister.cli._host_platform import CheckedPlatform
+from cloister.cli._lines import Lines
 from cloister.cli.settings import Settings
 from cloister.config import HostToml
 from cloister.errors import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from cloister.host.service import ServiceOptions
 
 
-def make_daemon(config: HostToml, env: Settings) -> "HostDaemon":
+def make_daemon(config: HostToml, env: Settings, lines: Lines) -> "HostDaemon":
     """The daemon of a configuration.
 
     Raises:
@@ -78,14 +79,16 @@ def make_daemon(config: HostToml, env: Settings) -> "HostDaemon":
             metrics_listen=config.metrics_listen,
         ),
         platform=platform,
-        make_boot=_boots(config, env, connect),
-        say=lambda enclave, kind, message: output.note(
+        make_boot=_boots(config, env, connect, lines),
+        say=lambda enclave, kind, message: lines.say(
             f"{enclave}: {kind}: {params.without_controls(message)}"
         ),
     )
 
 
-def _boots(config: HostToml, env: Settings, connect: Callable[[], PlatformClient]) -> "MakeBoot":
+def _boots(
+    config: HostToml, env: Settings, connect: Callable[[], PlatformClient], lines: Lines
+) -> "MakeBoot":
     """What makes a boot of an image: a connection of its own, the development root, the objects."""
     from cloister.host import DevelopmentCa  # noqa: PLC0415
     from cloister.host.boot import Boot, BootOptions  # noqa: PLC0415
@@ -124,7 +127,7 @@ def _boots(config: HostToml, env: Settings, connect: Callable[[], PlatformClient
                 platform=RemotePlatform(client),
                 certificates=authority,
                 events=events,
-                console=lambda line: output.detail(f"{service.enclave}: console: {line}"),
+                console=lambda line: lines.detail(f"{service.enclave}: console: {line}"),
                 end_waits=client.close,
                 closed=closed,
             )

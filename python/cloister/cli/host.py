@@ -13,6 +13,7 @@ import typer
 from cloister import config as configuration
 from cloister.cli import _host_daemon, _new_host_toml, _unit_text, output, settings
 from cloister.cli._host_platform import relayed, token_of
+from cloister.cli._lines import Lines
 from cloister.cli.settings import Settings
 from cloister.errors import ConfigError, OutputError
 from cloister.platform.https import ABSENCE_SECONDS, PlatformClient
@@ -141,6 +142,8 @@ def serve(*, directory: _Dir = None, platform_url: _Url = None, as_json: _Json =
     Example:
       cloister host serve --platform-url https://platform.example.com:8800
     """
+    # A reload that comes before there is something to restart must not end the host.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     env = settings.load()
     folder = (directory or _default_folder(env)).absolute()
     config = configuration.load_host(folder / FILE)
@@ -152,7 +155,8 @@ def serve(*, directory: _Dir = None, platform_url: _Url = None, as_json: _Json =
             " url` of host.toml is its address",
         )
     config = dataclasses.replace(config, platform=dataclasses.replace(config.platform, url=url))
-    daemon = _host_daemon.make_daemon(config, env)
+    lines = Lines()
+    daemon = _host_daemon.make_daemon(config, env, lines)
     # Threads inherit the mask, so signals come to the waits below alone, and no handler runs.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     daemon.start()
@@ -171,10 +175,11 @@ def serve(*, directory: _Dir = None, platform_url: _Url = None, as_json: _Json =
         output.show(shown, as_json=as_json, text=text)
         while signal.sigwait(SIGNALS) == signal.SIGHUP:
             daemon.restart()
-        output.note("stopping: no new clients, what is in flight may finish")
+        lines.say("stopping: no new clients, what is in flight may finish")
     finally:
         _stop(daemon)
-    output.note("stopped")
+    lines.say("stopped")
+    lines.end()
 
 
 def _stop(daemon: "HostDaemon") -> None:
@@ -236,8 +241,8 @@ Restart=on-failure
 RestartSec=2
 # A configuration that is refused once is refused again.
 RestartPreventExitStatus=65 66 78
-# Above the longest `[limits] drain_timeout` that an image can have.
-TimeoutStopSec=3700
+# Above twice the longest `[limits] drain_timeout` that an image can have.
+TimeoutStopSec=7800
 KillMode=mixed
 # For a port below 1024.
 AmbientCapabilities=CAP_NET_BIND_SERVICE

@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, TransportError
 from cloister.host.objects import ObjectStore, PreconditionFailed
 from cloister.host.orders import OrderBook
 from cloister.host.ports import CertificateAuthority, Clock, EventSink, Platform, utc_now
@@ -122,18 +122,20 @@ class _Calls:
         self._look_every = look_every
         self._is_ending = is_ending
         self._boot_keys: dict[uuid.UUID, bytes] = {}
+        self._refusals: dict[uuid.UUID, str] = {}
 
     async def challenge(self, request: Request) -> Response:
         enclave = _enclave(request)
-        made = await run_in_threadpool(self._platform.issue_challenge, enclave)
+        made = await self._released(enclave, self._platform.issue_challenge, enclave)
         return _json({"challenge": _encode(made)})
 
     async def provision(self, request: Request) -> Response:
         enclave = _enclave(request)
         document = _decode(_field(await _body_json(request), "attestation_doc", str))
-        sealed = await run_in_threadpool(
-            self._platform.provision, enclave, document, now=self._clock()
+        sealed = await self._released(
+            enclave, self._platform.provision, enclave, document, now=self._clock()
         )
+        self._refusals.pop(enclave, None)
         # The platform has verified the document, so its key is the one that was released to.
         self._boot_keys[enclave] = _boot_key(document)
         return _json({"bundle": _encode(sealed)})
@@ -149,8 +151,13 @@ class _Calls:
         until = self._clock() + self._bundle_poll
         while True:
             now = self._clock()
-            sealed = await run_in_threadpool(
-                self._platform.newer_bundle, enclave, int(after), boot_key=boot_key, now=now
+            sealed = await self._released(
+                enclave,
+                self._platform.newer_bundle,
+                enclave,
+                int(after),
+                boot_key=boot_key,
+                now=now,
             )
             if sealed is not None:
                 return _json({"bundle": _encode(sealed)})
@@ -161,6 +168,28 @@ class _Calls:
             # In short steps: a renewal falls due without a change.
             step = min(left, self._look_every).total_seconds()
             await self._wait_for_change(enclave, int(after), step)
+
+    async def _released(
+        self,
+        enclave: uuid.UUID,
+        call: Callable[..., _T],
+        *arguments: Any,  # noqa: ANN401 - of the call
+        **named: Any,  # noqa: ANN401
+    ) -> _T:
+        """What the platform says; why it refuses is told as an event, once for each reason.
+
+        The enclave is told the same, and can tell nobody: it is not provisioned.
+        """
+        try:
+            return await run_in_threadpool(call, *arguments, **named)
+        except CloisterError as problem:
+            is_away = isinstance(problem, TransportError)
+            if not is_away and self._refusals.get(enclave) != problem.message:
+                self._refusals[enclave] = problem.message
+                await run_in_threadpool(
+                    self._events, enclave, f"{OF_HOST}refused", _printable(problem.message)
+                )
+            raise
 
     async def _wait_for_change(self, enclave: uuid.UUID, after: int, timeout_s: float) -> None:
         """Waits at the platform, unless the host stops: then the call is left to itself."""

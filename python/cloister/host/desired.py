@@ -34,6 +34,8 @@ class Desired:
         """What it said last, the newest first; ``None``: it has never said."""
         self.problem: str | None = None
         """Why it did not say when it was asked last; ``None``: it did, or was not asked yet."""
+        self.kind: str | None = None
+        """What kind of problem it was."""
         # A call in flight ends by itself: nobody waits for it at the end.
         self._thread = threading.Thread(target=self._run, name="desired", daemon=True)
 
@@ -50,8 +52,9 @@ class Desired:
             before = (self.deployments, self.problem)
             try:
                 self.deployments = tuple(self._ask())
-                self.problem = None
+                self.problem = self.kind = None
             except Exception as problem:  # noqa: BLE001 - whatever it is, it did not say
+                self.kind = type(problem).__name__
                 # A refusal too: a token that was revoked ends no enclave, its bundle does.
                 self.problem = f"{problem}" or type(problem).__name__
             if (self.deployments, self.problem) != before:

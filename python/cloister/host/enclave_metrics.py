@@ -55,9 +55,25 @@ def _add(families: dict[str, _Family], enclave: str, text: str) -> None:
         sample = _SAMPLE.fullmatch(line)
         if sample is None or current is None or not _belongs(sample["name"], current):
             continue
+        if not _is_number(sample["value"]) or _repeats(sample["labels"] or ""):
+            continue
         labels = f'enclave="{enclave}"' + (f",{sample['labels']}" if sample["labels"] else "")
         families[current].samples.append(f"{sample['name']}{{{labels}}} {sample['value']}")
 
 
 def _belongs(name: str, family: str) -> bool:
     return name == family or name.removeprefix(family) in {"_bucket", "_sum", "_count"}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _repeats(labels: str) -> bool:
+    """Whether a label stands there twice."""
+    names = re.findall(r'(?:^|,)([a-z_]+)="', labels)
+    return len(names) != len(set(names))

@@ -6,6 +6,7 @@ while, and it counts for what it measures, not for its name.
 """
 
 import dataclasses
+import datetime as dt
 import json
 import pathlib
 import stat
@@ -18,12 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from cloister.errors import OutputError
+from cloister.host.pauses import Pauses
 from cloister.host.ports import ActiveDeployment
 
 SUFFIX = ".eif"
 SETTLED_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 MEASURING_SECONDS = 300.0
+FIRST_PAUSE, LONGEST_PAUSE = dt.timedelta(seconds=1), dt.timedelta(seconds=60)
 MAX_IMAGES = 1000
 STATIC = frozenset({0, 1, 2, 8})  # registers that the image alone decides
 _Deployment = TypeVar("_Deployment", bound=ActiveDeployment)
@@ -76,6 +79,8 @@ class Images:
         self._warned: set[str] = set()
         self._looked_at: dict[_Stamp, Image | None] = {}
         self._found: tuple[Image, ...] = ()
+        self._has_looked = False
+        self._pauses = Pauses(first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         self._stopping = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="images")
@@ -99,13 +104,17 @@ class Images:
 
     def of(
         self, enclave: uuid.UUID, deployments: Iterable[_Deployment]
-    ) -> list[tuple[_Deployment, Image]]:
+    ) -> list[tuple[_Deployment, Image]] | None:
         """The deployments whose image is here, each with its image, in the order given.
+
+        ``None``: nobody has looked yet.
 
         Args:
             enclave: Which enclave.
             deployments: What may run.
         """
+        if not self._has_looked:
+            return None
         own = [image for image in self._found if image.enclave == enclave]
         return [
             (deployment, image)
@@ -119,14 +128,21 @@ class Images:
         stamps = list(self._stamps())
         now = self._clock()
         kept = {stamp: self._looked_at[stamp] for stamp in stamps if stamp in self._looked_at}
+        self._pauses.forget_others({stamp.name for stamp in stamps})
         for stamp in stamps:
-            if stamp in kept or not stamp.is_settled(now) or self._stopping.is_set():
+            may_try = self._pauses.is_over(stamp.name, now_s=time.monotonic())
+            if stamp in kept or not may_try or not stamp.is_settled(now):
                 continue
+            if self._stopping.is_set():
+                return
             image, is_final = self._measure(stamp.path)
             if is_final:
                 kept[stamp] = image
+            else:
+                self._pauses.failed(stamp.name, now_s=time.monotonic())
             self._publish(kept)
         self._publish(kept)
+        self._has_looked = True
 
     def _publish(self, kept: "dict[_Stamp, Image | None]") -> None:
         self._looked_at = dict(kept)
@@ -177,12 +193,20 @@ class Images:
 
     def _described(self, path: pathlib.Path) -> dict[str, Any]:
         """What :mod:`cloister.host.measured_image` says in a process of its own."""
-        words = [sys.executable, "-m", "cloister.host.measured_image", str(path.absolute())]
+        # -P and another folder: what lies about where the host was started is not imported.
+        module = "cloister.host.measured_image"
+        words = [sys.executable, "-P", "-m", module, str(path.absolute())]
         try:
             with subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                words,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             ) as child:
                 self._child = child
+                if self._stopping.is_set():
+                    child.kill()
                 try:
                     out, _ = child.communicate(timeout=MEASURING_SECONDS)
                 except subprocess.TimeoutExpired:
@@ -214,6 +238,11 @@ class _Stamp:
     size: int
     written_ns: int
     changed_ns: int
+
+    @property
+    def name(self) -> str:
+        """What tells it from every other."""
+        return repr(self)
 
     @classmethod
     def of(cls, path: pathlib.Path, status: Any) -> "_Stamp":  # noqa: ANN401 - os.stat_result

@@ -42,6 +42,8 @@ class ServiceOptions:
         look_every: Time between two questions to the platform.
         first_pause: Pause after a first failure; doubled with each that follows.
         longest_pause: Longest pause.
+        over_after: How long an enclave whose deployment has ended may be not ready before it is
+            taken for one whose bundle has ended.
     """
 
     enclave: uuid.UUID
@@ -53,15 +55,26 @@ class ServiceOptions:
     look_every: dt.timedelta = dt.timedelta(seconds=5)
     first_pause: dt.timedelta = dt.timedelta(seconds=1)
     longest_pause: dt.timedelta = dt.timedelta(seconds=60)
+    over_after: dt.timedelta = dt.timedelta(seconds=30)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Started:
-    """A boot, of a deployment, since a time of the monotonic clock."""
+    """A boot of an image, and times of the monotonic clock.
+
+    Args:
+        deployment: What it is of.
+        image: The image's path.
+        boot: The boot.
+        launched_s: When it was started.
+        since_s: Since when it serves, or starts.
+    """
 
     deployment: str
+    image: str
     boot: Boot
-    since: float
+    launched_s: float
+    since_s: float
 
 
 class Service:
@@ -101,11 +114,13 @@ class Service:
         self._ending: list[Boot] = []
         self._ending_threads: list[threading.Thread] = []
         self._noted: dict[str, str] = {}
+        self._noted_kind: str | None = None
         self._boots = self._failures = 0
         self._stopping = threading.Event()
         self._is_killed = False
-        self._restart_asked = threading.Event()
-        self._is_restart_due = False
+        self._restart_asked_s = -float("inf")
+        self._end_pauses = threading.Event()
+        self._unready_since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"enclave-{options.enclave}")
 
     def start(self) -> None:
@@ -115,7 +130,8 @@ class Service:
 
     def restart(self) -> None:
         """Asks for a new boot in the place of the one that runs, and ends every pause."""
-        self._restart_asked.set()
+        self._restart_asked_s = time.monotonic()
+        self._end_pauses.set()
         self._news.set()
 
     def ask_to_stop(self) -> None:
@@ -183,7 +199,7 @@ class Service:
             self._look_at_starting()
             self._look_at_desired()
         except Exception as problem:  # noqa: BLE001 - enclaves do not end for a mistake of ours
-            self._failed(HOST_ITSELF, _as_error(problem))
+            self._failed(HOST_ITSELF, "", _as_error(problem))
             self._stopping.wait(MISTAKE_SECONDS)
 
     def _reap(self) -> None:
@@ -195,7 +211,8 @@ class Service:
         self._running = None
         problem = running.boot.failure(f"the enclave ended ({described(ended)})")
         running.boot.close()
-        self._failed(running.deployment, problem, worked_s=time.monotonic() - running.since)
+        worked_s = time.monotonic() - running.since_s
+        self._failed(running.deployment, running.image, problem, worked_s=worked_s)
 
     def _look_at_starting(self) -> None:
         """Lets an enclave take over that has become ready, and ends one that does not."""
@@ -206,15 +223,16 @@ class Service:
             if not starting.boot.is_ready():
                 return
             self._turn_to(starting.boot)
-        except CloisterError as problem:
+        except Exception as problem:  # noqa: BLE001 - whatever it is, this boot does not serve
             self._starting = None
             starting.boot.close()
-            self._failed(starting.deployment, problem)
+            self._failed(starting.deployment, starting.image, _as_error(problem))
             return
         if self._running is not None:
             self._end_in_background(self._running)
-        self._running = dataclasses.replace(starting, since=time.monotonic())
+        self._running = dataclasses.replace(starting, since_s=time.monotonic())
         self._starting = None
+        self._unready_since_s = None
         self._boots += 1
         self._noted.pop("failed", None)
         self._report("ready", starting.deployment, f"serves at {self._address()}")
@@ -222,16 +240,21 @@ class Service:
     def _look_at_desired(self) -> None:
         """Starts, gives up or ends what is not as the platform wants it."""
         desired = self._desired
-        if desired.problem is None:
+        problem = desired.problem
+        if problem is None:
             self._noted.pop("platform", None)
-        elif "platform" not in self._noted:
-            self._note("platform", f"the platform does not say what is to run: {desired.problem}")
+        elif desired.kind != self._noted_kind or "platform" not in self._noted:
+            self._noted_kind = desired.kind
+            self._note("platform", f"the platform does not say what is to run: {problem}")
         wanted = desired.deployments
         if wanted is None:
             return
-        self._pauses.forget_others({*(one.id for one in wanted), HOST_ITSELF})
         self._end_what_is_over(wanted)
         found = self._images.of(self._options.enclave, wanted)
+        if found is None:
+            return  # nobody has looked yet
+        names = {_pause_of(deployment.id, str(image.path)) for deployment, image in found}
+        self._pauses.forget_others(names | {_pause_of(HOST_ITSELF, "")})
         if wanted and not found:
             self._note("image", f"no image here is that of {wanted[0].id}")
         else:
@@ -248,24 +271,34 @@ class Service:
         if running is None or running.deployment in {one.id for one in wanted}:
             return
         # With others to come it goes on until one of them takes over; its bundle ends before long.
-        if not wanted or not running.boot.health.ready:
+        if not wanted or self._is_over(running):
             self._report("stopping", running.deployment, "the deployment is not active any more")
             self._end_in_background(running)
             self._running = None
+
+    def _is_over(self, running: _Started) -> bool:
+        """Whether an enclave has not served for so long that its bundle must have ended."""
+        if running.boot.health.ready:
+            self._unready_since_s = None
+            return False
+        now = time.monotonic()
+        self._unready_since_s = now if self._unready_since_s is None else self._unready_since_s
+        return now - self._unready_since_s >= self._options.over_after.total_seconds()
 
     def _choice(
         self, found: list[tuple[ActiveDeployment, Image]]
     ) -> tuple[ActiveDeployment, Image] | None:
         """What is to serve: the newest that runs, starts, or may be tried; ``None``: nothing."""
-        if self._restart_asked.is_set():
-            self._restart_asked.clear()
-            self._is_restart_due = True
+        if self._end_pauses.is_set():
+            self._end_pauses.clear()
             self._pauses.end_all()
-        now = time.monotonic()
         for deployment, image in found:
-            if self._is_up(deployment) or self._pauses.is_over(deployment.id, now_s=now):
+            if self._is_up(deployment) or self._may_try(deployment.id, str(image.path)):
                 return deployment, image
         return None
+
+    def _may_try(self, deployment: str, image: str) -> bool:
+        return self._pauses.is_over(_pause_of(deployment, image), now_s=time.monotonic())
 
     def _is_up(self, deployment: ActiveDeployment) -> bool:
         return any(
@@ -286,31 +319,33 @@ class Service:
         if choice is None:
             return
         if running is not None and running.deployment == chosen:
-            is_over = self._pauses.is_over(running.deployment, now_s=time.monotonic())
-            if not (self._is_restart_due and is_over):
+            is_due = running.launched_s < self._restart_asked_s
+            if not (is_due and self._may_try(chosen, str(choice[1].path))):
                 return
-        if len(self._ending) >= MAX_ENDING:
+        if running is not None and len(self._ending) >= MAX_ENDING:
             self._note("ending", "those before have to end first")
             return
-        self._is_restart_due = False
         self._launch(*choice)
 
     def _launch(self, deployment: ActiveDeployment, image: Image) -> None:
         self._report("starting", deployment.id, f"from {image.path.name}")
+        launched_s = time.monotonic()
         try:
             if self._relay is None:
                 check_listen(self._options.listen)
             boot = self._make_boot(image)
             boot.launch()
         except Exception as problem:  # noqa: BLE001 - no descriptors, no memory: tried again
-            self._failed(deployment.id, _as_error(problem))
+            self._failed(deployment.id, str(image.path), _as_error(problem))
             return
         if any(boot.pcrs.get(index) != image.pcrs[index] for index in MEASURED):
             boot.close()
             text = f"`{image.path}` was changed between its measurement and its start"
-            self._failed(deployment.id, RunnerError(text))
+            self._failed(deployment.id, str(image.path), RunnerError(text))
             return
-        self._starting = _Started(deployment.id, boot, time.monotonic())
+        self._starting = _Started(
+            deployment.id, str(image.path), boot, launched_s, time.monotonic()
+        )
 
     def _turn_to(self, boot: Boot) -> None:
         if self._relay is not None:
@@ -327,12 +362,13 @@ class Service:
         relay.start()
         self._relay = relay
 
-    def _failed(self, deployment: str, problem: CloisterError, *, worked_s: float = 0) -> None:
+    def _failed(
+        self, deployment: str, image: str, problem: CloisterError, *, worked_s: float = 0
+    ) -> None:
         self._failures += 1
-        pause_s = self._pauses.failed(deployment, now_s=time.monotonic(), worked_s=worked_s)
+        name, now = _pause_of(deployment, image), time.monotonic()
+        pause_s = self._pauses.failed(name, now_s=now, worked_s=worked_s)
         running = self._running
-        if running is not None and running.deployment == deployment:
-            self._is_restart_due = True  # it was to be replaced by another boot, and still is
         goes_on = "" if running is None else f"{running.deployment} goes on, "
         self._note("failed", f"{deployment}: {goes_on}again in {pause_s:.0f} s: {problem.message}")
 
@@ -349,9 +385,11 @@ class Service:
             except Exception as problem:  # noqa: BLE001 - it is closed below, whatever happened
                 text = _as_error(problem).message
             finally:
-                old.boot.close()
-                self._ending.remove(old.boot)
-                self._noted.pop("ending", None)
+                try:
+                    old.boot.close()
+                finally:
+                    self._ending.remove(old.boot)
+                    self._noted.pop("ending", None)
             self._report("ended", old.deployment, text)
             self._news.set()
 
@@ -401,6 +439,11 @@ class Service:
         lines = " | ".join(line.strip() for line in text.splitlines())
         shown = "".join(char if char.isprintable() else "�" for char in lines)
         self._events(self._options.enclave, f"host.{what}", shown[:MAX_EVENT_CHARACTERS])
+
+
+def _pause_of(deployment: str, image: str) -> str:
+    """Name of the pause of an image: a copy of it may work where it does not."""
+    return f"{deployment} {image}"
 
 
 def _as_error(problem: Exception) -> CloisterError:

@@ -9,6 +9,7 @@ differs; a context makes such sockets when it is told to (``SSLContext.sslsocket
 import contextlib
 import socket
 import ssl
+import threading
 import time
 import weakref
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ class DeadlineSocket(ssl.SSLSocket):
     """See the module. A subclass of its own for each user can end all of its sockets at once."""
 
     _in_use: ClassVar["weakref.WeakSet[DeadlineSocket]"] = weakref.WeakSet()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
     _deadline: float | None = None
 
     def __init_subclass__(cls) -> None:
@@ -27,14 +29,17 @@ class DeadlineSocket(ssl.SSLSocket):
     @classmethod
     def end_all(cls) -> None:
         """Ends what reads or writes on sockets of this class, in whatever thread it waits."""
-        for one in list(cls._in_use):
+        with cls._lock:
+            in_use = list(cls._in_use)
+        for one in in_use:
             with contextlib.suppress(OSError):
                 # Not that of TLS, which takes the session away from whoever uses it.
                 socket.socket.shutdown(one, socket.SHUT_RDWR)
 
     def settimeout(self, value: float | None, /) -> None:
         """Begins a deadline, in seconds from here; ``None`` and zero are as they ever were."""
-        self._in_use.add(self)
+        with self._lock:
+            self._in_use.add(self)
         self._deadline = time.monotonic() + value if value else None
         super().settimeout(value)
 

@@ -3,49 +3,67 @@
 use crate::token::Token;
 use crate::version::AdditionalData;
 
-/// What is authenticated besides the ciphertext.
+/// What is authenticated besides the ciphertext. The app key stands last in it, so that the rest is
+/// written once for all the app keys that are tried.
 pub(crate) struct Additional {
-    bytes: [u8; MOST_ADDITIONAL_BYTES],
+    bytes: [u8; MOST_BYTES],
+    before_app_key: usize,
     length: usize,
 }
 
 impl Additional {
-    /// The parts, one after the other; together at most [`MOST_ADDITIONAL_BYTES`].
-    pub(crate) fn from_parts(parts: &[&[u8]]) -> Self {
-        let mut bytes = [0; MOST_ADDITIONAL_BYTES];
-        let mut length = 0_usize;
-        for part in parts {
-            let end = length.saturating_add(part.len());
-            if let Some(to) = bytes.get_mut(length..end) {
-                to.copy_from_slice(part);
-                length = end;
+    /// Nothing.
+    pub(crate) fn none() -> Self {
+        Self {
+            bytes: [0; MOST_BYTES],
+            before_app_key: 0,
+            length: 0,
+        }
+    }
+
+    /// The app key alone.
+    pub(crate) fn app_key() -> Self {
+        Self {
+            length: POINT_BYTES,
+            ..Self::none()
+        }
+    }
+
+    /// What the version of a token says.
+    pub(crate) fn of_token(token: &Token, ephemeral: &[u8; POINT_BYTES]) -> Self {
+        match token.version.additional_data() {
+            AdditionalData::None => Self::none(),
+            AdditionalData::AppKey => Self::app_key(),
+            AdditionalData::V2 => {
+                let head = if token.is_debug {
+                    0x80
+                } else {
+                    (token.kind.number() << 4) | token.version.curve().number()
+                };
+                let mut bytes = [head; MOST_BYTES];
+                if let Some(point) = bytes.get_mut(1..).and_then(<[u8]>::first_chunk_mut) {
+                    *point = *ephemeral;
+                }
+                Self {
+                    bytes,
+                    before_app_key: 1 + POINT_BYTES,
+                    length: MOST_BYTES,
+                }
             }
         }
-        Self { bytes, length }
     }
-}
 
-impl AsRef<[u8]> for Additional {
-    fn as_ref(&self) -> &[u8] {
+    /// All of it, with this app key where there is one.
+    pub(crate) fn with(&mut self, app: &[u8; POINT_BYTES]) -> &[u8] {
+        let point = self.bytes.get_mut(self.before_app_key..);
+        if let Some(point) = point.and_then(<[u8]>::first_chunk_mut) {
+            *point = *app;
+        }
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
+/// A compressed point.
+const POINT_BYTES: usize = 33;
 /// AADv2: a byte and two compressed points.
-const MOST_ADDITIONAL_BYTES: usize = 67;
-
-/// What the version authenticates besides the ciphertext.
-pub(crate) fn additional_data(token: &Token, ephemeral: &[u8; 33], app: &[u8; 33]) -> Additional {
-    match token.version.additional_data() {
-        AdditionalData::None => Additional::from_parts(&[]),
-        AdditionalData::AppKey => Additional::from_parts(&[app]),
-        AdditionalData::V2 => {
-            let head = if token.is_debug {
-                0x80
-            } else {
-                (token.kind.number() << 4) | token.version.curve().number()
-            };
-            Additional::from_parts(&[&[head], ephemeral, app])
-        }
-    }
-}
+const MOST_BYTES: usize = 1 + 2 * POINT_BYTES;

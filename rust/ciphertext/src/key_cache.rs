@@ -83,15 +83,25 @@ pub(crate) struct EphemeralKey {
 /// What was derived, by ephemeral key.
 #[derive(Default)]
 pub(crate) struct DerivedKeys {
-    by_ephemeral: HashMap<EphemeralKey, Ephemeral>,
-    /// Oldest first.
-    order: VecDeque<(Duration, EphemeralKey)>,
+    /// Oldest first: they come at one end and go at the other, so that each keeps its number.
+    ephemeral: VecDeque<Ephemeral>,
+    /// How many have gone: the number of the oldest.
+    gone: u64,
+    numbers: HashMap<EphemeralKey, Number>,
     now: Duration,
     count: usize,
 }
 
+/// The number of an ephemeral key that was taken up. A cache gives each once, so who has one finds that
+/// key or none: values with one ephemeral key come one after the other, and to look for it by its bytes
+/// takes longer than to decrypt a short value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Number(u64);
+
 /// One ephemeral key, and what it makes with each app key, newest first.
 struct Ephemeral {
+    key: EphemeralKey,
+    since: Duration,
     point: [u8; 65],
     derived: Vec<WithAppKey>,
 }
@@ -114,7 +124,7 @@ enum Slot {
 /// What a look for a key came to.
 pub(crate) enum Found<'c> {
     Key(&'c LessSafeKey),
-    /// The ephemeral key was not taken up, or let go of since.
+    /// The ephemeral key was let go of since.
     Gone,
     /// There is no such key.
     None,
@@ -123,38 +133,40 @@ pub(crate) enum Found<'c> {
 }
 
 impl DerivedKeys {
-    /// Whether an ephemeral key is known.
-    pub(crate) fn knows(&self, ephemeral: &EphemeralKey) -> bool {
-        self.by_ephemeral.contains_key(ephemeral)
+    /// The number of an ephemeral key that was taken up.
+    pub(crate) fn number(&self, key: &EphemeralKey) -> Option<Number> {
+        self.numbers.get(key).copied()
     }
 
-    /// Takes an ephemeral key up; false when it is not on the curve.
-    pub(crate) fn admit(&mut self, key: &EphemeralKey) -> bool {
+    /// Takes an ephemeral key up that has no number; `None` when it is not on the curve.
+    pub(crate) fn admit(&mut self, key: &EphemeralKey) -> Option<Number> {
         // An ephemeral key takes room before anything is derived with it, and nothing may be.
-        while self.count.max(self.by_ephemeral.len()) >= MAX_CACHED_KEYS && self.forget_oldest() {}
-        let Some(point) = key.curve.decompress(&key.compressed) else {
-            return false;
-        };
-        let ephemeral = Ephemeral {
+        while self.count.max(self.ephemeral.len()) >= MAX_CACHED_KEYS && self.forget_oldest() {}
+        let point = key.curve.decompress(&key.compressed)?;
+        let before = u64::try_from(self.ephemeral.len()).ok()?;
+        let number = Number(self.gone.checked_add(before)?);
+        self.numbers.insert(*key, number);
+        self.ephemeral.push_back(Ephemeral {
+            key: *key,
+            since: self.now,
             point,
             derived: Vec::new(),
-        };
-        if self.by_ephemeral.insert(*key, ephemeral).is_none() {
-            self.order.push_back((self.now, *key));
-        }
-        true
+        });
+        Some(number)
     }
 
     /// The key that an ephemeral key makes with the app key at a position among those of its curve.
     /// `may_derive` is asked when it is not there yet.
     pub(crate) fn key(
         &mut self,
-        key: &EphemeralKey,
+        number: Number,
         (position, app_key): (usize, OpeningKey<'_>),
         has_kdf: bool,
         may_derive: impl FnOnce() -> bool,
     ) -> Found<'_> {
-        let Some(ephemeral) = self.by_ephemeral.get_mut(key) else {
+        let place = number.0.checked_sub(self.gone);
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        let Some(ephemeral) = place.and_then(|place| self.ephemeral.get_mut(place)) else {
             return Found::Gone;
         };
         if ephemeral.derived.len() <= position {
@@ -173,7 +185,7 @@ impl DerivedKeys {
             if !may_derive() {
                 return Found::Paused;
             }
-            let kdf = has_kdf.then_some(key.curve);
+            let kdf = has_kdf.then_some(ephemeral.key.curve);
             *slot = derive(app_key, &ephemeral.point, kdf);
             self.count = self.count.saturating_add(1);
         }
@@ -186,27 +198,31 @@ impl DerivedKeys {
     fn expire(&mut self, now: Duration) {
         self.now = self.now.max(now);
         let is_over = |since: &Duration| since.checked_add(KEY_LIFE).is_none_or(|end| end <= now);
-        while self.order.front().is_some_and(|(since, _)| is_over(since)) {
+        while self
+            .ephemeral
+            .front()
+            .is_some_and(|kept| is_over(&kept.since))
+        {
             self.forget_oldest();
         }
-        if self.order.is_empty() {
+        if self.ephemeral.is_empty() {
             // Room that a flood took is given back.
-            (self.by_ephemeral, self.order) = (HashMap::new(), VecDeque::new());
+            (self.numbers, self.ephemeral) = (HashMap::new(), VecDeque::new());
         }
     }
 
     fn forget_oldest(&mut self) -> bool {
-        let Some((_, oldest)) = self.order.pop_front() else {
+        let Some(oldest) = self.ephemeral.pop_front() else {
             return false;
         };
-        if let Some(gone) = self.by_ephemeral.remove(&oldest) {
-            let slots = gone
-                .derived
-                .iter()
-                .flat_map(|keys| [&keys.with_kdf, &keys.without]);
-            let known = slots.filter(|slot| !matches!(slot, Slot::Unknown));
-            self.count = self.count.saturating_sub(known.count());
-        }
+        self.gone = self.gone.saturating_add(1);
+        self.numbers.remove(&oldest.key);
+        let slots = oldest
+            .derived
+            .iter()
+            .flat_map(|keys| [&keys.with_kdf, &keys.without]);
+        let known = slots.filter(|slot| !matches!(slot, Slot::Unknown));
+        self.count = self.count.saturating_sub(known.count());
         true
     }
 }

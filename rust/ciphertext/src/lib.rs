@@ -45,7 +45,10 @@ pub use open::{
 pub use place::{Place, place_for};
 pub use random::{Random, RandomError};
 pub use room::{PIECE_BYTES, grow, make_room, room_for, wipe};
-pub use scan::{ScanError, ScanLimits, ScanSummary, Scanner, may_contain_token, may_need_scan};
+pub use scan::{
+    ScanError, ScanLimits, ScanSummary, Scanner, Spliced, may_contain_token, may_need_scan,
+    open_json,
+};
 pub use seal::{SealError, SealOptions, seal, seal_values};
 pub use seal_file::{FileSealer, MAX_SEALED_FILE_BYTES, seal_file};
 pub use seal_json::{MAX_DEPTH, check_json, line_and_column, seal_json, seal_json_within};

@@ -7,6 +7,7 @@
 //! thread.
 
 mod error;
+mod opened;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -15,18 +16,19 @@ use std::fmt;
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use zeroize::Zeroizing;
 
-use crate::additional::{Additional, additional_data};
+use crate::additional::Additional;
 use crate::curve::Curve;
-use crate::decode::{array, decode};
+use crate::decode::{array, decode, iv};
 use crate::file::{EncryptedFile, Unfit};
-use crate::key_cache::{DerivedKeys, EphemeralKey, Found, KeyCache};
+use crate::key_cache::{DerivedKeys, EphemeralKey, Found, KeyCache, Number};
 use crate::keys::{Keyring, OpeningKey};
 use crate::metadata;
-use crate::room::wipe;
+use crate::room::Room;
 use crate::token::Token;
 use crate::version::ValueType;
 
 pub use error::OpenError;
+pub use opened::Opened;
 
 /// What a session accepts.
 #[derive(Clone, Copy, Debug)]
@@ -37,36 +39,6 @@ pub struct OpenPolicy {
     pub distinct_keys: u32,
 }
 
-/// A value that was opened.
-#[derive(PartialEq, Eq)]
-pub struct Opened {
-    /// Its type.
-    pub kind: ValueType,
-    /// Its clear text, wiped when dropped.
-    pub clear: Zeroizing<Vec<u8>>,
-}
-
-impl Opened {
-    /// The clear text alone.
-    pub fn into_clear(mut self) -> Zeroizing<Vec<u8>> {
-        std::mem::take(&mut self.clear)
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        wipe(&mut self.clear);
-    }
-}
-
-impl fmt::Debug for Opened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opened")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
-    }
-}
-
 /// The work of one request.
 pub struct OpenSession<'k> {
     keyring: &'k Keyring,
@@ -75,12 +47,29 @@ pub struct OpenSession<'k> {
     /// Ephemeral keys of this request.
     distinct: HashSet<EphemeralKey>,
     /// The last of them: most documents have one.
-    last: Option<EphemeralKey>,
-    /// The last one that was read, and how it was written.
-    last_text: Option<([u8; 44], EphemeralKey)>,
+    last: Option<Admitted>,
+    /// Memory to open the next token in, all zero; taken while one is opened. (An empty one in its place
+    /// would be dropped, and to wipe no bytes at no address is slow: a masked store that faults.)
+    room: Option<Room>,
     allowance: u32,
     is_paused: bool,
     counts: OpenCounts,
+}
+
+/// An ephemeral key that was made room for.
+struct Admitted {
+    key: EphemeralKey,
+    /// How the token wrote it.
+    text: Option<[u8; 44]>,
+    number: Number,
+}
+
+/// An ephemeral key as a ciphertext names it.
+enum Ephemeral<'b> {
+    /// The one that was admitted last, in the same characters.
+    Last,
+    /// Whichever, and its characters where it has any.
+    Other(EphemeralKey, &'b [u8]),
 }
 
 /// What a session has done.
@@ -128,7 +117,7 @@ impl<'k> OpenSession<'k> {
             keys,
             distinct: HashSet::new(),
             last: None,
-            last_text: None,
+            room: None,
             allowance,
             is_paused: false,
             counts: OpenCounts::default(),
@@ -168,36 +157,66 @@ impl<'k> OpenSession<'k> {
     /// [`OpenError::Debug`], [`OpenError::TooManyKeys`], [`OpenError::Paused`],
     /// [`OpenError::CannotOpen`], in this order.
     pub fn open(&mut self, bytes: &[u8], token: &Token) -> Result<Opened, OpenError> {
+        self.open_with(bytes, token, |kind, clear| {
+            let mut copy = Zeroizing::new(Vec::with_capacity(clear.len()));
+            copy.extend_from_slice(clear);
+            Opened { kind, clear: copy }
+        })
+    }
+
+    /// Opens a token as [`OpenSession::open`], and shows `read` what it holds. The clear text is wiped
+    /// when it returns.
+    pub(crate) fn open_with<T>(
+        &mut self,
+        bytes: &[u8],
+        token: &Token,
+        read: impl FnOnce(ValueType, &[u8]) -> T,
+    ) -> Result<T, OpenError> {
         if token.is_debug && !self.policy.dangerous_accept_debug {
             return Err(OpenError::Debug);
         }
-        let iv: [u8; 12] = array(bytes, &token.iv)?;
-        let ephemeral = self.ephemeral_key(bytes, token)?;
+        let iv = iv(bytes, &token.iv)?;
+        let ephemeral = self.ephemeral(bytes, token)?;
         let text = bytes.get(token.data.clone()).unwrap_or_default();
-        self.work(&ephemeral, |session| {
+        let mut room = self.room.take().unwrap_or_default();
+        let opened = self.work(&ephemeral, |session| {
+            let buffer = room.of(text.len());
+            let mut aad = session.additional(token);
             let has_kdf = token.version.has_kdf();
-            let aad = |app: &[u8; 33]| additional_data(token, &ephemeral.compressed, app);
-            let fill = |buffer: &mut Vec<u8>| decode(text, buffer);
-            let room = text.len();
-            let clear = session.try_keys(&ephemeral, has_kdf, iv, aad, (room, fill))?;
-            accept(token, clear).ok_or(OpenError::CannotOpen)
+            let clear_length = session.try_keys(token.version.curve(), has_kdf, |key, app| {
+                let length = decode(text, buffer)?;
+                let sealed = buffer.get_mut(..length).unwrap_or_default();
+                Ok(open_in(key, iv, aad.with(app.public()), sealed))
+            })?;
+            let clear = buffer.get(..clear_length).unwrap_or_default();
+            let value = accept(token, clear).ok_or(OpenError::CannotOpen)?;
+            Ok(read(token.kind, value))
+        });
+        room.wipe();
+        self.room = Some(room);
+        opened
+    }
+
+    /// What is authenticated besides a token that names the last ephemeral key.
+    fn additional(&self, token: &Token) -> Additional {
+        let last = self.last.as_ref();
+        last.map_or_else(Additional::none, |last| {
+            Additional::of_token(token, &last.key.compressed)
         })
     }
 
     /// The ephemeral key of a token. Most documents have one, written in the same characters.
-    fn ephemeral_key(&mut self, bytes: &[u8], token: &Token) -> Result<EphemeralKey, OpenError> {
+    fn ephemeral<'b>(&self, bytes: &'b [u8], token: &Token) -> Result<Ephemeral<'b>, OpenError> {
         let curve = token.version.curve();
         let text = bytes.get(token.key.clone()).unwrap_or_default();
-        if let Some((known, key)) = &self.last_text
-            && known == text
-            && key.curve == curve
+        if let Some(last) = &self.last
+            && last.key.curve == curve
+            && last.text.is_some_and(|known| known == *text)
         {
-            return Ok(*key);
+            return Ok(Ephemeral::Last);
         }
         let compressed = array(bytes, &token.key)?;
-        let key = EphemeralKey { curve, compressed };
-        self.last_text = text.try_into().ok().map(|text| (text, key));
-        Ok(key)
+        Ok(Ephemeral::Other(EphemeralKey { curve, compressed }, text))
     }
 
     /// Opens an encrypted file.
@@ -215,24 +234,28 @@ impl<'k> OpenSession<'k> {
         }
         // The version on secp256k1 came before KDF and additional data.
         let is_p256 = file.ephemeral.curve == Curve::P256;
-        self.work(&file.ephemeral, |session| {
-            let aad = |app: &[u8; 33]| {
-                let app = if is_p256 { app.as_slice() } else { &[] };
-                Additional::from_parts(&[app])
+        let ephemeral = Ephemeral::Other(file.ephemeral, &[]);
+        self.work(&ephemeral, |session| {
+            let mut aad = if is_p256 {
+                Additional::app_key()
+            } else {
+                Additional::none()
             };
-            let fill = |buffer: &mut Vec<u8>| {
+            let mut buffer = Zeroizing::new(Vec::with_capacity(file.sealed.len()));
+            let length = session.try_keys(file.ephemeral.curve, is_p256, |key, app| {
+                buffer.clear();
                 buffer.extend_from_slice(file.sealed);
-                Ok(())
-            };
-            let room = file.sealed.len();
-            session.try_keys(&file.ephemeral, is_p256, file.iv, aad, (room, fill))
+                Ok(open_in(key, file.iv, aad.with(app.public()), &mut buffer))
+            })?;
+            buffer.truncate(length);
+            Ok(buffer)
         })
     }
 
     /// Opens something that was made with an ephemeral key, and counts it.
     fn work<T>(
         &mut self,
-        ephemeral: &EphemeralKey,
+        ephemeral: &Ephemeral<'_>,
         open: impl FnOnce(&mut Self) -> Result<T, OpenError>,
     ) -> Result<T, OpenError> {
         let derived = self.counts.derived;
@@ -246,54 +269,58 @@ impl<'k> OpenSession<'k> {
         opened
     }
 
-    /// Makes room for an ephemeral key, within the limit.
-    fn admit(&mut self, ephemeral: &EphemeralKey) -> Result<(), OpenError> {
-        if self.last.as_ref() == Some(ephemeral) {
+    /// Makes room for an ephemeral key, within the limit. It is the last one then.
+    fn admit(&mut self, ephemeral: &Ephemeral<'_>) -> Result<(), OpenError> {
+        let Ephemeral::Other(key, text) = *ephemeral else {
+            return Ok(());
+        };
+        if self.last.as_ref().is_some_and(|last| last.key == key) {
             // Whether it is still known is found out where its key is looked for.
             return Ok(());
         }
-        if !self.distinct.contains(ephemeral) {
+        if !self.distinct.contains(&key) {
             let limit = self.policy.distinct_keys;
             if self.distinct.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
                 return Err(OpenError::TooManyKeys { limit });
             }
-            self.distinct.insert(*ephemeral);
+            self.distinct.insert(key);
         }
-        self.take_up(ephemeral)?;
-        self.last = Some(*ephemeral);
+        let number = self.take_up(&key)?;
+        let text = text.try_into().ok();
+        self.last = Some(Admitted { key, text, number });
         Ok(())
     }
 
     /// Has the cache know an ephemeral key.
-    fn take_up(&mut self, ephemeral: &EphemeralKey) -> Result<(), OpenError> {
+    fn take_up(&mut self, ephemeral: &EphemeralKey) -> Result<Number, OpenError> {
         let mut keys = self.keys.cell().borrow_mut();
-        if keys.knows(ephemeral) {
-            return Ok(());
+        if let Some(number) = keys.number(ephemeral) {
+            return Ok(number);
         }
         if self.allowance == 0 {
             return Err(OpenError::Paused);
         }
-        if keys.admit(ephemeral) {
-            return Ok(());
+        if let Some(number) = keys.admit(ephemeral) {
+            return Ok(number);
         }
         // Finding that it is no point of the curve is work, too.
         self.allowance = self.allowance.saturating_sub(1);
         Err(OpenError::CannotOpen)
     }
 
-    /// Tries every app key of the curve, newest first. `fill` writes the ciphertext and its tag into an
-    /// empty buffer of this room; it is asked once for each key that is tried.
+    /// Tries every app key of the curve, newest first, until `attempt` gives the length of a clear text.
+    /// The ephemeral key is the last one.
     fn try_keys(
         &mut self,
-        ephemeral: &EphemeralKey,
+        curve: Curve,
         has_kdf: bool,
-        iv: [u8; 12],
-        aad: impl Fn(&[u8; 33]) -> Additional,
-        (room, fill): (usize, impl Fn(&mut Vec<u8>) -> Result<(), OpenError>),
-    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let mut buffer = Zeroizing::new(Vec::with_capacity(room));
-        for (position, app_key) in self.keyring.newest_first(ephemeral.curve).enumerate() {
-            let key = loop {
+        mut attempt: impl FnMut(&LessSafeKey, OpeningKey<'_>) -> Result<Option<usize>, OpenError>,
+    ) -> Result<usize, OpenError> {
+        for (position, app_key) in self.keyring.newest_first(curve).enumerate() {
+            let length = loop {
+                let Some(Admitted { key, number, .. }) = &self.last else {
+                    return Err(OpenError::CannotOpen);
+                };
                 let mut keys = self.keys.cell().borrow_mut();
                 let (allowance, derived) = (&mut self.allowance, &mut self.counts.derived);
                 let may_derive = || {
@@ -302,44 +329,32 @@ impl<'k> OpenSession<'k> {
                     *allowance = left.unwrap_or(0);
                     left.is_some()
                 };
-                match keys.key(ephemeral, (position, app_key), has_kdf, may_derive) {
-                    Found::Key(key) => {
-                        break Some(open_with(key, iv, &aad, app_key, &fill, &mut buffer)?);
-                    }
+                match keys.key(*number, (position, app_key), has_kdf, may_derive) {
+                    Found::Key(key) => break attempt(key, app_key)?,
                     Found::None => break None,
                     Found::Paused => return Err(OpenError::Paused),
                     Found::Gone => {}
                 }
                 drop(keys);
-                self.take_up(ephemeral)?;
+                let key = *key;
+                let number = self.take_up(&key)?;
+                if let Some(last) = &mut self.last {
+                    last.number = number;
+                }
             };
-            if key == Some(true) {
-                return Ok(buffer);
+            if let Some(length) = length {
+                return Ok(length);
             }
         }
         Err(OpenError::CannotOpen)
     }
 }
 
-/// Whether `key` opens what `fill` writes; if so, `buffer` is the clear text.
-fn open_with(
-    key: &LessSafeKey,
-    iv: [u8; 12],
-    aad: impl Fn(&[u8; 33]) -> Additional,
-    app_key: OpeningKey<'_>,
-    fill: impl Fn(&mut Vec<u8>) -> Result<(), OpenError>,
-    buffer: &mut Vec<u8>,
-) -> Result<bool, OpenError> {
-    buffer.clear();
-    fill(buffer)?;
+/// Opens a ciphertext and its tag where they lie; how long the clear text is, when `key` opens them.
+fn open_in(key: &LessSafeKey, iv: [u8; 12], aad: &[u8], sealed: &mut [u8]) -> Option<usize> {
     let nonce = Nonce::assume_unique_for_key(iv);
-    let aad = Aad::from(aad(app_key.public()));
-    let Ok(clear) = key.open_in_place(nonce, aad, buffer.as_mut_slice()) else {
-        return Ok(false);
-    };
-    let length = clear.len();
-    buffer.truncate(length);
-    Ok(true)
+    let clear = key.open_in_place(nonce, Aad::from(aad), sealed).ok()?;
+    Some(clear.len())
 }
 
 impl fmt::Debug for OpenSession<'_> {
@@ -350,17 +365,16 @@ impl fmt::Debug for OpenSession<'_> {
     }
 }
 
-/// Cuts the metadata off and checks the type.
-fn accept(token: &Token, mut clear: Zeroizing<Vec<u8>>) -> Option<Opened> {
-    if token.version.has_metadata() {
-        let value = metadata::skip(&clear)?;
-        let start = clear.len().checked_sub(value.len())?;
-        clear.drain(..start);
-    }
+/// The value without its metadata, when it is of the token's type.
+fn accept<'c>(token: &Token, clear: &'c [u8]) -> Option<&'c [u8]> {
+    let value = if token.version.has_metadata() {
+        metadata::skip(clear)?
+    } else {
+        clear
+    };
     // Older versions do not authenticate the type, and the newest authenticates what anybody may
     // have written: a number that is none would add fields to a document.
-    let kind = token.kind;
-    kind.admits(&clear).then_some(Opened { kind, clear })
+    token.kind.admits(value).then_some(value)
 }
 
 /// Opens a header whose whole value is one token.

@@ -39,9 +39,62 @@ pub fn wipe(clear: &mut Vec<u8>) {
     clear.clear();
 }
 
+/// Memory for a clear text that is read at once, and then for the next one. It is all zero, except
+/// between [`Room::of`] and [`Room::wipe`] or its end.
+#[derive(Default)]
+pub(crate) struct Room {
+    blocks: Zeroizing<Vec<[u8; BLOCK_BYTES]>>,
+    used: usize,
+}
+
+impl Room {
+    /// At least so many bytes.
+    pub(crate) fn of(&mut self, bytes: usize) -> &mut [u8] {
+        self.used = bytes.div_ceil(BLOCK_BYTES);
+        if self.blocks.len() < self.used {
+            self.blocks.resize(self.used, [0; BLOCK_BYTES]);
+        }
+        let used = self.blocks.get_mut(..self.used);
+        used.unwrap_or_default().as_flattened_mut()
+    }
+
+    /// Wipes what was used, whole blocks of it: for one or two that is a few stores. Much memory is
+    /// given back.
+    pub(crate) fn wipe(&mut self) {
+        for block in self.blocks.iter_mut().take(self.used) {
+            block.as_mut_slice().zeroize();
+        }
+        if self.used > MOST_KEPT_BLOCKS {
+            self.blocks = Zeroizing::default();
+        }
+        self.used = 0;
+    }
+}
+
+const BLOCK_BYTES: usize = 64;
+/// Most memory that is kept for the next clear text: 16 KiB.
+const MOST_KEPT_BLOCKS: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t19_room_is_zero_again_once_it_is_wiped_and_given_back_when_it_is_much() {
+        let mut room = Room::default();
+        for bytes in [0, 1, 64, 65, 200, 3, BLOCK_BYTES * MOST_KEPT_BLOCKS] {
+            let memory = room.of(bytes);
+            assert!(memory.len() >= bytes && memory.iter().all(|byte| *byte == 0));
+            memory.fill(0xAA);
+            assert!(room.blocks.as_flattened().contains(&0xAA) || bytes == 0);
+            room.wipe();
+            assert!(room.blocks.as_flattened().iter().all(|byte| *byte == 0));
+        }
+        assert_eq!(room.blocks.len(), MOST_KEPT_BLOCKS);
+        room.of(BLOCK_BYTES * MOST_KEPT_BLOCKS + 1);
+        room.wipe();
+        assert_eq!(room.blocks.capacity(), 0);
+    }
 
     #[test]
     fn room_is_made_once_and_what_was_there_stays() {

@@ -14,16 +14,23 @@ use thiserror::Error;
 use crate::open::{OpenError, OpenSession, Opened};
 use crate::place::Place;
 use crate::token::{self, Matcher, START, Step, Token};
+use crate::version::ValueType;
 
 mod form;
 mod json;
 mod multipart;
+mod piece;
+mod sink;
+mod spliced;
 mod string;
 mod write;
 
 use form::FormState;
 use json::JsonState;
 use multipart::MultipartState;
+use piece::Piece;
+use sink::Sink;
+pub use spliced::{Spliced, open_json};
 
 /// Bounds of a scan.
 #[derive(Clone, Copy, Debug)]
@@ -233,12 +240,7 @@ impl Scanner {
                 Mode::Text
             };
         }
-        let mut piece = Piece {
-            bytes,
-            at: 0,
-            is_last,
-            next: Next::Unknown,
-        };
+        let mut piece = Piece::new(bytes, is_last);
         self.is_paused = false;
         let progress = match std::mem::replace(&mut self.mode, Mode::Text) {
             Mode::Text => self.text(&mut piece, out, session)?,
@@ -252,10 +254,13 @@ impl Scanner {
                 self.mode = Mode::Multipart(state);
                 progress
             }
-            mode @ (Mode::Json(_) | Mode::Detect) => {
-                self.mode = mode;
-                self.json(&mut piece, out, session)?
+            Mode::Json(mut state) => {
+                let progress = self.json(&mut state, &mut piece, out, session)?;
+                self.mode = Mode::Json(state);
+                progress
             }
+            // It has become one of the two others before a byte is decided.
+            Mode::Detect => Progress::Hold,
         };
         let decided = match progress {
             Progress::Done => bytes.len(),
@@ -281,8 +286,7 @@ impl Scanner {
                     partial_start(rest)
                 };
                 let decided = rest.len().saturating_sub(keep);
-                out.extend_from_slice(rest.get(..decided).unwrap_or_default());
-                piece.at = piece.at.saturating_add(decided);
+                piece.copy(decided, out);
                 return Ok(if keep == 0 {
                     Progress::Done
                 } else {
@@ -294,11 +298,14 @@ impl Scanner {
                 Candidate::Hold => return Ok(Progress::Hold),
                 Candidate::No => piece.copy(START.len(), out),
                 Candidate::Token(token) => {
-                    let Some(opened) = self.open(piece, &token, session)? else {
+                    let here = *piece;
+                    let opened = self.open_with(&here, &token, session, |_, clear| {
+                        piece.skip(token.length, out);
+                        out.put(clear);
+                    })?;
+                    if opened.is_none() {
                         return Ok(Progress::Hold);
-                    };
-                    out.extend_from_slice(&opened.clear);
-                    piece.at = piece.at.saturating_add(token.length);
+                    }
                 }
             }
         }
@@ -339,17 +346,20 @@ impl Scanner {
         Ok(Candidate::Hold)
     }
 
-    fn open(
+    /// Opens the token that the piece stands on, and shows `write` what it holds. `None`: the session
+    /// is paused, and the piece is held from here on.
+    fn open_with<T>(
         &mut self,
         piece: &Piece<'_>,
         token: &Token,
         session: &mut OpenSession<'_>,
-    ) -> Result<Option<Opened>, ScanError> {
-        self.opened(piece, piece.rest(), token, session)
+        write: impl FnOnce(ValueType, &[u8]) -> T,
+    ) -> Result<Option<T>, ScanError> {
+        let opened = session.open_with(piece.rest(), token, write);
+        self.counted(piece, opened)
     }
 
-    /// Opens a token that `text` starts with; the piece stands where it is written. `None`: the
-    /// session is paused, and the piece is held from here on.
+    /// The same for a token that `text` starts with; the piece stands where it is written.
     fn opened(
         &mut self,
         piece: &Piece<'_>,
@@ -357,7 +367,16 @@ impl Scanner {
         token: &Token,
         session: &mut OpenSession<'_>,
     ) -> Result<Option<Opened>, ScanError> {
-        match session.open(text, token) {
+        let opened = session.open(text, token);
+        self.counted(piece, opened)
+    }
+
+    fn counted<T>(
+        &mut self,
+        piece: &Piece<'_>,
+        opened: Result<T, OpenError>,
+    ) -> Result<Option<T>, ScanError> {
+        match opened {
             Ok(opened) => {
                 self.fields_opened = self.fields_opened.saturating_add(1);
                 Ok(Some(opened))
@@ -394,50 +413,6 @@ enum Candidate {
     Hold,
     No,
     Token(Token),
-}
-
-/// Bytes being decided, and how far.
-struct Piece<'b> {
-    bytes: &'b [u8],
-    at: usize,
-    is_last: bool,
-    next: Next,
-}
-
-/// Where the next `ev:` of a piece is, once it was searched for.
-#[derive(Clone, Copy, Debug)]
-enum Next {
-    At(usize),
-    Nowhere,
-    Unknown,
-}
-
-impl<'b> Piece<'b> {
-    fn rest(&self) -> &'b [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    /// Where the next `ev:` is. Each byte is searched once, however often this is asked.
-    fn next_start(&mut self) -> Option<usize> {
-        match self.next {
-            Next::Nowhere => return None,
-            Next::At(at) if at >= self.at => return Some(at),
-            Next::At(_) | Next::Unknown => {}
-        }
-        let found = SEARCH
-            .find(self.rest())
-            .map(|from| self.at.saturating_add(from));
-        self.next = found.map_or(Next::Nowhere, Next::At);
-        found
-    }
-
-    /// Passes `count` bytes on as they are.
-    fn copy(&mut self, count: usize, out: &mut Vec<u8>) {
-        let rest = self.rest();
-        let count = count.min(rest.len());
-        out.extend_from_slice(rest.get(..count).unwrap_or_default());
-        self.at = self.at.saturating_add(count);
-    }
 }
 
 /// How many of the last bytes are the start of `ev:`: 0, 1 or 2.

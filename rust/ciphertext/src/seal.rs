@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::additional::additional_data;
+use crate::additional::Additional;
 use crate::curve::Curve;
 use crate::kdf;
 use crate::keys::{AppPrivateKey, AppPublicKey};
@@ -191,12 +191,12 @@ impl<'o> Sealer<'o> {
             data: 0..0,
             length: 0,
         };
-        let aad = additional_data(&shape, &self.ephemeral, &self.app);
+        let mut aad = Additional::of_token(&shape, &self.ephemeral);
         let tag = self
             .key
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(iv),
-                Aad::from(aad),
+                Aad::from(aad.with(&self.app)),
                 buffer.as_mut_slice(),
             )
             .map_err(|_| SealError::Aead)?;

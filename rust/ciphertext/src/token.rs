@@ -80,7 +80,11 @@ pub(crate) fn common(bytes: &[u8], max: usize) -> Option<Token> {
         && bytes.get(iv.end) == Some(&b':')
         && bytes.get(key.end) == Some(&b':')
         && bytes.get(data.end.saturating_add(1)) == Some(&b'$')
-        && is_parts(bytes.get(iv.start..data.end)?);
+        && are_parts([
+            bytes.get(iv.clone())?,
+            bytes.get(key.clone())?,
+            bytes.get(data.clone())?,
+        ]);
     is_token.then_some(Token {
         is_debug: false,
         version,
@@ -92,16 +96,21 @@ pub(crate) fn common(bytes: &[u8], max: usize) -> Option<Token> {
     })
 }
 
-/// Whether this is IV, key and data with a colon between them, where the colons are in their places.
-/// Without a way out before the end, so that many characters are looked at together.
-fn is_parts(text: &[u8]) -> bool {
-    let (is, colons) = text.iter().fold((true, 0_u8), |(is, colons), byte| {
-        let is_colon = *byte == b':';
-        // Data has none, and the other two are short.
-        let colons = colons.wrapping_add(u8::from(is_colon));
-        (is & (is_base64(*byte) | is_colon), colons)
-    });
-    is && colons == 2
+/// Whether parts have characters of base64 alone. Sixteen are looked at together, without a way out
+/// before the end; the last sixteen of a part overlap those before. A shorter part has none.
+fn are_parts(parts: [&[u8]; 3]) -> bool {
+    let mut wrong = [0_u8; 16];
+    for part in parts {
+        let (chunks, Some(last)) = (part.as_chunks::<16>().0, part.last_chunk()) else {
+            return false;
+        };
+        for chunk in chunks.iter().chain([last]) {
+            for (wrong, byte) in wrong.iter_mut().zip(chunk) {
+                *wrong |= u8::from(!is_base64(*byte));
+            }
+        }
+    }
+    wrong.iter().fold(0, |any, wrong| any | wrong) == 0
 }
 
 /// What a byte made of the candidate.

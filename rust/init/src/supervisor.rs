@@ -61,6 +61,8 @@ enum Process {
         health: Option<Box<HealthCheck>>,
         /// It was asked to stop, and is killed then.
         kill_at: Option<Instant>,
+        /// It ends to be started anew, at once.
+        is_planned: bool,
     },
 }
 
@@ -172,7 +174,7 @@ impl Supervisor {
         } = &self.process
         {
             let pid = running.pid.as_raw_nonzero().get();
-            let restarts = self.restarts.saturating_sub(1);
+            let restarts = self.restarts;
             let verdict = health.as_ref().map(|health| health.message());
             self.tell(&FromInit::ProcessStarted { pid, restarts });
             self.tell_health(verdict);
@@ -195,9 +197,9 @@ impl Supervisor {
                     since: Instant::now(),
                     health,
                     kill_at: None,
+                    is_planned: false,
                 };
                 let restarts = self.restarts;
-                self.restarts = restarts.saturating_add(1);
                 self.tell(&FromInit::ProcessStarted { pid, restarts });
                 self.tell_health(verdict);
             }
@@ -219,7 +221,19 @@ impl Supervisor {
             code,
             signal,
             backoff_ms,
+            is_planned: false,
         });
+    }
+
+    /// Starts it anew after it was asked to end: that is no failure, so no pause grows.
+    fn process_made_way(&mut self, code: Option<i32>, signal: Option<i32>) {
+        self.tell(&FromInit::ProcessExited {
+            code,
+            signal,
+            backoff_ms: 0,
+            is_planned: true,
+        });
+        self.start_process();
     }
 
     fn ended(&mut self, pid: Pid, status: WaitStatus) {
@@ -229,8 +243,12 @@ impl Supervisor {
         if matches!(&self.data_plane, DataPlane::Up { pid: own, .. } if *own == pid) {
             self.data_plane_ended(status);
         } else if matches!(&self.process, Process::Up { running, .. } if running.pid == pid)
-            && let Process::Up { running, since, .. } =
-                std::mem::replace(&mut self.process, Process::Absent)
+            && let Process::Up {
+                running,
+                since,
+                is_planned,
+                ..
+            } = std::mem::replace(&mut self.process, Process::Absent)
         {
             let ran_for = since.elapsed();
             let end = running.end(status);
@@ -239,7 +257,12 @@ impl Supervisor {
                 ran_for.as_millis(),
                 described(end.code, end.signal, end.failure.as_deref())
             ));
-            self.process_is_down(ran_for, end.code, end.signal);
+            if is_planned && self.phase == Phase::Running {
+                self.process_made_way(end.code, end.signal);
+            } else {
+                self.restarts = self.restarts.saturating_add(1);
+                self.process_is_down(ran_for, end.code, end.signal);
+            }
         } else if let Process::Up {
             health: Some(health),
             ..
@@ -308,10 +331,15 @@ impl Supervisor {
         let signal = self.user.stop_signal();
         match &mut self.process {
             Process::Up {
-                running, kill_at, ..
+                running,
+                kill_at,
+                is_planned,
+                ..
             } => {
                 sys::kill(running.pid, signal);
-                *kill_at = Instant::now().checked_add(STOP_GRACE);
+                *is_planned = true;
+                // Asked once more, it has no more time.
+                *kill_at = kill_at.or_else(|| Instant::now().checked_add(STOP_GRACE));
             }
             Process::Down { .. } | Process::Absent if self.phase == Phase::Running => {
                 self.start_process();

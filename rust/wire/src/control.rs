@@ -45,6 +45,9 @@ pub enum FromInit {
         signal: Option<i32>,
         /// Until it is started again, milliseconds.
         backoff_ms: u64,
+        /// It was ended to be started anew, with [`ToInit::RestartProcess`].
+        #[serde(default)]
+        is_planned: bool,
     },
     /// What HEALTHCHECK of the image says of the user process, where it decides: at each start, at
     /// each change, and to a data plane that was restarted.
@@ -58,7 +61,7 @@ pub enum FromInit {
     ProcessStarted {
         /// Process id, in init's namespace.
         pid: i32,
-        /// How often it was started before.
+        /// How often it had ended by itself and was started again.
         restarts: u64,
     },
 }

@@ -170,6 +170,25 @@ def test_a_file_that_could_not_be_read_is_tried_again(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert found(images, ENCLAVE, deployed) == []
     monkeypatch.setattr(sys, "executable", python)
+    assert found(images, ENCLAVE, deployed) == [], "it is not tried at every look"
+    until = time.monotonic() + 20
+    while found(images, ENCLAVE, deployed) != ["one"]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_before_the_first_look_nothing_is_known(images: Images) -> None:
+    assert images.of(ENCLAVE, []) is None
+    images.look()
+    assert images.of(ENCLAVE, []) == []
+
+
+def test_what_lies_where_the_host_was_started_is_not_imported(
+    images: Images, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.chdir(tmp_path)
+    deployed = add(tmp_path / "images", "one")
     assert found(images, ENCLAVE, deployed) == ["one"]
 
 

@@ -70,6 +70,8 @@ class ScriptedBoot:
         """Whether it is."""
         if self._script == "broken":
             raise RunnerError("it does not become ready\n  last line of its console")
+        if self._script == "raises":
+            raise ZeroDivisionError
         return self._script == "ready"
 
     def ended(self, _: float) -> Exit | None:
@@ -271,6 +273,8 @@ def test_a_platform_that_does_not_answer_changes_nothing(world: World) -> None:
     world.images = [image("one")]
     world.start()
     wait_for(lambda: bool(world.events))
+    world.wanted = TransportError("away, in other words")
+    time.sleep(0.5)
     assert world.service.state.knows_platform is False
     assert world.service.state.state == "waiting"
     world.wanted = [deployed("one")]
@@ -299,12 +303,19 @@ def test_an_ended_deployment_goes_on_until_another_takes_over_and_only_while_it_
     world: World,
 ) -> None:
     world.wanted, world.images = [deployed("old")], [image("old")]
-    world.start()
+    world.start(over_after=dt.timedelta(seconds=1))
     wait_for(world.runs("old"))
+    ready = world.boots[0].health
     world.wanted = [deployed("new")]
     wait_for(lambda: any("no image here" in text for _, text in world.events))
-    assert world.runs("old")()
+    # One answer that is missing says nothing.
+    world.boots[0].health = Health(ready=False, state="unknown", reason="no answer")
+    time.sleep(0.6)
+    world.boots[0].health = ready
+    time.sleep(0.6)
     world.boots[0].health = Health(ready=False, state="provisioning", reason="no bundle")
+    time.sleep(0.6)
+    assert world.runs("old")()
     wait_for(lambda: world.boots[0].is_closed)
     assert world.runs(None)()
 
@@ -323,6 +334,48 @@ def test_a_restart_replaces_the_boot_and_is_repeated_until_it_was(world: World) 
     count = len(world.boots)
     time.sleep(0.5)
     assert len(world.boots) == count, "once is enough"
+
+
+def test_a_restart_is_not_lost_to_a_newer_image_that_does_not_start(world: World) -> None:
+    world.wanted, world.images = [deployed("old")], [image("old"), image("new")]
+    world.start(first_pause=dt.timedelta(seconds=1))
+    wait_for(world.runs("old"))
+    world.scripts["new"] = "broken"
+    world.wanted = [deployed("new"), deployed("old")]
+    wait_for(lambda: world.count("new") == 1)
+    world.service.restart()
+    wait_for(lambda: world.count("old") == 2)
+    wait_for(lambda: world.boots[0].is_closed)
+
+
+def test_another_copy_of_an_image_is_tried(world: World) -> None:
+    good = image("one")
+    bad = dataclasses.replace(good, path=pathlib.Path("bad.eif"))
+    world.scripts["bad"] = "broken"
+    world.wanted, world.images = [deployed("one")], [bad, good]
+    world.start(first_pause=dt.timedelta(seconds=30))
+    wait_for(world.runs("one"))
+    assert [one.name for one in world.boots] == ["bad", "one"]
+
+
+def test_a_mistake_at_the_takeover_closes_the_boot(world: World) -> None:
+    world.wanted, world.images = [deployed("one")], [image("one")]
+    world.scripts["one"] = "raises"
+    world.start(first_pause=dt.timedelta(seconds=30))
+    wait_for(lambda: bool(world.boots) and world.boots[0].is_closed)
+    assert any("ZeroDivisionError" in text for _, text in world.events)
+
+
+def test_what_has_ended_is_started_again_whatever_drains(world: World) -> None:
+    world.wanted, world.images = [deployed("one")], [image("one")]
+    world.holds_drains.clear()
+    world.start()
+    for number in range(1, MAX_ENDING + 1):
+        wait_for(lambda number=number: world.service.state.boots == number)
+        world.service.restart()
+    wait_for(lambda: world.service.state.boots == MAX_ENDING + 1)
+    world.boots[-1].die()
+    wait_for(lambda: world.service.state.boots == MAX_ENDING + 2)
 
 
 def test_few_drain_at_one_time(world: World) -> None:

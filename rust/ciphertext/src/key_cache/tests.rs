@@ -97,17 +97,18 @@ fn t05_the_number_of_keys_is_bounded() {
         let made = AppPrivateKey::generate(&mut random).unwrap();
         let point = on_p256(&made);
         // Deriving costs; what is counted is the slot.
-        assert!(keys.admit(&point));
-        let ephemeral = keys.by_ephemeral.get_mut(&point).unwrap();
+        keys.admit(&point).unwrap();
+        let ephemeral = keys.ephemeral.back_mut().unwrap();
         ephemeral.derived.resize_with(1, WithAppKey::default);
         ephemeral.derived[0].with_kdf = Slot::None;
         keys.count += 1;
         admitted.push(point);
     }
     assert_eq!(keys.count, MAX_CACHED_KEYS);
-    assert_eq!(keys.by_ephemeral.len(), MAX_CACHED_KEYS);
-    assert!(!keys.knows(&admitted[9]) && keys.knows(&admitted[10]));
-    let newest = admitted.last().unwrap();
+    assert_eq!(keys.ephemeral.len(), MAX_CACHED_KEYS);
+    let number = |at: usize| keys.number(&admitted[at]);
+    assert!(number(9).is_none() && number(10).is_some());
+    let newest = number(admitted.len() - 1).unwrap();
     let found = keys.key(newest, (0, OpeningKey::P256(&app_key)), true, || false);
     assert!(matches!(found, Found::None), "there, and not derived again");
 }
@@ -134,12 +135,13 @@ fn t05_ephemeral_keys_with_which_nothing_is_derived_are_bounded_too() {
         scalar[24..].copy_from_slice(&u64::try_from(number).unwrap().to_be_bytes());
         let key = AppPrivateKey::from_bytes(&scalar).unwrap();
         let point = on_p256(&key);
-        assert!(keys.admit(&point));
-        assert!(keys.knows(&point));
+        let number = keys.admit(&point);
+        assert!(number.is_some());
+        assert_eq!(keys.number(&point), number);
         first.get_or_insert(point);
-        assert!(keys.by_ephemeral.len() <= MAX_CACHED_KEYS);
+        assert!(keys.ephemeral.len() <= MAX_CACHED_KEYS);
     }
-    assert!(!keys.knows(&first.unwrap()), "the oldest goes first");
+    assert_eq!(keys.number(&first.unwrap()), None, "the oldest goes first");
 }
 
 /// The same 33 bytes can be a point of either curve, with other keys behind them.
@@ -155,8 +157,44 @@ fn a_point_of_one_curve_is_not_found_for_the_other() {
     };
     let (p256, secp256k1) = (on(Curve::P256), on(Curve::Secp256k1));
     let x = (1..=255)
-        .find(|x| keys.admit(&p256(*x)) && keys.admit(&secp256k1(*x)))
+        .find(|x| keys.admit(&p256(*x)).is_some() && keys.admit(&secp256k1(*x)).is_some())
         .unwrap();
-    let points = [p256(x), secp256k1(x)].map(|key| keys.by_ephemeral[&key].point);
+    let points = [p256(x), secp256k1(x)].map(|key| {
+        let number = keys.number(&key).unwrap();
+        keys.ephemeral[usize::try_from(number.0).unwrap()].point
+    });
     assert_ne!(points[0], points[1]);
+}
+
+/// A number is never given twice: one that is kept too long finds nothing, not another's key.
+#[test]
+fn a_key_that_has_gone_is_not_found_by_its_number() {
+    let app_key = AppPrivateKey::from_bytes(&[0x11; 32]).unwrap();
+    let app_key = (0, OpeningKey::P256(&app_key));
+    let mut keys = DerivedKeys::default();
+    let mut random = Counting(1);
+    let [first, second] = [(); 2].map(|()| AppPrivateKey::generate(&mut random).unwrap());
+    let [first, second] = [&first, &second].map(on_p256);
+    let number = keys.admit(&first).unwrap();
+    assert!(matches!(
+        keys.key(number, app_key, true, || true),
+        Found::Key(_)
+    ));
+    keys.expire(KEY_LIFE);
+    assert!(matches!(
+        keys.key(number, app_key, true, || true),
+        Found::Gone
+    ));
+    let others = keys.admit(&second).unwrap();
+    let again = keys.admit(&first).unwrap();
+    assert!(number != others && number != again && others != again);
+    assert_eq!(keys.number(&first), Some(again));
+    assert!(matches!(
+        keys.key(number, app_key, true, || true),
+        Found::Gone
+    ));
+    assert!(matches!(
+        keys.key(again, app_key, true, || true),
+        Found::Key(_)
+    ));
 }

@@ -47,6 +47,39 @@ fn known_answers_open_whichever_key_of_the_app_made_them() {
     assert_eq!(opened, 24);
 }
 
+/// The memory that a session opens tokens in keeps nothing of them, whether they open or not.
+#[test]
+fn t19_what_a_session_opened_is_wiped_before_it_opens_the_next() {
+    let keyring = keyring();
+    let mut session = OpenSession::new(
+        &keyring,
+        OpenPolicy {
+            distinct_keys: 99,
+            ..POLICY
+        },
+    );
+    let (mut seen, mut opened) = (0, 0);
+    for vector in vectors()["strings"].as_array().unwrap() {
+        let good = vector["token"].as_str().unwrap();
+        for text in [
+            good.to_owned(),
+            good.replace(":$", "A:$"),
+            good.replace(":$", "AAA:$"),
+        ] {
+            let token = Token::parse(text.as_bytes()).unwrap();
+            let done = session.open_with(text.as_bytes(), &token, |_, clear| {
+                seen += clear.len();
+            });
+            opened += usize::from(done.is_ok());
+            let room = session.room.as_mut().unwrap();
+            assert!(room.of(4096).iter().all(|byte| *byte == 0), "{text}");
+            room.wipe();
+        }
+    }
+    assert_eq!(opened, 24);
+    assert!(seen > 0);
+}
+
 /// A version that is not written means RFVC, whose type is anybody's word.
 #[test]
 fn a_token_without_a_version_is_the_oldest_on_secp256k1() {

@@ -172,8 +172,8 @@ impl Scanner {
                                     candidate.token = Some(token);
                                     return Ok(Progress::Hold);
                                 };
+                                piece.skip(candidate.raw, out);
                                 encoded(&opened.clear, out);
-                                piece.at = piece.at.saturating_add(candidate.raw);
                             }
                             *state = FormState::Rest;
                             if piece.at >= piece.bytes.len() {

@@ -207,7 +207,7 @@ impl Scanner {
                     self.fields_opened = self.fields_opened.saturating_add(u64::from(is_opened));
                     // Paused: what is held stays, and the end is found again.
                 }
-                piece.at = piece.at.saturating_add(length);
+                piece.skip(length, out);
             }
             At::Part(Part::Scanned(part)) => {
                 let before = out.len();
@@ -229,7 +229,7 @@ impl Scanner {
                         reason: OpenError::CannotStand,
                     });
                 }
-                piece.at = piece.at.saturating_add(length);
+                piece.skip(length, out);
             }
             At::Part(Part::Begun(_) | Part::Opaque) | At::Preamble | At::Head | At::Epilogue => {
                 piece.copy(length, out);

@@ -45,6 +45,18 @@ pub(super) fn scan(place: Place, pieces: &[&[u8]]) -> Result<Vec<u8>, ScanError>
     Ok(out)
 }
 
+/// Opens a JSON document that lies in memory whole.
+fn splice(document: &[u8]) -> Result<Vec<u8>, ScanError> {
+    let keyring = keyring();
+    let mut session = OpenSession::new(&keyring, POLICY);
+    let spliced = open_json(document, ScanLimits::default(), &mut session)?;
+    let mut out = vec![0xAA; spliced.len()];
+    spliced.write(&mut out);
+    assert_eq!(out, spliced.parts().collect::<Vec<_>>().concat());
+    assert_eq!(spliced.is_empty(), out.is_empty());
+    Ok(out)
+}
+
 /// As [`scan`], and paused before every key: nothing that was derived lasts until the next pause.
 pub(super) fn scan_paused(place: Place, pieces: &[&[u8]]) -> Result<(Vec<u8>, u32), ScanError> {
     let cache = KeyCache::new(Arc::new(keyring()));
@@ -88,6 +100,31 @@ pub(super) fn assert_same_however_cut(place: Place, body: &[u8], cuts: &[prop::s
         let paused = scan_paused(place, pieces).map(|(out, _)| out);
         assert_eq!(paused, whole, "paused");
     }
+    if place == Place::Json {
+        assert_eq!(splice(body), whole, "spliced");
+    }
+}
+
+/// Who opens a document whole grants the keys first: without them nothing is opened and nothing lost.
+#[test]
+fn a_document_whose_keys_were_not_granted_is_not_opened() {
+    let (a, b) = (text("a"), text("b"));
+    let body = format!(r#"["{a}","{b}"]"#);
+    let cache = KeyCache::new(Arc::new(keyring()));
+    let mut session = OpenSession::shared(&cache, POLICY);
+    session.grant(1);
+    let refused = open_json(body.as_bytes(), ScanLimits::default(), &mut session).unwrap_err();
+    assert_eq!(refused.reason, OpenError::Paused);
+    assert_eq!(refused.offset, u64::try_from(a.len() + 4).unwrap());
+    session.grant(1);
+    let opened = open_json(body.as_bytes(), ScanLimits::default(), &mut session).unwrap();
+    let mut room = [0; 9];
+    opened.write(&mut room);
+    assert_eq!(&room, br#"["a","b"]"#);
+    // What does not fit is not written, and nothing is written behind it.
+    let mut less = [0; 5];
+    opened.write(&mut less);
+    assert_eq!(&less, b"[\"a\0\0");
 }
 
 /// Pushing more into a paused scanner loses nothing, and a grant lets it go on from where it was.

@@ -299,16 +299,29 @@ async fn hear(
                 code,
                 signal,
                 backoff_ms,
+                is_planned,
             })) => {
-                tracing::warn!(?code, ?signal, backoff_ms, "the user process ended");
+                tracing::warn!(
+                    ?code,
+                    ?signal,
+                    backoff_ms,
+                    is_planned,
+                    "the user process ended"
+                );
                 board.process_healthy.send_replace(Some(false));
                 let how = match (code, signal) {
                     (Some(code), _) => format!("exit code {code}"),
                     (None, Some(signal)) => format!("signal {signal}"),
                     (None, None) => "an unknown way".to_owned(),
                 };
-                let message = format!("the user process ended by {how}; again in {backoff_ms} ms");
-                events.report("process-exit", message);
+                if is_planned {
+                    let message = format!("the user process starts anew; it ended by {how}");
+                    events.report("process-reload", message);
+                } else {
+                    let message =
+                        format!("the user process ended by {how}; again in {backoff_ms} ms");
+                    events.report("process-exit", message);
+                }
             }
             Ok(None) => {
                 // Without init there is nothing to serve.

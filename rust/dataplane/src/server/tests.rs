@@ -270,6 +270,9 @@ fn what_init_says_of_the_process_is_shown() {
         .wait_until_accepting(Duration::from_secs(5))
         .unwrap();
     enclave.says(r#"{"type":"process_exited","code":1,"signal":null,"backoff_ms":100}"#);
+    enclave.says(
+        r#"{"type":"process_exited","code":null,"signal":15,"backoff_ms":0,"is_planned":true}"#,
+    );
     enclave.says(r#"{"type":"process_started","pid":9,"restarts":3}"#);
     let begun = std::time::Instant::now();
     while enclave.handle.health().process_restarts != 3 {
@@ -281,6 +284,7 @@ fn what_init_says_of_the_process_is_shown() {
         "state: waiting for the user process",
         "state: accepting traffic",
         "process-exit: the user process ended by exit code 1; again in 100 ms",
+        "process-reload: the user process starts anew; it ended by signal 15",
     ] {
         assert!(events.iter().any(|event| event == expected), "{events:?}");
     }

@@ -1,13 +1,12 @@
 //! `cloister._native.crypto.Keyring`: the private halves that open ciphertexts.
 
-use std::mem::take;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
 
 use cloister_ciphertext::{
     AppPrivateKey, KeyCache, KeyError, Keyring, OpenError, OpenPolicy, OpenSession, Opened,
-    PIECE_BYTES, Place, ScanError, ScanLimits, Scanner, Secp256k1PrivateKey, Token, ValueType,
-    make_room, may_contain_token, open_file, room_for, wipe,
+    ScanLimits, Secp256k1PrivateKey, Token, ValueType, may_contain_token, open_file, open_json,
+    wipe,
 };
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -24,9 +23,6 @@ pub(crate) struct PyKeyring {
     cache: Mutex<KeyCache>,
     begun: Instant,
     accepts_debug: bool,
-    /// Memory that was wiped, for the next document: to have it anew from the system costs as much as
-    /// to open what is in it.
-    kept: Mutex<Vec<u8>>,
 }
 
 /// Type and clear text.
@@ -53,7 +49,6 @@ impl PyKeyring {
             keyring,
             begun: Instant::now(),
             accepts_debug: dangerous_accept_debug,
-            kept: Mutex::default(),
         })
     }
 
@@ -95,26 +90,28 @@ impl PyKeyring {
         document: Bound<'py, PyBytes>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = document.as_bytes();
-        let is_clear = if bytes.len() < WORTH_DETACHING_BYTES {
-            !may_contain_token(bytes)
-        } else {
-            py.detach(|| !may_contain_token(bytes))
-        };
-        if is_clear {
+        if bytes.len() < WORTH_DETACHING_BYTES && !may_contain_token(bytes) {
             return Ok(document);
         }
         let opened = py.detach(|| {
-            let mut clear = self.room(bytes);
-            self.with_session(|session| scan(bytes, &mut clear, session))
-                .map(|()| clear)
-        });
-        opened
-            .map(|clear| {
-                let copy = PyBytes::new(py, &clear);
-                self.keep(clear);
-                copy
+            may_contain_token(bytes).then(|| {
+                // The limit of a document is its caller's memory.
+                let limits = ScanLimits {
+                    max_token: usize::MAX,
+                    ..ScanLimits::default()
+                };
+                self.with_session(|session| open_json(bytes, limits, session))
             })
-            .map_err(|error| cloister_error(py, "MalformedCiphertext", &error.to_string()))
+        });
+        let Some(opened) = opened else {
+            return Ok(document.clone());
+        };
+        let opened = opened
+            .map_err(|error| cloister_error(py, "MalformedCiphertext", &error.to_string()))?;
+        PyBytes::new_with(py, opened.len(), |to| {
+            opened.write(to);
+            Ok(())
+        })
     }
 
     fn decrypt_file<'py>(&self, py: Python<'py>, file: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
@@ -126,27 +123,6 @@ impl PyKeyring {
 }
 
 impl PyKeyring {
-    /// Room for the clear text of a document.
-    fn room(&self, document: &[u8]) -> Zeroizing<Vec<u8>> {
-        let kept = self.kept.try_lock().map(|mut kept| take(&mut *kept));
-        let kept = kept.unwrap_or_default();
-        if kept.capacity() > document.len() {
-            Zeroizing::new(kept)
-        } else {
-            room_for(document)
-        }
-    }
-
-    /// Wipes a clear text, and keeps its memory when it is not much.
-    fn keep(&self, mut clear: Zeroizing<Vec<u8>>) {
-        wipe(&mut clear);
-        if clear.capacity() <= MOST_KEPT_BYTES
-            && let Ok(mut kept) = self.kept.try_lock()
-        {
-            *kept = take(&mut *clear);
-        }
-    }
-
     /// Lets `work` have a session that derives as many keys as it needs.
     fn with_session<T>(&self, work: impl FnOnce(&mut OpenSession<'_>) -> T) -> T {
         let policy = OpenPolicy {
@@ -180,24 +156,6 @@ fn keyring(keys: &[(String, PyBackedBytes)]) -> Result<Keyring, KeyError> {
     Keyring::with_secp256k1(p256, secp256k1)
 }
 
-fn scan(
-    document: &[u8],
-    clear: &mut Zeroizing<Vec<u8>>,
-    session: &mut OpenSession<'_>,
-) -> Result<(), ScanError> {
-    // The limit of a document is its caller's memory.
-    let limits = ScanLimits {
-        max_token: usize::MAX,
-        ..ScanLimits::default()
-    };
-    let mut scanner = Scanner::new(Place::Json, limits);
-    for piece in document.chunks(PIECE_BYTES) {
-        make_room(clear, scanner.held().saturating_add(piece.len()));
-        scanner.push(piece, clear, session)?;
-    }
-    scanner.finish(clear, session).map(|_| ())
-}
-
 /// A copy for the interpreter; the original is wiped.
 fn given(py: Python<'_>, mut clear: Zeroizing<Vec<u8>>) -> Bound<'_, PyBytes> {
     let copy = PyBytes::new(py, &clear);
@@ -217,7 +175,5 @@ fn unopened(py: Python<'_>, error: OpenError) -> PyErr {
     cloister_error(py, "MalformedCiphertext", &error.to_string())
 }
 
-/// Most memory that a keyring keeps for the next document, bytes.
-const MOST_KEPT_BYTES: usize = 1 << 20;
 /// A search shorter than this costs less than to leave the interpreter.
 const WORTH_DETACHING_BYTES: usize = 4096;
