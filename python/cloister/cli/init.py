@@ -1,9 +1,11 @@
 """``cloister init``: a new ``enclave.toml`` with all that a build needs beside it."""
 
 import base64
+import contextlib
 import dataclasses
 import datetime as dt
 import pathlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -139,11 +141,7 @@ def init(  # noqa: PLR0913 - the options of the command
         make_signing_pair(*pair, name=name, now=now)
     if before is None:
         _begun_init.note(folder, toml, uuid)
-    try:
-        store = _registered(folder, name, uuid, debug=debug)
-    except ConfigError:
-        _begun_init.forget(folder)  # refused: there is nothing to go on with
-        raise
+    store = _registered(folder, name, uuid, debug=debug)
     replace(config, _whole(toml, config, uuid, store, pair).encode())
     _begun_init.forget(folder)
     if passthrough:
@@ -166,7 +164,8 @@ class _Registered:
 def _registered(folder: pathlib.Path, name: str, uuid: UUID, *, debug: bool) -> _Registered:
     """Registers the enclave: with the platform that the environment names, else locally."""
     if settings.load().platform_url is None:
-        store = local.init_store(folder, name=name, uuid=uuid, debug=debug)
+        with _nothing_begun(folder):
+            store = local.init_store(folder, name=name, uuid=uuid, debug=debug)
         return _Registered(
             app_uuid=store.app_uuid,
             team_uuid=store.team_uuid,
@@ -177,13 +176,24 @@ def _registered(folder: pathlib.Path, name: str, uuid: UUID, *, debug: bool) -> 
             found = owner.enclave(uuid)
         except (MissingInput, PermissionRefused):
             app = _owner.app_of(owner, folder / "no.toml")
-            found = owner.add_enclave(app, name, uuid=uuid, debug=debug)
+            with _nothing_begun(folder):
+                found = owner.add_enclave(app, name, uuid=uuid, debug=debug)
     output.note(f"`{name}` is registered with the platform, as {uuid}")
     return _Registered(
         app_uuid=UUID(found["app_uuid"]),
         team_uuid=UUID(found["team_uuid"]),
         service_keys=tuple(bytes.fromhex(key) for key in found["service_keys"][:MAX_SERVICE_KEYS]),
     )
+
+
+@contextlib.contextmanager
+def _nothing_begun(folder: pathlib.Path) -> Iterator[None]:
+    """Forgets what was begun when its registration is refused: there is nothing to go on with."""
+    try:
+        yield
+    except ConfigError:
+        _begun_init.forget(folder)
+        raise
 
 
 def _checked(values: dict[str, Any], tables: dict[str, tuple[Any, dict[str, Any]]]) -> EnclaveToml:

@@ -138,8 +138,10 @@ class PlatformClient:
                 return self._once(method, path, body, left_s=left_s)
             except _Again as problem:
                 is_cut_short = problem.kind is Kind.OVERDUE and left_s < CUT_SHORT_SECONDS
-                # One that had no time to fail says nothing; the one before says why.
-                told = earlier if earlier is not None and is_cut_short else problem
+                # One that had no time to connect says nothing; the one before says why. One that
+                # was sent is told as it is: the platform may have done it.
+                says_nothing = is_cut_short and problem.was_not_sent
+                told = earlier if earlier is not None and says_nothing else problem
                 limit_s = absence_s if told.kind is Kind.ABSENT else deadline_s
                 is_over = begun + limit_s - time.monotonic() <= pause_s or self._closed.is_set()
                 can_help = told.kind is not Kind.LASTING and (may_repeat or problem.was_not_sent)

@@ -14,7 +14,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from cloister.errors import ConfigError, MissingInput, TransportError
-from cloister.platform.https import PlatformClient
+from cloister.platform.https import ABSENCE_SECONDS, PlatformClient
 from cloister.platform.unreachable import Kind, cause_of
 
 DEADLINE_SECONDS = 15.0
@@ -98,6 +98,7 @@ def test_a_refused_connection_is_said_soon(secured: Listener, authority: Authori
         asked(f"https://{free_address()}", authority)
     assert time.monotonic() - begun < SOON_SECONDS
     assert "platform serve" in str(caught.value.hint)
+    assert ABSENCE_SECONDS == 3.0
 
 
 def test_an_attempt_that_is_cut_short_leaves_the_cause_of_the_one_before(
