@@ -154,7 +154,8 @@ def test_an_enclave_is_deleted_by_its_name_or_its_uuid(
     platform: PlatformServer, app: uuid.UUID, tmp_path: pathlib.Path
 ) -> None:
     first, second = (platform.owner().add_enclave(app, "twice")["uuid"] for _ in range(2))
-    who, delete = platform.asking(), ("platform", "enclave", "delete")
+    asking, delete = platform.asking(), ("platform", "enclave", "delete")
+    who = dataclasses.replace(asking, more=asking.more | {"EV_APP_UUID": str(app)})
     _, said = who.run(*delete, "--yes", "twice", folder=tmp_path, status=2)
     assert "2 enclaves are named `twice`" in said
     _, said = who.run(*delete, first, folder=tmp_path, status=2)
