@@ -322,7 +322,7 @@ def test_a_token_that_may_do_more_than_carry_is_refused(
         assert expected in err
     (host.folder / "token").write_text(kept)
     (host.folder / "token").chmod(0o644)
-    _, err = who.run(*words, folder=host.folder, status=65)
+    _, err = who.run(*words, folder=host.folder, status=77)
     assert "can be read by others" in err
     (host.folder / "token").chmod(0o600)
     with hosting(host):
