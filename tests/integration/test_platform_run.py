@@ -1,8 +1,11 @@
 """An enclave that is provisioned over HTTPS, by a platform that is a process of its own."""
 
+import itertools
 import pathlib
 import shutil
 import signal
+import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
 
@@ -113,6 +116,38 @@ def test_an_enclave_is_provisioned_by_a_platform_elsewhere(
     at_rest = (platform.folder / "store.sqlite3").read_bytes()
     assert PEM.encode()[30:60] not in at_rest
     assert b"MIG" not in platform.log.read_bytes()
+
+
+def test_the_examples_that_are_printed_work_with_a_key_of_the_platform(
+    platform: PlatformServer, project: pathlib.Path
+) -> None:
+    """They had no key, and ended in a 401."""
+    who = platform.asking()
+    key = who.json("key", "create", "--name", "client", folder=project)["api_key"]
+    with who.popen(["run", "--listen", "127.0.0.1:0"], project) as process:
+        try:
+            assert process.stdout is not None
+            ends = ("", "Ctrl-C drains and stops it.\n")
+            lines = list(itertools.takewhile(lambda line: line not in ends, process.stdout))
+            told = "".join(lines)
+            assert "runs: host and runner in this process" in told, told
+            assert f"  platform         {platform.url}\n" in told
+            assert "cloister key create --name NAME" in told
+            curl = next(line.strip() for line in lines if line.startswith("  curl "))
+            fixed = " --silent --show-error --max-time 20 --output /dev/null -w '%{http_code}'"
+            for words, status in ((curl, "401"), (curl.replace("ck_…", key), "200")):
+                done = subprocess.run(words + fixed, shell=True, capture_output=True, check=False)  # noqa: S602
+                assert done.stdout.decode() == status, (words, done.stderr)
+            sdk = textwrap.dedent(told[told.index("  from cloister.attest") :]).replace("ck_…", key)
+            program = sdk.replace("session.get(", "answer = session.get(")
+            program += "assert answer.status_code == 200"
+            done = subprocess.run(
+                [who.python, "-c", program], env=who.environment(), capture_output=True, check=False
+            )
+            assert done.returncode == 0, done.stderr.decode()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
 
 
 def test_an_enclave_outlives_a_platform_that_is_killed_and_comes_back(

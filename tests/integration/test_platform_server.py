@@ -150,6 +150,34 @@ def test_what_a_token_may(platform: PlatformServer, app: uuid.UUID, enclave: uui
     assert manages.create_api_key(app, "k", scopes=["app"], not_after=None)["state"] == "active"
 
 
+def test_an_enclave_is_deleted_by_its_name_or_its_uuid(
+    platform: PlatformServer, app: uuid.UUID, tmp_path: pathlib.Path
+) -> None:
+    first, second = (platform.owner().add_enclave(app, "twice")["uuid"] for _ in range(2))
+    asking, delete = platform.asking(), ("platform", "enclave", "delete")
+    who = dataclasses.replace(asking, more=asking.more | {"EV_APP_UUID": str(app)})
+    _, said = who.run(*delete, "--yes", "twice", folder=tmp_path, status=2)
+    assert "2 enclaves are named `twice`" in said
+    _, said = who.run(*delete, first, folder=tmp_path, status=2)
+    assert "--yes says that it is not needed any more" in said
+    assert {first, second} <= {one["uuid"] for one in platform.owner().enclaves(app)}
+    out, _ = who.run(*delete, "--yes", first, "--json", folder=tmp_path)
+    assert json.loads(out) == {"uuid": first, "name": "twice"}
+    out, _ = who.run(*delete, "--yes", "twice", folder=tmp_path)
+    assert out == f"`twice` ({second}) is deleted\n"
+    assert not {first, second} & {one["uuid"] for one in platform.owner().enclaves(app)}
+
+
+def test_an_enclave_of_the_local_store_is_deleted_too(tmp_path: pathlib.Path) -> None:
+    who = Somebody(home=tmp_path / "home")
+    out, _ = who.run("init", "hello", "--json", folder=tmp_path)
+    who.run("platform", "enclave", "delete", "--yes", "hello", folder=tmp_path)
+    _, said = who.run("init", "hello", "--force", folder=tmp_path, status=78)
+    assert f"`{json.loads(out)['uuid']}` was deleted" in said
+    (tmp_path / "enclave.toml").unlink()
+    who.run("init", "hello", folder=tmp_path)
+
+
 def test_limits_are_set_over_the_network(platform: PlatformServer, enclave: uuid.UUID) -> None:
     owner = platform.owner()
     assert owner.set_max_boots(enclave, 3)["max_boots"] == 3

@@ -54,7 +54,7 @@ def test_typer_is_imported_by_the_command_line_only(path: pathlib.Path) -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_below_the_command_line_imports_it(path: pathlib.Path) -> None:
     uses = any(under(name, "cloister.cli") for name in imported(path))
-    assert not uses or room(path) == "cli"
+    assert not uses or room(path) == "cli" or path == PACKAGE / "__main__.py"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -1,6 +1,7 @@
 """The parts of a host daemon, put together as host.toml says."""
 
 import datetime as dt
+import os
 import pathlib
 import shlex
 import stat
@@ -14,7 +15,13 @@ from cloister.cli._host_platform import CheckedPlatform
 from cloister.cli._lines import Lines
 from cloister.cli.settings import Settings
 from cloister.config import HostToml
-from cloister.errors import ConfigError, KeyFileError, MissingInput, TransportError
+from cloister.errors import (
+    ConfigError,
+    KeyFileError,
+    MissingInput,
+    PermissionRefused,
+    TransportError,
+)
 from cloister.platform.https import PlatformClient
 
 if TYPE_CHECKING:
@@ -175,13 +182,14 @@ def read_token(path: pathlib.Path) -> str:
 
     Raises:
         MissingInput: There is no such file.
-        KeyFileError: Others can read it, or it holds no token.
+        KeyFileError: It holds no token.
+        PermissionRefused: Others can read it.
     """
     if str(path) == "-":
         return sys.stdin.readline(MAX_TOKEN).strip()
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
         with path.open(encoding="ascii") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(MAX_TOKEN).strip()
     except UnicodeDecodeError:
         raise KeyFileError(f"`{path}` holds no token") from None
@@ -191,7 +199,7 @@ def read_token(path: pathlib.Path) -> str:
             hint="cloister platform token create --scope relay:UUID --name host-1 makes one",
         ) from None
     if mode & 0o077:
-        raise KeyFileError(
+        raise PermissionRefused(
             f"`{path}` can be read by others", hint=f"chmod 600 {shlex.quote(str(path))}"
         )
     return text

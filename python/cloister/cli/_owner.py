@@ -14,7 +14,7 @@ from cloister import config as configuration
 from cloister.cli import output, settings
 from cloister.cli.settings import Settings
 from cloister.errors import ConfigError, MissingInput, UsageError
-from cloister.platform.https import PlatformClient
+from cloister.platform.https import ABSENCE_SECONDS, PlatformClient
 from cloister.platform.owner import Owner
 from cloister.platform.remote_owner import RemoteOwner
 
@@ -31,7 +31,12 @@ def client(env: Settings) -> PlatformClient:
         raise ConfigError(
             "no platform is named", hint="CLOISTER_PLATFORM_URL is its address, https://HOST:PORT"
         )
-    return PlatformClient(env.platform_url, env.api_key or "", ca_file=env.platform_ca)
+    return PlatformClient(
+        env.platform_url,
+        env.api_key or "",
+        ca_file=env.platform_ca,
+        absence_s=ABSENCE_SECONDS,
+    )
 
 
 @contextlib.contextmanager
@@ -112,7 +117,7 @@ def deployed(name: str, config: pathlib.Path) -> list[attest.Measurements]:
         UsageError: Several enclaves of the app have this name.
     """
     with opened(config.parent) as owner:
-        uuid = _named(owner, name, config)
+        uuid = named(owner, name, config)
         found = [one["pcrs"] for one in owner.deployments(uuid) if one["active"]]
     if not found:
         raise MissingInput(
@@ -133,7 +138,13 @@ def deployed(name: str, config: pathlib.Path) -> list[attest.Measurements]:
     ]
 
 
-def _named(owner: AnyOwner, name: str, config: pathlib.Path) -> UUID:
+def named(owner: AnyOwner, name: str, config: pathlib.Path) -> UUID:
+    """The enclave of this name or uuid, in the app of the command.
+
+    Raises:
+        MissingInput: There is none of this name.
+        UsageError: There are several.
+    """
     with contextlib.suppress(ValueError):
         return UUID(name)
     named = [one for one in owner.enclaves(app_of(owner, config)) if one["name"] == name]

@@ -1,8 +1,8 @@
 """``cloister env``: variables of an enclave's process.
 
-They are not part of the image: a change keeps the PCRs, and a restart of the enclave applies it.
-The value of a secret is encrypted here, for the app's key, before it is stored anywhere; the
-enclave opens it.
+They are not part of the image: a change keeps the PCRs. A restart of the enclave applies it, or
+``[env] reload`` does. The value of a secret is encrypted here, for the app's key, before it is
+stored anywhere; the enclave opens it.
 """
 
 import base64
@@ -15,6 +15,7 @@ from uuid import UUID
 
 import typer
 
+from cloister import config as configuration
 from cloister import crypto
 from cloister.cli import _owner, _streams, output
 from cloister.cli._owner import AnyOwner
@@ -46,7 +47,8 @@ def set_variable(  # noqa: PLR0913 - an option is an argument
 
     The value is taken to the byte, a line feed at its end included: from FILE, from standard input,
     or from VALUE. On a terminal it is asked for. At most 96 KiB, 94 KiB for a secret, no NUL byte;
-    1024 variables of 512 KiB together. A restart of the enclave applies it.
+    1024 variables of 512 KiB together. A restart of the enclave applies it, or `[env] reload` of
+    enclave.toml does.
 
     Example:
       cloister env set GREETING hello
@@ -61,7 +63,7 @@ def set_variable(  # noqa: PLR0913 - an option is an argument
     output.show(
         {"name": name, "secret": secret, "bytes": len(clear)},
         as_json=as_json,
-        text=f"{kind} `{name}` set, {len(clear)} bytes; a restart of the enclave applies it",
+        text=f"{kind} `{name}` set, {len(clear)} bytes; {_applied(config)}",
     )
 
 
@@ -106,14 +108,18 @@ def list_variables(
 def delete(
     name: _Name, *, config: _Config = pathlib.Path("enclave.toml"), as_json: _Json = False
 ) -> None:
-    """Delete a variable. A restart of the enclave applies it.
+    """Delete a variable.
+
+    A restart of the enclave applies it, or `[env] reload` of enclave.toml does.
 
     Example:
       cloister env delete GREETING
     """
     with _owner.opened(config.parent) as owner:
         owner.delete_variable(_owner.enclave_of(config), name)
-    output.show({"name": name}, as_json=as_json, text=f"variable `{name}` deleted")
+    output.show(
+        {"name": name}, as_json=as_json, text=f"variable `{name}` deleted; {_applied(config)}"
+    )
 
 
 def import_file(
@@ -125,9 +131,11 @@ def import_file(
     config: _Config = pathlib.Path("enclave.toml"),
     as_json: _Json = False,
 ) -> None:
-    """Set every variable of a .env file: all of them, or none when one cannot be set.
+    r"""Set every variable of a .env file: all of them, or none when one cannot be set.
 
-    NAME=VALUE on a line; quotes as in a shell, with line feeds inside them. `$` stands for itself.
+    NAME=VALUE on a line, as python-dotenv reads it and not as a shell does: `$` stands for itself,
+    and so does a backslash without quotes. Inside "..." \n is a line feed, as are \t, \r, \", \\
+    and their like what they name; inside '...' only \' and \\ are. Both may go on over lines.
     The file is UTF-8; other bytes come in with `env set`.
 
     Example:
@@ -140,8 +148,13 @@ def import_file(
     output.show(
         {"names": list(found), "secret": secret},
         as_json=as_json,
-        text=f"{len(found)} variables set; a restart of the enclave applies them",
+        text=f"{len(found)} variables set; {_applied(config)}",
     )
+
+
+def _applied(config: pathlib.Path) -> str:
+    """What applies a change to the enclaves that run, as enclave.toml has it for the next build."""
+    return APPLIED[configuration.load(config).env.reload]
 
 
 def _stored(
@@ -227,3 +240,10 @@ def _text(value: bytes) -> str | None:
         return value.decode()
     except UnicodeDecodeError:
         return None
+
+
+APPLIED = {
+    "none": "a restart of the enclave applies it",
+    "restart": "enclaves that run start their process again with it",
+    "sighup": "enclaves that run send their process a SIGHUP; a restart gives it the new values",
+}

@@ -16,7 +16,7 @@ from cloister.cli._host_platform import relayed, token_of
 from cloister.cli._lines import Lines
 from cloister.cli.settings import Settings
 from cloister.errors import ConfigError, OutputError
-from cloister.platform.https import PlatformClient
+from cloister.platform.https import ABSENCE_SECONDS, PlatformClient
 from cloister.replacing import replace
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def init(  # noqa: PLR0913 - an option is an argument
             "no platform is named", hint="--platform-url or CLOISTER_PLATFORM_URL is its address"
         )
     shown_token = _host_daemon.read_token(token)
-    client = PlatformClient(url, shown_token, ca_file=env.platform_ca)
+    client = PlatformClient(url, shown_token, ca_file=env.platform_ca, absence_s=ABSENCE_SECONDS)
     try:
         me = token_of(client)
     finally:

@@ -1,9 +1,11 @@
 """``cloister init``: a new ``enclave.toml`` with all that a build needs beside it."""
 
 import base64
+import contextlib
 import dataclasses
 import datetime as dt
 import pathlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,7 +13,7 @@ import typer
 
 from cloister.build import SigningPair
 from cloister.build.new_pair import make_signing_pair
-from cloister.cli import _new_toml, _owner, output, settings
+from cloister.cli import _begun_init, _new_toml, _owner, output, settings
 from cloister.config import (
     Egress,
     EnclaveToml,
@@ -97,7 +99,8 @@ def init(  # noqa: PLR0913 - the options of the command
     """Write enclave.toml, a signing pair and app keys, and register the enclave.
 
     Keys go into .cloister/ beside the file, which keeps itself out of repositories and images; a
-    key that is there is never replaced. Everything is checked before anything is written.
+    key that is there is never replaced. Everything is checked before anything is written, and the
+    enclave is registered last; after a failure the same command goes on with the same enclave.
 
     Example:
       cloister init hello
@@ -130,12 +133,17 @@ def init(  # noqa: PLR0913 - the options of the command
     toml = _checked(asked, {key: value for key, value in tables.items() if key not in absent})
     before = _existing(config, toml, is_forced=force)
     pair = _pair(config, signing_cert, private_key, now)
-    uuid = before or fresh_uuid()
-    store = _registered(config.parent, name, uuid, debug=debug)
+    folder = config.parent
+    # A registration comes last of what can fail and be seen elsewhere, and its uuid is noted first.
+    local.keep_out_of_repositories(folder / ".cloister")
+    uuid = before or _begun_init.uuid_of(folder, toml) or fresh_uuid()
     if signing_cert is None and not pair[0].exists():
         make_signing_pair(*pair, name=name, now=now)
-    whole = _whole(toml, config, uuid, store, pair)
-    replace(config, whole.encode())
+    if before is None:
+        _begun_init.note(folder, toml, uuid)
+    store = _registered(folder, name, uuid, debug=debug)
+    replace(config, _whole(toml, config, uuid, store, pair).encode())
+    _begun_init.forget(folder)
     if passthrough:
         output.note("without TLS termination the enclave reads nothing: API keys and logs are off")
     if debug:
@@ -156,7 +164,8 @@ class _Registered:
 def _registered(folder: pathlib.Path, name: str, uuid: UUID, *, debug: bool) -> _Registered:
     """Registers the enclave: with the platform that the environment names, else locally."""
     if settings.load().platform_url is None:
-        store = local.init_store(folder, name=name, uuid=uuid, debug=debug)
+        with _nothing_begun(folder):
+            store = local.init_store(folder, name=name, uuid=uuid, debug=debug)
         return _Registered(
             app_uuid=store.app_uuid,
             team_uuid=store.team_uuid,
@@ -167,14 +176,24 @@ def _registered(folder: pathlib.Path, name: str, uuid: UUID, *, debug: bool) -> 
             found = owner.enclave(uuid)
         except (MissingInput, PermissionRefused):
             app = _owner.app_of(owner, folder / "no.toml")
-            found = owner.add_enclave(app, name, uuid=uuid, debug=debug)
-    local.keep_out_of_repositories(folder / ".cloister")
+            with _nothing_begun(folder):
+                found = owner.add_enclave(app, name, uuid=uuid, debug=debug)
     output.note(f"`{name}` is registered with the platform, as {uuid}")
     return _Registered(
         app_uuid=UUID(found["app_uuid"]),
         team_uuid=UUID(found["team_uuid"]),
         service_keys=tuple(bytes.fromhex(key) for key in found["service_keys"][:MAX_SERVICE_KEYS]),
     )
+
+
+@contextlib.contextmanager
+def _nothing_begun(folder: pathlib.Path) -> Iterator[None]:
+    """Forgets what was begun when its registration is refused: there is nothing to go on with."""
+    try:
+        yield
+    except ConfigError:
+        _begun_init.forget(folder)
+        raise
 
 
 def _checked(values: dict[str, Any], tables: dict[str, tuple[Any, dict[str, Any]]]) -> EnclaveToml:

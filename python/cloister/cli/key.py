@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cloister.cli import _owner, output, params
+from cloister.cli import _owner, _shown_once, output, params
 
 _Config = Annotated[
     pathlib.Path,
@@ -36,8 +36,8 @@ def create(
 ) -> None:
     """Make an API key.
 
-    The key is printed on standard output once and never again: the store keeps a hash of it.
-    Running enclaves of the app accept it within seconds.
+    The key is printed on standard output once and never again: the store keeps a hash of it. Where
+    it cannot be printed it is revoked. Running enclaves of the app accept it within seconds.
 
     Example:
       cloister key create --name ci --scope app --expires 90d
@@ -50,8 +50,10 @@ def create(
     with _owner.opened(config.parent) as owner:
         app = _owner.app_of(owner, config)
         made = owner.create_api_key(app, name, scopes=scope or ["app"], not_after=not_after)
-    output.note(f"API key `{made['name']}` made, shown once; its id is {made['id']}")
-    output.show(made, as_json=as_json, text=made["api_key"])
+        what = f"the API key {made['id']}"
+        with _shown_once.or_revoked(what, lambda: owner.revoke_api_key(app, made["id"])):
+            output.note(f"API key `{made['name']}` made, shown once; its id is {made['id']}")
+            output.show(made, as_json=as_json, text=made["api_key"])
 
 
 def list_keys(*, config: _Config = pathlib.Path("enclave.toml"), as_json: _Json = False) -> None:

@@ -15,7 +15,8 @@ from cloister.errors import UsageError
 _SUMMARY = """Build, run, attest and reach applications in AWS Nitro Enclaves.
 
 Results go to standard output, everything else to standard error. Every command takes --json;
---quiet, --verbose and --no-color may stand anywhere.
+--quiet, --verbose and --no-color may stand anywhere. Exit status: 0 done, 1 a check failed, 2 the
+command line is wrong, 64 and above by what went wrong (docs/guide/exit-statuses.md).
 
 \b
 Example:
@@ -154,8 +155,9 @@ _GROUPS: dict[str, tuple[str, dict[str, Entry | Group], str]] = {
                 "cloister platform service-key add",
             ),
             "enclave": Group(
-                "Say what an enclave is allowed.",
+                "Say what an enclave is allowed, or delete it.",
                 {
+                    "delete": Entry("cloister.cli.platform_enclaves", "delete", "Delete one."),
                     "limit": Entry(
                         "cloister.cli.platform_enclaves", "limit", "How often it may run."
                     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloister.cli import _unit_text, output, settings
+from cloister.cli import _owner, _shown_once, _unit_text, output, settings
 from cloister.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def init(  # noqa: PLR0913 - an option is an argument
     Example:
       cloister platform init --name platform.example.com --listen 0.0.0.0:8800
     """
+    if (certificate is None) != (key is None):
+        raise UsageError("--certificate and --key come together")
     server = _server()
     env = settings.load()
     folder = (directory or env.platform).absolute()
@@ -119,7 +121,8 @@ def init(  # noqa: PLR0913 - an option is an argument
         "service_key": made.service_key,
         "token": made.owner_token,
     }
-    output.show(shown, as_json=as_json, text=_told(shown))
+    with _shown_once.or_revoked("the owner's token", lambda: _revoke(folder, made.owner_token)):
+        output.show(shown, as_json=as_json, text=_told(shown))
 
 
 def serve(*, directory: _Dir = None, as_json: _Json = False) -> None:
@@ -196,6 +199,12 @@ def _check_same(asked: "PlatformConfig", there: "PlatformConfig", given: dict[st
                 hint="platform.toml says what it is; without options `init` makes another owner's"
                 " token",
             )
+
+
+def _revoke(folder: pathlib.Path, token: str) -> None:
+    """Ends a token of the platform in this folder."""
+    with _owner.administered(folder) as owner:
+        owner.revoke_token(token.split("_")[1])
 
 
 def _database(text: str) -> str:

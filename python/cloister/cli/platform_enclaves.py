@@ -1,7 +1,8 @@
-"""``cloister platform enclave``: what an owner allows an enclave."""
+"""``cloister platform enclave``: what an owner allows an enclave, and the end of one."""
 
 import pathlib
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -41,6 +42,37 @@ def limit(
     shown = "any number of times" if number is None else f"{number} times at one time"
     shown = "once at a time" if number == 1 else shown
     output.show(changed, as_json=as_json, text=f"`{changed['name']}` may run {shown}")
+
+
+def delete(
+    enclave: Annotated[str, typer.Argument(metavar="ENCLAVE", help="Its name or uuid.")],
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="What is deleted with it is not needed any more.")
+    ] = False,
+    config: _Config = pathlib.Path("enclave.toml"),
+    as_json: _Json = False,
+) -> None:
+    """Delete an enclave, with its deployments, its variables and the secret of its objects.
+
+    Nothing may be released to it any more: its deployments are ended, and the bundles of what ran
+    have ended too, 15 minutes later. Records of what was released stay, and its uuid is not
+    registered again.
+
+    Example:
+      cloister platform enclave delete --yes hello
+    """
+    if not yes:
+        raise UsageError(
+            "what is deleted with an enclave, secret variables among it, cannot be had back",
+            hint="--yes says that it is not needed any more",
+        )
+    with _owner.opened(config.parent) as owner:
+        shown = owner.enclave(_owner.named(owner, enclave, config))
+        uuid = UUID(shown["uuid"])
+        owner.delete_enclave(uuid)
+    text = f"`{shown['name']}` ({uuid}) is deleted"
+    output.show({"uuid": str(uuid), "name": shown["name"]}, as_json=as_json, text=text)
 
 
 MAX_DIGITS = 6

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cloister.cli import _owner, output, params
+from cloister.cli import _owner, _shown_once, output, params
 
 _Dir = Annotated[
     pathlib.Path | None,
@@ -37,6 +37,8 @@ def create(
 ) -> None:
     """Make a token. It is printed once and never again: the store keeps a hash of it.
 
+    Where it cannot be printed it is revoked.
+
     A host gets `relay` for the enclaves that it runs and nothing else: it is not trusted.
 
     Example:
@@ -49,8 +51,10 @@ def create(
     )
     with _owner.administered(directory) as owner:
         made = owner.create_token(name, scopes=scope, not_after=end)
-    output.note(f"token `{name}` made, shown once; its id is {made['id']}")
-    output.show(made, as_json=as_json, text=made["token"])
+        what = f"the token {made['id']}"
+        with _shown_once.or_revoked(what, lambda: owner.revoke_token(made["id"])):
+            output.note(f"token `{name}` made, shown once; its id is {made['id']}")
+            output.show(made, as_json=as_json, text=made["token"])
 
 
 def list_tokens(*, directory: _Dir = None, as_json: _Json = False) -> None:

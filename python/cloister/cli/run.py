@@ -104,7 +104,9 @@ def run(  # noqa: PLR0913 - one parameter an option
         with output.step(f"`{plan.name}` started in the sandbox"):
             running = session.start()
         stop.can_drain = True
-        output.show(_shown(plan, running), as_json=as_json, text=_told(plan, running))
+        shown = _shown(plan, running) | {"platform_url": env.platform_url}
+        told = _told(plan, running, platform_url=env.platform_url)
+        output.show(shown, as_json=as_json, text=told)
         printing = LogPrinter(running.log_dir, as_json=as_json) if show_logs else None
         try:
             while not stop.is_asked:
@@ -204,14 +206,17 @@ def _url(plan: RunPlan, running: Running) -> str:
     return f"{plan.scheme}://{host}:{port}"
 
 
-def _told(plan: RunPlan, running: Running) -> str:
+def _told(plan: RunPlan, running: Running, *, platform_url: str | None) -> str:
     url = _url(plan, running)
+    halves = "platform, host and runner" if platform_url is None else "host and runner"
     lines = [
-        f"`{plan.name}` runs: platform, host and runner in this process, under a development root.",
+        f"`{plan.name}` runs: {halves} in this process, under a development root.",
         "It proves nothing to anybody outside this machine.",
         "",
         f"  URL              {url}",
     ]
+    if platform_url is not None:
+        lines.append(f"  platform         {platform_url}")
     if plan.scheme != "tcp":
         lines.append(f"  CA file          {running.ca_file}")
     lines.append(f"  attestation root {running.nsm_root}")
@@ -220,6 +225,10 @@ def _told(plan: RunPlan, running: Running) -> str:
             f"  API key          {running.api_key}",
             f"    kept in        {running.api_key_file}",
         ]
+    elif plan.needs_api_key:
+        lines.append(
+            f"  API key          {PLACEHOLDER}: `cloister key create --name NAME` makes one"
+        )
     lines += [f"  {name:<16} {value}" for name, value in _pcrs(running).items()]
     lines += [f"  transaction logs {running.log_dir}"]
     if plan.scheme == "https":
@@ -242,9 +251,13 @@ def _how_to_connect(plan: RunPlan, running: Running) -> list[str]:
 
 
 def _how_to_call(plan: RunPlan, running: Running, url: str) -> list[str]:
-    key = ""
+    key, api_key = "", None
     if running.api_key_file is not None:
         key = f' -H "api-key: $(cat {shlex.quote(str(running.api_key_file))})"'
+        api_key = f"open({str(running.api_key_file)!r}).read().strip()"
+    elif plan.needs_api_key:
+        # One of this platform is shown to who makes it alone.
+        key, api_key = f' -H "api-key: {PLACEHOLDER}"', repr(PLACEHOLDER)
     # A debug enclave has none of the registers that enclave.toml names.
     accepted = "{'PCR0': '0' * 96}" if plan.debug else repr(str(plan.toml))
     lines = [
@@ -257,11 +270,12 @@ def _how_to_call(plan: RunPlan, running: Running, url: str) -> list[str]:
         f"      trust_anchor=TrustAnchor.dangerous_root({str(running.nsm_root)!r}),",
         f"      ca_file={str(running.ca_file)!r},",
     ]
-    if running.api_key_file is not None:
-        lines.append(f"      api_key=open({str(running.api_key_file)!r}).read().strip(),")
+    if api_key is not None:
+        lines.append(f"      api_key={api_key},")
     if plan.debug:
         lines.append("      dangerous_accept_debug=True,")
     return [*lines, "  )", f"  session.get({url + '/'!r})"]
 
 
+PLACEHOLDER = "ck_…"
 WAIT_SECONDS = 0.25

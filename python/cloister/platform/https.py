@@ -16,12 +16,18 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
-from urllib3.exceptions import TimeoutError as Overdue
+from urllib3.exceptions import HTTPError
 
 from cloister import errors
-from cloister.errors import CloisterError, ConfigError, PermissionRefused, TransportError
+from cloister.errors import (
+    CloisterError,
+    ConfigError,
+    MissingInput,
+    PermissionRefused,
+    TransportError,
+)
 from cloister.platform.deadline_socket import DeadlineSocket
+from cloister.platform.unreachable import Kind, cause_of
 
 
 class PlatformClient:
@@ -31,13 +37,25 @@ class PlatformClient:
         url: ``https://HOST[:PORT]``.
         token: ``cp_…``, of ``cloister platform token create``.
         ca_file: The authority to believe, PEM, and no other; those of the system when absent.
+        absence_s: How long a call tries again where nobody is, in seconds: its connection is
+            refused, or the name unknown. As long as its deadline, when absent.
 
     Raises:
-        ConfigError: Not such a URL, no token, or the file cannot be used.
+        ConfigError: Not such a URL, no token, or the file is not a certificate.
+        MissingInput: The file cannot be read.
     """
 
-    def __init__(self, url: str, token: str, *, ca_file: pathlib.Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        ca_file: pathlib.Path | None = None,
+        absence_s: float | None = None,
+    ) -> None:
         self._url = _checked(url)
+        self._host = urlsplit(self._url).hostname or ""
+        self._absence_s = absence_s
         if not (token.isascii() and token.isprintable() and token) or " " in token:
             raise ConfigError(
                 "there is no token for the platform, or it cannot be one",
@@ -47,8 +65,12 @@ class PlatformClient:
         self._closed = threading.Event()
         try:
             context = ssl.create_default_context(cafile=ca_file)
-        except (OSError, ssl.SSLError):
-            raise ConfigError(f"`{ca_file}` is not a certificate in PEM") from None
+        except ssl.SSLError:
+            raise ConfigError(f"`{ca_file}` is not a certificate in PEM", hint=CA_HINT) from None
+        except OSError as problem:
+            raise MissingInput(
+                f"`{ca_file}` cannot be read: {problem.strerror}", hint=CA_HINT
+            ) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
 
         class OwnSocket(DeadlineSocket):
@@ -106,16 +128,26 @@ class PlatformClient:
     def _call(
         self, method: str, path: str, body: object, *, deadline_s: float, may_repeat: bool
     ) -> Any:  # noqa: ANN401
-        deadline = time.monotonic() + deadline_s
+        begun = time.monotonic()
+        absence_s = deadline_s if self._absence_s is None else min(self._absence_s, deadline_s)
         pause_s = FIRST_PAUSE_SECONDS
+        earlier: _Again | None = None
         while True:
+            left_s = begun + deadline_s - time.monotonic()
             try:
-                return self._once(method, path, body, left_s=deadline - time.monotonic())
+                return self._once(method, path, body, left_s=left_s)
             except _Again as problem:
-                left_s = deadline - time.monotonic()
-                is_over = left_s <= pause_s or self._closed.is_set()
-                if is_over or not (may_repeat or problem.was_not_sent):
-                    raise problem.error from problem.__cause__
+                is_cut_short = problem.kind is Kind.OVERDUE and left_s < CUT_SHORT_SECONDS
+                # One that had no time to connect says nothing; the one before says why. One that
+                # was sent is told as it is: the platform may have done it.
+                says_nothing = is_cut_short and problem.was_not_sent
+                told = earlier if earlier is not None and says_nothing else problem
+                limit_s = absence_s if told.kind is Kind.ABSENT else deadline_s
+                is_over = begun + limit_s - time.monotonic() <= pause_s or self._closed.is_set()
+                can_help = told.kind is not Kind.LASTING and (may_repeat or problem.was_not_sent)
+                if is_over or not can_help:
+                    raise told.error from told.__cause__
+                earlier = told
             # Hosts that lost the same platform must not come back at the same moment.
             self._closed.wait(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
             pause_s = min(2 * pause_s, LONGEST_PAUSE_SECONDS)
@@ -139,12 +171,11 @@ class PlatformClient:
             )
             read = self._read(answer)
         except (HTTPError, OSError) as problem:
+            cause = cause_of(problem, host=self._host)
             error = TransportError(
-                f"the platform {self._url} cannot be reached: {_reason(problem)}",
-                hint="CLOISTER_PLATFORM_CA names the authority of a platform that has its own",
+                f"the platform {self._url} cannot be reached: {cause.message}", hint=cause.hint
             )
-            was_not_sent = isinstance(problem, NewConnectionError | ConnectTimeoutError)
-            raise _Again(error, was_not_sent=was_not_sent) from problem
+            raise _Again(error, kind=cause.kind, was_not_sent=cause.was_not_sent) from problem
         return self._judged(answer.status, read)
 
     def _read(self, answer: urllib3.BaseHTTPResponse) -> bytes:
@@ -173,7 +204,7 @@ class PlatformClient:
             return found
         error = _error(status, found, self._url)
         if status in TRY_AGAIN:
-            raise _Again(error, was_not_sent=False)
+            raise _Again(error, kind=Kind.PASSING, was_not_sent=False)
         raise error
 
 
@@ -185,9 +216,10 @@ def part(text: object) -> str:
 class _Again(Exception):
     """An attempt failed, and another may not."""
 
-    def __init__(self, error: CloisterError, *, was_not_sent: bool) -> None:
+    def __init__(self, error: CloisterError, *, kind: Kind, was_not_sent: bool) -> None:
         super().__init__(str(error))
         self.error = error
+        self.kind = kind
         self.was_not_sent = was_not_sent
 
 
@@ -201,7 +233,12 @@ def _checked(url: str) -> str:
     more = (parts.username, parts.password, parts.query, parts.fragment)
     if parts.scheme != "https" or not has_place or any(more):
         raise wrong
-    return f"https://{parts.netloc}{parts.path.rstrip('/')}"
+    if parts.path not in {"", "/"}:
+        raise ConfigError(
+            "the platform's address is not https://HOST[:PORT]: there is a path behind it",
+            hint="a platform has the whole of its address, and its calls begin at `/v1/`",
+        )
+    return f"https://{parts.netloc}"
 
 
 def _error(status: int, found: object, url: str) -> CloisterError:
@@ -225,21 +262,16 @@ def _printable(value: object) -> str | None:
     return "".join(char if char.isprintable() else "�" for char in value[:MAX_SAID])
 
 
-def _reason(problem: Exception) -> str:
-    inner = getattr(problem, "reason", None) or problem
-    if "CERTIFICATE_VERIFY_FAILED" in str(inner):
-        return "its certificate is not of an authority that is believed"
-    if isinstance(problem, Overdue):
-        return "it did not answer in time"
-    return type(inner).__name__
-
-
+CA_HINT = "CLOISTER_PLATFORM_CA, or `ca` of host.toml, names the authority to believe"
 OWN_SHAPE = frozenset({"BuildFailed"})  # made with more than a message and a hint
 NO_CONTENT = 204  # RFC 9110, 15.3.5
 TRY_AGAIN = frozenset({502, 503, 504})
 POOL_SIZE = 32
 CONNECT_SECONDS = 5.0
 SHORTEST_SECONDS = 0.1
+CUT_SHORT_SECONDS = 1.0
+ABSENCE_SECONDS = 3.0
+"""How long somebody who waits for a command is kept where nobody is: a server starts in less."""
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 3.0
 MAX_ANSWER_BYTES = 8 << 20

@@ -20,6 +20,7 @@ from cloister.platform.database import Database
 from cloister.platform.registry import Registry
 from cloister.platform.tables import AppKey
 from cloister.platform.trust_class import TrustClass
+from cloister.replacing import replace
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,18 +186,25 @@ def sole_app(database: Database) -> UUID:
 def keep_out_of_repositories(directory: pathlib.Path) -> None:
     """Makes ``.cloister/`` with a ``.gitignore`` that covers all of it, itself included.
 
+    One that is there must have the line ``*``. Where it is missing, in a file that a full disk left
+    empty or that somebody changed, it comes first again, and what else is there stays behind it.
+
     Raises:
         OutputError: The folder cannot be written.
     """
+    ignore = directory / ".gitignore"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        ignore = directory / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
+        before = ignore.read_bytes() if ignore.exists() else b""
     except OSError as problem:
         raise OutputError(f"cannot write `{directory}`: {problem.strerror}") from None
+    if EVERYTHING not in before.splitlines():
+        replace(ignore, EVERYTHING + b"\n" + before)
 
 
 def store_directory(directory: pathlib.Path) -> pathlib.Path:
     """Where the development store of the folder of an ``enclave.toml`` is."""
     return directory / ".cloister" / "dev"
+
+
+EVERYTHING = b"*"  # gitignore(5): any name in this folder and below

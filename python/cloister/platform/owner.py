@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from cloister.errors import ConfigError, MissingInput
-from cloister.platform import app_keys, history, json_forms
+from cloister.platform import app_keys, history, json_forms, removal
 from cloister.platform.api_keys import ApiKeyRecord, ApiKeys
 from cloister.platform.clock import Clock, from_ms, system, to_ms
 from cloister.platform.database import Database
@@ -175,6 +175,10 @@ class Owner:
     def set_max_boots(self, uuid: UUID, count: int | None) -> Json:
         """How often an enclave may run at one time; any number, when ``None``."""
         return self.change_enclave(uuid, {"max_boots": count})
+
+    def delete_enclave(self, uuid: UUID) -> None:
+        """Removes an enclave; see :func:`~cloister.platform.removal.delete_enclave`."""
+        removal.delete_enclave(self._database, uuid, self._clock)
 
     def deployments(self, enclave_uuid: UUID) -> list[Json]:
         """Deployments of an enclave, oldest first.
@@ -359,9 +363,17 @@ class Owner:
         return history.activity(self._database, limit=limit, before=before)
 
     def releases(self, enclave_uuid: UUID, *, limit: int, before: int | None = None) -> list[Json]:
-        """Bundles that were released to an enclave, and refusals, newest first."""
-        self._record(enclave_uuid)
-        return history.releases(self._database, enclave_uuid, limit=limit, before=before)
+        """Bundles that were released to an enclave, and refusals, newest first.
+
+        Those to one that was deleted stay.
+
+        Raises:
+            MissingInput: There is no such enclave, and there are no such records.
+        """
+        found = history.releases(self._database, enclave_uuid, limit=limit, before=before)
+        if not found and before is None:
+            self._record(enclave_uuid)
+        return found
 
     def events(self, enclave_uuid: UUID, *, limit: int, before: int | None = None) -> list[Json]:
         """What hosts reported of an enclave, newest first; nobody vouches for it."""

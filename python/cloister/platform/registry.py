@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from cloister.errors import ConfigError, MissingInput
-from cloister.platform import app_keys, rules, service_keys
+from cloister.platform import app_keys, removal, rules, service_keys
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.records import (
@@ -185,8 +185,8 @@ class Registry:
 
         Raises:
             ConfigError: Another class than the store holds, or ``accepts_debug`` contradicts it; or
-                the uuid is registered, or the app has :data:`MAX_ENCLAVES`, or enclaves of another
-                class.
+                the uuid is registered or was deleted, or the app has :data:`MAX_ENCLAVES`, or
+                enclaves of another class.
             MissingInput: There is no such app.
         """
         rules.check_class(self._database.trust_class, trust_class, accepts_debug=accepts_debug)
@@ -195,6 +195,7 @@ class Registry:
                 raise MissingInput(f"there is no app `{app_uuid}` in this store")
             if session.get(Enclave, uuid) is not None:
                 raise ConfigError(f"the enclave `{uuid}` is registered already")
+            removal.check_unused(session, uuid)
             others = select(Enclave.trust_class).where(
                 Enclave.app_uuid == app_uuid, Enclave.trust_class != trust_class.value
             )

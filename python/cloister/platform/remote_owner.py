@@ -83,6 +83,10 @@ class RemoteOwner:
         body = {"max_boots": count}
         return _one(self._client.send("PATCH", f"/v1/enclaves/{uuid}", body, may_repeat=True))
 
+    def delete_enclave(self, uuid: UUID) -> None:
+        """Removes an enclave."""
+        self._client.send("DELETE", f"/v1/enclaves/{uuid}")
+
     def deployments(self, enclave_uuid: UUID) -> list[Json]:
         """Deployments of an enclave."""
         return _many(self._client.get(f"/v1/enclaves/{enclave_uuid}/deployments"))

@@ -93,6 +93,21 @@ def test_a_password_is_not_taken_from_the_command_line(
     assert "cannot be used" in said
 
 
+@pytest.mark.parametrize("option", ["--certificate", "--key"])
+def test_a_certificate_comes_with_its_key(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """The file that was blamed was not there yet."""
+    state = tmp_path / "state"
+    words = ["platform", "init", "--dir", str(state)]
+    assert main.run([*words, option, "a.pem"]) == 2
+    said = capsys.readouterr().err
+    assert "--certificate and --key come together" in said
+    assert "platform.toml" not in said
+    assert not state.exists()
+    assert main.run(words) == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_an_address_or_a_dns_name(tmp_path: pathlib.Path, name: str) -> None:
     assert configuration.load(written(tmp_path, 0o600, names=[name])).names == (name,)
@@ -133,7 +148,6 @@ DIFFERENT = [
     ["--database-url", "nothing"],
     ["--master-key", "kms://arn:aws:kms:eu-central-1:123456789012:key/1"],
     ["--certificate", "chain.pem", "--key", "key.pem"],
-    ["--certificate", "chain.pem"],
     ["--class", "development"],
     ["--app", "second"],
 ]

@@ -147,7 +147,52 @@ def test_the_largest_secret_fits_a_bundle(
     assert stored(folder) == {"A": (None, True)}
 
 
-def test_a_file_is_imported_as_a_shell_would_read_it(
+@pytest.mark.parametrize(
+    ("reload", "said"),
+    [
+        ("none", "a restart of the enclave applies it"),
+        ("sighup", "send their process a SIGHUP"),
+        ("restart", "start their process again with it"),
+    ],
+)
+def test_a_change_says_what_applies_it(
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    reload: str,
+    said: str,
+) -> None:
+    """It spoke of a restart of the enclave where `[env] reload` makes one unnecessary."""
+    toml = folder / "enclave.toml"
+    toml.write_text(toml.read_text() + f'\n[env]\nreload = "{reload}"\n')
+    give(monkeypatch, b"B=1\n")
+    for words in (["set", "A", "1"], ["import", "-"], ["delete", "A"]):
+        capfd.readouterr()
+        assert main.run(["env", *words]) == 0
+        assert said in capfd.readouterr().out, words
+
+
+def test_the_help_of_an_import_says_how_quotes_are_read(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It said that they are those of a shell, where a backslash and an n are no line feed."""
+    capfd.readouterr()
+    main.run(["env", "import", "--help"])
+    text = " ".join("".join(capfd.readouterr()).split())
+    assert "not as a shell does" in text
+    assert r"""Inside "..." \n is a line feed, as are \t, \r, \", \\ and their like""" in text
+    assert r"inside '...' only \' and \\ are" in text
+    lines = [r'D="a\n\t\r\"\\\q"', r"S='a\n\'\\b'", r"U=a\nb"]
+    give(monkeypatch, "\n".join(lines).encode())
+    assert main.run(["env", "import", "-"]) == 0
+    assert {name: value for name, (value, _) in stored(folder).items()} == {
+        "D": b'a\n\t\r"\\\\q',
+        "S": b"a\\n'\\b",
+        "U": b"a\\nb",
+    }
+
+
+def test_a_file_is_imported_as_its_help_says(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (

@@ -50,6 +50,27 @@ def test_files_are_for_their_owner_alone(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / ".cloister" / ".gitignore").read_text() == "*\n"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b"*\n"),
+        (b"dev\n", b"*\ndev\n"),
+        (b"*.log\n!*\n", b"*\n*.log\n!*\n"),
+        (b"# mine\r\n*\r\n", b"# mine\r\n*\r\n"),
+        (b"*\n!signing/cert.pem\n", b"*\n!signing/cert.pem\n"),
+    ],
+)
+def test_the_folder_of_keys_stays_out_of_repositories(
+    tmp_path: pathlib.Path, before: bytes, after: bytes
+) -> None:
+    """A full disk once left the file empty, and `git status` showed the signing key."""
+    ignore = tmp_path / ".cloister" / ".gitignore"
+    ignore.parent.mkdir()
+    ignore.write_bytes(before)
+    local.init_store(tmp_path, name="hello", uuid=ENCLAVE)
+    assert ignore.read_bytes() == after
+
+
 def test_private_values_are_not_in_the_database_in_clear(world: World) -> None:
     key = world.keys.create("client", scopes=["app"])
     Variables(world.database, world.uuid).set("TOKEN", b"a secret value", secret=False)

@@ -114,6 +114,12 @@ def change_enclave(enclave: UUID, asked: models.EnclaveChange, owner: Manages) -
     return owner.change_enclave(enclave, asked.named)
 
 
+@router.delete("/v1/enclaves/{enclave}", tags=["enclaves"], status_code=204)
+def delete_enclave(enclave: UUID, owner: Manages) -> None:
+    """Removes an enclave that nothing is released to; its uuid is not registered again."""
+    owner.delete_enclave(enclave)
+
+
 @router.get(
     "/v1/enclaves/{enclave}/deployments",
     tags=["deployments"],
