@@ -15,6 +15,7 @@ The tree::
     ├── BuildFailed                 a builder ended with an error; ``status`` is its exit status
     ├── BuilderUnusable             no builder, or not the one that was named, works here
     ├── StoreError                  the platform's store cannot be used
+    │   └── DatabaseFailed          its database cannot be reached, or refuses; says which and why
     ├── ReleaseRefused              the platform does not release secrets to this enclave
     ├── PolicyError                 a policy that would accept anything, or nothing
     ├── AttestationError            the enclave did not prove what was asked of it
@@ -124,6 +125,10 @@ class StoreError(CloisterError):
     """The platform's store cannot be used."""
 
     exit_status = 69
+
+
+class DatabaseFailed(StoreError):
+    """A store's database cannot be reached, or refuses; the message says where it is and why."""
 
 
 class ReleaseRefused(CloisterError):

@@ -15,6 +15,7 @@ from tests.support.restored import assert_no_store, prepared, restored
 
 from cloister.errors import InputError, OutputError, ReleaseRefused, StoreError
 from cloister.platform import backup, restoring
+from cloister.platform import database as databases
 from cloister.platform.api_keys import ApiKeys
 from cloister.platform.clock import to_ms
 from cloister.platform.database import Database
@@ -256,7 +257,7 @@ def test_a_restore_fails_as_a_whole(world: World, tmp_path: pathlib.Path) -> Non
     other.mkdir(mode=0o700)
     (other / "master.key").touch(mode=0o600)
     (other / "master.key").write_bytes(b"k" * 32)
-    with pytest.raises(StoreError, match="cannot be opened with this master key"):
+    with pytest.raises(InputError, match="cannot be opened with this master key"):
         restored(other, file)
     assert [path.name for path in other.iterdir()] == ["master.key"]
     production = prepared(tmp_path / "production", world.database)
@@ -266,3 +267,49 @@ def test_a_restore_fails_as_a_whole(world: World, tmp_path: pathlib.Path) -> Non
     fine = restored(prepared(tmp_path / "fine", world.database), file)
     assert counts(fine)["enclaves"] == 1
     fine.close()
+
+
+def test_a_key_comes_with_the_store_or_not_at_all(
+    world: World, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong key that stayed was in the way of the right one."""
+    file, folder = tmp_path / "backup", tmp_path / "other"
+    backup.write(world.database, file, now_ms=7)
+    folder.mkdir(mode=0o700)
+    right = (world.database.directory / "master.key").read_bytes()
+    development = TrustClass.DEVELOPMENT
+    with pytest.raises(InputError, match="cannot be opened with this master key"):
+        restoring.restore(folder, file, development, now_ms=9, master_key=b"k" * 32)
+    assert list(folder.iterdir()) == []
+    # What fails later, when the key is there already, takes it away.
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            assert (folder / "master.key").read_bytes() == right
+            raise StoreError("the disk is full")
+
+        patch.setattr(restoring, "_become_newest", fail)
+        with pytest.raises(StoreError, match="the disk is full"):
+            restoring.restore(folder, file, development, now_ms=9, master_key=right)
+    assert not (folder / "master.key").exists()
+    assert_no_store(folder)
+    restoring.restore(folder, file, development, now_ms=9, master_key=right)
+    assert stat.S_IMODE((folder / "master.key").stat().st_mode) == 0o600
+    databases.open_existing(folder, development, migrates=False).close()
+    # Nor is that of a store taken away by a restore that fails because there is one.
+    with pytest.raises(StoreError, match="there is a store in"):
+        restoring.restore(folder, file, development, now_ms=9, master_key=right)
+    assert (folder / "master.key").read_bytes() == right
+
+
+def test_a_key_of_another_store_is_not_replaced(world: World, tmp_path: pathlib.Path) -> None:
+    file, folder = tmp_path / "backup", tmp_path / "other"
+    backup.write(world.database, file, now_ms=7)
+    right = (world.database.directory / "master.key").read_bytes()
+    folder.mkdir(mode=0o700)
+    (folder / "master.key").touch(mode=0o600)
+    (folder / "master.key").write_bytes(b"k" * 32)
+    with pytest.raises(OutputError, match="is another master key"):
+        restoring.restore(folder, file, TrustClass.DEVELOPMENT, now_ms=9, master_key=right)
+    assert (folder / "master.key").read_bytes() == b"k" * 32
+    assert [path.name for path in folder.iterdir()] == ["master.key"]

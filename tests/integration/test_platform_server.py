@@ -211,12 +211,16 @@ def test_a_host_may_relay_for_its_enclave_and_nothing_else(
         lambda: host.record_event(other, "a", "b"),
         lambda: platform.owner(host_token).enclave(enclave),
         lambda: platform.owner(host_token).app_keys(app),
+        lambda: platform.owner(host_token).apps(),
         # A host with the owner's token is a mistake, and it is found at once.
         lambda: RemotePlatform(platform.client()).issue_challenge(enclave),
     ):
         with pytest.raises(PermissionRefused):
             refused()
-    assert platform.owner(host_token).apps() == []
+    # It is told what it has, not to ask for what it may not ask.
+    with pytest.raises(PermissionRefused) as caught:
+        platform.owner(host_token).apps()
+    assert f"the token has relay:{enclave};" in str(caught.value.hint)
     events = platform.client().get(f"/v1/enclaves/{enclave}/events")
     assert (events[0]["kind"], events[0]["message"]) == ("process.exit", "status 1\ufffd[31m")
 
@@ -320,6 +324,7 @@ def test_the_access_log_has_no_secret_and_no_address(
     lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
     assert any(line["call"] == "/v1/apps/{app}/api-keys" for line in lines)
     assert any(line["call"] is None and line["status"] == 404 for line in lines)
+    assert not any("127.0.0.1" in line.values() for line in lines)
     for secret in (platform.token, platform.token[20:], made["api_key"]):
         assert secret not in written
 

@@ -162,6 +162,27 @@ def test_an_old_store_is_backed_up_then_migrated(who: Somebody, tmp_path: pathli
     assert (said["schema"], said["rows"]) == (1, made["rows"])
 
 
+def test_a_restore_with_a_wrong_key_is_not_in_the_way_of_the_right_one(
+    who: Somebody, tmp_path: pathlib.Path
+) -> None:
+    folder = configured(tmp_path / "state", who)
+    right = folder_of_vectors(tmp_path / "keys") / "master.key"
+    wrong, short = tmp_path / "wrong.key", tmp_path / "short.key"
+    for path, key in ((wrong, b"w" * 32), (short, b"s")):
+        path.touch(mode=0o600)
+        path.write_bytes(key)
+    words = [*restore_words(vector(SCHEMAS[-1]), folder), "--master-key"]
+    for path, status, said in (
+        (wrong, 65, "cannot be opened with this master key"),
+        (short, 65, "is not 32 bytes long"),
+        (tmp_path / "none", 66, "No such file"),
+    ):
+        assert said in who.run(*words, str(path), folder=tmp_path, status=status)[1]
+        assert [one.name for one in folder.iterdir()] == ["platform.toml"]
+    who.json(*words, str(right), folder=tmp_path)
+    assert (folder / "master.key").read_bytes() == right.read_bytes()
+
+
 def test_a_restore_that_is_killed_leaves_no_store(
     who: Somebody, large: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

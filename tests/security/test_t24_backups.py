@@ -11,7 +11,7 @@ import pytest
 from tests.support.platform_world import World, make_world
 from tests.support.restored import assert_no_store, prepared, restored
 
-from cloister.errors import InputError, StoreError
+from cloister.errors import InputError
 from cloister.platform import backup
 from cloister.platform.owner import Owner
 from cloister.platform.tokens import OWNER, Tokens
@@ -131,7 +131,7 @@ def test_t24_a_backup_of_somebody_elses_platform_is_refused(
     backup.write(forger.database, theirs, now_ms=7)
     written(world, ours)
     folder = prepared(tmp_path / "restored", world.database)
-    with pytest.raises(StoreError, match="cannot be opened with this master key"):
+    with pytest.raises(InputError, match="cannot be opened with this master key"):
         restored(folder, theirs)
     assert_no_store(folder)
     # Nor with the check value of ours, which is in every backup of ours, in its place.

@@ -42,7 +42,11 @@ def create(
     Example:
       cloister key create --name ci --scope app --expires 90d
     """
-    not_after = None if expires is None else params.end(expires, now=dt.datetime.now(dt.UTC))
+    not_after = (
+        None
+        if expires is None
+        else params.end(expires, now=dt.datetime.now(dt.UTC), option="--expires")
+    )
     with _owner.opened(config.parent) as owner:
         app = _owner.app_of(owner, config)
         made = owner.create_api_key(app, name, scopes=scope or ["app"], not_after=not_after)

@@ -31,6 +31,8 @@ def enclaves(*, config: _Config = pathlib.Path("enclave.toml"), as_json: _Json =
 def deployments(*, config: _Config = pathlib.Path("enclave.toml"), as_json: _Json = False) -> None:
     """List the images of the enclave, oldest first: nothing is released to one that has ended.
 
+    `until` is when one ends, or ended, by itself.
+
     Example:
       cloister list deployments
     """
@@ -38,7 +40,11 @@ def deployments(*, config: _Config = pathlib.Path("enclave.toml"), as_json: _Jso
         found = owner.deployments(_owner.enclave_of(config))
     text = "\n".join(
         f"{one['id']}  {'active' if one['active'] else 'ended '}  {one['created']}"
-        f"  PCR0 {one['pcrs']['0'][:16]}…"
+        f"  PCR0 {one['pcrs']['0'][:16]}…{_until(one['until'])}"
         for one in found
     )
     output.show({"deployments": found}, as_json=as_json, text=text or "there are no deployments")
+
+
+def _until(end: str | None) -> str:
+    return "" if end is None else f"  until {end}"

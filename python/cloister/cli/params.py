@@ -44,45 +44,70 @@ def octets(text: str) -> bytes:
 
 def moment(text: str) -> dt.datetime:
     """An instant: RFC 3339, or ``@`` and seconds since the Unix epoch."""
-    try:
-        if text.startswith("@"):
-            return dt.datetime.fromtimestamp(float(text[1:]), tz=dt.UTC)
-        value = dt.datetime.fromisoformat(text)
-        in_utc = value.astimezone(dt.UTC)
-    except (ValueError, OverflowError, OSError):
+    value = _time(text)
+    if value is None:
         raise typer.BadParameter(
             f"expected a time as 2026-01-31T12:00:00Z or @1767225600, got `{printable(text)}`"
-        ) from None
-    if value.tzinfo is None:
-        raise typer.BadParameter("the time has no zone: append Z for UTC")
-    return in_utc
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+        )
+    return _in_utc(value)
 
 
 def duration(text: str) -> dt.timedelta:
     """A length of time: a number and ``s``, ``m``, ``h`` or ``d``, as in ``90s`` or ``3h``."""
-    found = re.fullmatch(r"([0-9]{1,9})\s*([smhd])", text.strip())
-    if found is None:
+    value = _length(text)
+    if value is None:
         raise typer.BadParameter(
             f"expected a duration as 90s, 15m, 3h or 7d, got `{printable(text)}`"
         )
-    return dt.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    return value
 
 
-def end(text: str, *, now: dt.datetime) -> dt.datetime:
+def end(text: str, *, now: dt.datetime, option: str) -> dt.datetime:
     """A length of time from ``now``, or a time.
+
+    Args:
+        text: As given to ``option``.
+        now: The present time.
+        option: What the error names.
 
     Raises:
         UsageError: It is after the end of time.
     """
-    if text.strip()[-1:].isdigit() or not text.strip()[:1].isdigit() or "T" in text or "Z" in text:
-        return moment(text)
+    length, time = _length(text), _time(text)
+    if length is not None:
+        try:
+            return now + length
+        except OverflowError:
+            raise UsageError(f"{option}: after the end of time: `{printable(text)}`") from None
+    if time is None:
+        raise typer.BadParameter(
+            "expected a length of time as 90d, 3h, 15m or 90s, or a time as"
+            f" 2026-12-31T00:00:00Z, got `{printable(text)}`",
+            param_hint=option,
+        )
+    return _in_utc(time, option=option)
+
+
+def _length(text: str) -> dt.timedelta | None:
+    found = re.fullmatch(r"([0-9]{1,9})\s*([smhd])", text.strip(), re.ASCII)
+    return None if found is None else dt.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def _time(text: str) -> dt.datetime | None:
+    """A time that is in the calendar in UTC too; without a zone it has none yet."""
     try:
-        return now + duration(text)
-    except OverflowError:
-        raise UsageError(f"it would expire after the end of time: `{printable(text)}`") from None
+        if text.startswith("@"):
+            return dt.datetime.fromtimestamp(float(text[1:]), tz=dt.UTC)
+        value = dt.datetime.fromisoformat(text)
+        return value if value.tzinfo is None else value.astimezone(dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _in_utc(value: dt.datetime, *, option: str | None = None) -> dt.datetime:
+    if value.tzinfo is None:
+        raise typer.BadParameter("the time has no zone: append Z for UTC", param_hint=option)
+    return value
 
 
 def listen_address(text: str) -> str:
@@ -110,3 +135,4 @@ def without_controls(text: str) -> str:
 
 
 MAX_PORT = 65_535
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -33,8 +33,9 @@ def init(  # noqa: PLR0913 - an option is an argument
     *,
     directory: _Dir = None,
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where it will listen.")
-    ] = "127.0.0.1:8800",
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where it will listen; default: 127.0.0.1:8800."),
+    ] = None,
     name: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,7 +44,9 @@ def init(  # noqa: PLR0913 - an option is an argument
             help="DNS name or address that clients use. Repeatable; default: that of --listen.",
         ),
     ] = None,
-    app: Annotated[str, typer.Option(metavar="NAME", help="Its first app.")] = "default",
+    app: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its first app; default: `default`.")
+    ] = None,
     database_url: Annotated[
         str | None,
         typer.Option(
@@ -52,9 +55,12 @@ def init(  # noqa: PLR0913 - an option is an argument
         ),
     ] = None,
     master_key: Annotated[
-        str,
-        typer.Option(metavar="WHERE", help="`file`, or kms:// and the ARN of a key in AWS KMS."),
-    ] = "file",
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="`file`, which is the default, or kms:// and the ARN of a key in AWS KMS.",
+        ),
+    ] = None,
     certificate: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -65,14 +71,16 @@ def init(  # noqa: PLR0913 - an option is an argument
         pathlib.Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")
     ] = None,
     store_class: Annotated[
-        StoreClass, typer.Option("--class", help="Development is for trying things out.")
-    ] = StoreClass.PRODUCTION,
+        StoreClass | None,
+        typer.Option("--class", help="Development is for trying things out; default: production."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Make a platform on this machine: folder, store, service key, certificate, owner's token.
 
     What is there stays, and keys are never replaced. The owner's token is printed once; calling it
-    again makes another. The address of a database is written to platform.toml, mode 0600.
+    again makes another, unless an option says something else than platform.toml: then it is refused
+    and makes nothing. The address of a database is written to platform.toml, mode 0600.
 
     Example:
       cloister platform init --name platform.example.com --listen 0.0.0.0:8800
@@ -82,27 +90,25 @@ def init(  # noqa: PLR0913 - an option is an argument
     server = _server()
     env = settings.load()
     folder = (directory or env.platform).absolute()
-    if (folder / server.configuration.FILE).exists():
-        config = server.configuration.load(folder)
-        text = ""
-    else:
-        found: dict[str, Any] = {
-            "version": 1,
-            "class": store_class.value,
-            "listen": listen,
-            "names": name or [server.configuration.listen_address(listen)[0]],
-            "master_key": master_key,
-        }
-        if database_url is not None:
-            found["database_url"] = _database(database_url)
-        for option, path in (("certificate", certificate), ("key", key)):
-            if path is not None:
-                found[option] = str(path.absolute())
-        if store_class is StoreClass.DEVELOPMENT:
-            found["development_root"] = str(env.dev_ca / "nsm-root.pem")
-        config = server.configuration.read(found, folder)
-        text = server.setup.text_of(found)
+    given: dict[str, Any] = {
+        "class": None if store_class is None else store_class.value,
+        "listen": listen,
+        "names": name or None,
+        "database_url": None if database_url is None else _database(database_url),
+        "master_key": master_key,
+        "certificate": None if certificate is None else str(certificate.absolute()),
+        "key": None if key is None else str(key.absolute()),
+    }
+    given = {setting: value for setting, value in given.items() if value is not None}
+    found = _with_defaults(given, development_root=env.dev_ca / "nsm-root.pem")
+    config, text = server.configuration.read(found, folder), server.setup.text_of(found)
+    is_there = (folder / server.configuration.FILE).exists()
+    if is_there:
+        asked, config, text = config, server.configuration.load(folder), ""
+        _check_same(asked, config, given)
     made = server.setup.make(config, text, app_name=app)
+    if is_there:
+        output.note("another owner's token: those before it work until they are revoked")
     if config.trust_class.value == StoreClass.DEVELOPMENT.value:
         output.warn("a development platform: what it releases to proves nothing to anybody")
     url = _url(config)
@@ -122,7 +128,7 @@ def init(  # noqa: PLR0913 - an option is an argument
 def serve(*, directory: _Dir = None, as_json: _Json = False) -> None:
     """Run the server in the foreground.
 
-    Requests are written to standard error, a line of JSON each, without addresses and tokens.
+    Requests are written to standard error, a line of JSON each: no client's address, no token.
     SIGTERM lets it answer what is in flight, for 10 seconds at most.
 
     Example:
@@ -160,6 +166,39 @@ def unit(
         command=_unit_text.own_command(serves), folder=_unit_text.quoted(str(folder)), user=user
     )
     output.show({"unit": text}, as_json=as_json, text=text.rstrip())
+
+
+def _with_defaults(given: dict[str, Any], *, development_root: pathlib.Path) -> dict[str, Any]:
+    """The settings of a new platform."""
+    server = _server()
+    listen = given.get("listen", server.configuration.DEFAULT_LISTEN)
+    found = {
+        "version": 1,
+        "class": StoreClass.PRODUCTION.value,
+        "listen": listen,
+        "names": [server.configuration.listen_address(listen)[0]],
+        "master_key": "file",
+    } | given
+    if found["class"] == StoreClass.DEVELOPMENT.value:
+        found["development_root"] = str(development_root)
+    return found
+
+
+def _check_same(asked: "PlatformConfig", there: "PlatformConfig", given: dict[str, Any]) -> None:
+    """Whether the options that were given say what platform.toml says.
+
+    Raises:
+        ConfigError: One says something else.
+    """
+    for setting in given:
+        attribute, option = OPTIONS[setting]
+        if getattr(asked, attribute) != getattr(there, attribute):
+            raise ConfigError(
+                f"there is a platform in `{there.folder}`, with another `{option}`: nothing was"
+                " made",
+                hint="platform.toml says what it is; without options `init` makes another owner's"
+                " token",
+            )
 
 
 def _revoke(folder: pathlib.Path, token: str) -> None:
@@ -224,6 +263,15 @@ def _told(shown: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+OPTIONS = {
+    "class": ("trust_class", "--class"),
+    "listen": ("listen", "--listen"),
+    "names": ("names", "--name"),
+    "database_url": ("database", "--database-url"),
+    "master_key": ("master_key", "--master-key"),
+    "certificate": ("certificate", "--certificate"),
+    "key": ("key", "--key"),
+}  # by setting of platform.toml: the field of PlatformConfig, and what it is called here
 UNIT = """[Unit]
 Description=Cloister platform
 After=network-online.target

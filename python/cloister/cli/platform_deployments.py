@@ -46,7 +46,9 @@ def create(  # noqa: PLR0913 - an option is an argument
       cloister platform deployment create --end-others
       cloister platform deployment create --eif releases/7.eif
     """
-    ends = None if until is None else params.end(until, now=dt.datetime.now(dt.UTC))
+    ends = (
+        None if until is None else params.end(until, now=dt.datetime.now(dt.UTC), option="--until")
+    )
     registers = _registers_of(configuration.load(config)) if eif is None else _measured(eif, config)
     pcrs = {str(index): value.hex() for index, value in registers.items()}
     if pcr4 is not None:

@@ -25,8 +25,11 @@ def limit(
 ) -> None:
     """Limit how often the enclave may run at one time, wherever its image was carried.
 
-    A boot beyond that gets no secrets. What runs already goes on; the place of a boot that has
-    ended is free at the end of its bundle, in 15 minutes.
+    A boot beyond that gets no secrets; `cloister platform releases` shows the refusal. What runs
+    already goes on. The place of a boot that has ended is free when its last bundle ends, within
+    15 minutes: no host's word for an end is taken. A new image starts beside the one before it, so
+    it needs a place of its own: with a limit of 1 it starts when the deployment before it has ended
+    and its last bundle too.
 
     Example:
       cloister platform enclave limit 4
@@ -36,8 +39,9 @@ def limit(
     number = None if count == "none" else int(count)
     with _owner.opened(config.parent) as owner:
         changed = owner.set_max_boots(_owner.enclave_of(config), number)
-    shown = "any number of times" if number is None else f"{number} times"
-    output.show(changed, as_json=as_json, text=f"`{changed['name']}` may run {shown} at one time")
+    shown = "any number of times" if number is None else f"{number} times at one time"
+    shown = "once at a time" if number == 1 else shown
+    output.show(changed, as_json=as_json, text=f"`{changed['name']}` may run {shown}")
 
 
 def delete(

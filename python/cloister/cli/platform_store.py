@@ -1,14 +1,13 @@
 """``cloister platform backup``, ``restore`` and ``migrate``: on the platform's own machine."""
 
 import datetime as dt
-import os
 import pathlib
 from typing import Annotated
 
 import typer
 
 from cloister.cli import output, settings
-from cloister.errors import MissingInput, OutputError
+from cloister.errors import KeyFileError, MissingInput, StoreError, UsageError
 from cloister.platform import backup as backups
 from cloister.platform import database as databases
 from cloister.platform import restoring
@@ -68,7 +67,7 @@ def restore(
     A backup of an older schema is brought to that of this program. Enclaves that run go on: the
     versions of their bundles jump ahead. What was revoked or ended after the backup works again,
     until it is revoked again. A file that no platform with this master key wrote is refused. A
-    restore that fails leaves no store.
+    restore that fails leaves no store, and no master key that was not there.
 
     Example:
       cloister platform restore /backup/platform-2026-05-04 --master-key /safe/master.key
@@ -76,10 +75,11 @@ def restore(
     folder = _folder(directory)
     config = configuration.load(folder)
     found = backups.check(file)
-    if master_key is not None:
-        _bring(master_key, folder / databases.MASTER_KEY_FILE)
     is_file = config.master_key == "file"
-    if is_file and not (folder / databases.MASTER_KEY_FILE).exists():
+    if master_key is not None and not is_file:
+        raise UsageError(f"--master-key: platform.toml has it at `{config.master_key}`")
+    key = None if master_key is None else _key_in(master_key)
+    if is_file and key is None and not (folder / databases.MASTER_KEY_FILE).exists():
         raise MissingInput(
             f"there is no master key in `{folder}`", hint="--master-key FILE brings it"
         )
@@ -91,6 +91,7 @@ def restore(
         now_ms=now_ms,
         url=config.database,
         wraps_key=None if is_file else key_service(config.master_key),
+        master_key=key,
     )
     setup.open_store(config).close()
     taken = from_ms(found.created_ms)
@@ -129,21 +130,15 @@ def _folder(directory: pathlib.Path | None) -> pathlib.Path:
     return (directory or settings.load().platform).absolute()
 
 
-def _bring(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies a master key into the folder, 0600; one that is there must be the same."""
-    key = read_master_key(source)
-    if target.exists():
-        if read_master_key(target) != key:
-            raise OutputError(
-                f"`{target}` is another master key",
-                hint="a store that is restored into needs a folder of its own",
-            )
-        return
+def _key_in(path: pathlib.Path) -> bytes:
+    """The master key in a file of the caller's.
+
+    Raises:
+        KeyFileError: It is readable by others, or holds none.
+        MissingInput: There is none.
+    """
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as problem:
-        raise OutputError(f"cannot write `{target}`: {problem.strerror}") from None
+        return read_master_key(path)
+    except StoreError as problem:
+        kind = KeyFileError if path.exists() else MissingInput
+        raise kind(problem.message, hint=problem.hint) from problem

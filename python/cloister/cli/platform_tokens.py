@@ -44,7 +44,11 @@ def create(
     Example:
       cloister platform token create --name host-1 --scope relay:UUID --expires 90d
     """
-    end = None if expires is None else params.end(expires, now=dt.datetime.now(dt.UTC))
+    end = (
+        None
+        if expires is None
+        else params.end(expires, now=dt.datetime.now(dt.UTC), option="--expires")
+    )
     with _owner.administered(directory) as owner:
         made = owner.create_token(name, scopes=scope, not_after=end)
         what = f"the token {made['id']}"

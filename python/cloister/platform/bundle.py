@@ -55,9 +55,6 @@ def assemble(
 
     It ends with its deployment, when that ends before.
     """
-    deployment = session.get(Deployment, boot.deployment_id)
-    until_ms = None if deployment is None else deployment.until_ms
-    not_after = now_ms + BUNDLE_LIFE_MS
     return Bundle(
         enclave=enclave.uuid,
         deployment=boot.deployment_id,
@@ -65,7 +62,7 @@ def assemble(
         challenge=boot.challenge,
         pcr0=boot.pcr0,
         issued_at=now_ms,
-        not_after=not_after if until_ms is None else min(not_after, until_ms),
+        not_after=_end_ms(session, boot, now_ms),
         app_keys=_app_keys(session, vault, enclave.app_uuid),
         api_keys=api_keys.verifiers(session, enclave.app_uuid, now_ms),
         env=variables.open_all(session, vault, enclave.uuid),
@@ -75,6 +72,31 @@ def assemble(
         app=str(enclave.app_uuid),
         name=enclave.name,
     )
+
+
+def note_issue(session: Session, boot: Boot, *, now_ms: int) -> None:
+    """Notes in a boot's row that it is given a bundle, so that it says when its last one ends.
+
+    A bundle that ends sooner than one before, because its deployment's end was brought forward,
+    takes nothing back: whoever holds the one before may go on with it.
+    """
+    begin_ms = _end_ms(session, boot, now_ms) - BUNDLE_LIFE_MS
+    # One after now is of a clock that was set back since: renewals would wait for it.
+    before_ms = boot.issued_ms if boot.issued_ms <= now_ms else begin_ms
+    boot.issued_ms = max(before_ms, begin_ms)
+
+
+def is_due(
+    session: Session, enclave: EnclaveRecord, boot: Boot, *, after: int, now_ms: int
+) -> bool:
+    """Whether a boot whose bundle has version ``after`` needs another one.
+
+    It does for a newer version, and when half of the life of its bundle has passed, unless its
+    deployment ends before another one could last longer.
+    """
+    is_half_over = now_ms - boot.issued_ms >= BUNDLE_LIFE_MS // 2
+    lasts_longer = _end_ms(session, boot, now_ms) > boot.issued_ms + BUNDLE_LIFE_MS
+    return enclave.bundle_version > after or (is_half_over and lasts_longer)
 
 
 def seal(bundle: Bundle, service_seed: bytes, recipient: bytes) -> bytes:
@@ -127,6 +149,14 @@ def signing_seed(session: Session, vault: Vault, team_uuid: UUID) -> bytes:
     if row is None:
         raise StoreError("the team has no service key to sign bundles with")
     return vault.open(row.seed_sealed, place=f"service_keys/{row.id}/seed")
+
+
+def _end_ms(session: Session, boot: Boot, now_ms: int) -> int:
+    """When a bundle ends that this boot is given now."""
+    deployment = session.get(Deployment, boot.deployment_id)
+    until_ms = None if deployment is None else deployment.until_ms
+    end_ms = now_ms + BUNDLE_LIFE_MS
+    return end_ms if until_ms is None else min(end_ms, until_ms)
 
 
 def _app_keys(session: Session, vault: Vault, app_uuid: UUID) -> list[OpenAppKey]:

@@ -19,7 +19,7 @@ from sqlalchemy import URL, Engine, inspect, select, update
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from cloister.errors import OutputError, StoreError
+from cloister.errors import DatabaseFailed, OutputError, StoreError
 from cloister.platform import engines
 from cloister.platform.changes import Changes
 from cloister.platform.master_key import KeyService, KeyServices, context_of, key_service
@@ -375,9 +375,9 @@ def _as_store_errors(place: str) -> Iterator[None]:
     except DatabaseError as problem:
         # The lines after the first may repeat values of a row.
         said = (str(problem.orig).splitlines() or [""])[0]
-        raise StoreError(f"the store in `{place}` cannot be used: {said}") from problem
+        raise DatabaseFailed(f"the store in `{place}` cannot be used: {said}") from problem
     except (SQLAlchemyError, sqlite3.Error) as problem:
-        raise StoreError(
+        raise DatabaseFailed(
             f"the store in `{place}` cannot be used: {type(problem).__name__}"
         ) from problem
 

@@ -124,7 +124,7 @@ class EmbeddedPlatform:
         """Seals the current bundle to a boot that was provisioned, when it needs one.
 
         It needs one when its version is above ``after``, or when half of the life of the last one
-        has passed.
+        has passed and another one lasts longer.
 
         Raises:
             ReleaseRefused: No such enclave or boot, or its deployment is not active any more.
@@ -134,15 +134,15 @@ class EmbeddedPlatform:
         with self._database.reading() as session:
             enclave = _known(session, uuid)
             boot = _boot(session, uuid, boot_key, now_ms)
-            if not _is_due(enclave, boot, after, now_ms):
+            if not bundle.is_due(session, enclave, boot, after=after, now_ms=now_ms):
                 return None
             known_as = boot.boot_key
         with self._database.writing() as session:
             enclave = _known(session, uuid)
             boot = _boot(session, uuid, known_as, now_ms)
-            if not _is_due(enclave, boot, after, now_ms):
+            if not bundle.is_due(session, enclave, boot, after=after, now_ms=now_ms):
                 return None
-            boot.issued_ms = now_ms
+            bundle.note_issue(session, boot, now_ms=now_ms)
             return self._seal(session, enclave, boot, now_ms=now_ms)
 
     def wait_for_change(self, enclave_uuid: UUID | str, after: int, timeout_s: float) -> bool:
@@ -271,12 +271,15 @@ class EmbeddedPlatform:
                 Boot.issued_ms > now_ms - bundle.BUNDLE_LIFE_MS,
             )
             release.check_room(enclave, session.scalar(others) or 0)
-            boot = session.get(Boot, (uuid, boot_key)) or Boot(enclave_uuid=uuid, boot_key=boot_key)
+            boot = session.get(Boot, (uuid, boot_key)) or Boot(
+                enclave_uuid=uuid, boot_key=boot_key, issued_ms=0
+            )
             boot.deployment_id = deployment.id
             boot.challenge = challenge
             boot.pcr0 = claims.pcrs[0]
             boot.module_id = claims.module_id[:MAX_MODULE_ID]
-            boot.released_ms = boot.issued_ms = now_ms
+            boot.released_ms = now_ms
+            bundle.note_issue(session, boot, now_ms=now_ms)
             session.add(boot)
             session.execute(
                 delete(Boot).where(
@@ -378,11 +381,6 @@ def _was_recorded(session: Session, enclave: EnclaveRecord, boot: Boot, now_ms: 
         Release.bundle_version == enclave.bundle_version,
     )
     return session.scalars(query.limit(1)).first() is not None
-
-
-def _is_due(enclave: EnclaveRecord, boot: Boot, after: int, now_ms: int) -> bool:
-    is_half_over = now_ms - boot.issued_ms >= bundle.BUNDLE_LIFE_MS // 2
-    return enclave.bundle_version > after or is_half_over
 
 
 def _uuid(value: UUID | str) -> UUID:

@@ -170,9 +170,11 @@ def check_room(enclave: EnclaveRecord, running: int) -> None:
         ReleaseRefused: Its owner allows no more.
     """
     if enclave.max_boots is not None and running >= enclave.max_boots:
+        often = "once" if running == 1 else f"{running} times"
         raise ReleaseRefused(
-            f"the enclave runs {running} times, the most that its owner allows",
-            hint="the place of one that has ended is free at the end of its bundle, in 15 minutes",
+            f"the enclave runs {often}, the most that its owner allows",
+            hint="the place of one that has ended is free when its bundle ends, within 15 minutes:"
+            " the platform takes no host's word for an end",
         )
 
 

@@ -15,6 +15,7 @@ caller says so.
 
 import base64
 import binascii
+import contextlib
 import itertools
 import json
 import pathlib
@@ -26,7 +27,7 @@ from cryptography.exceptions import InvalidSignature
 from sqlalchemy import URL, LargeBinary, Table, Uuid, case, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from cloister.errors import InputError
+from cloister.errors import InputError, OutputError, StoreError
 from cloister.platform import backup as backups
 from cloister.platform import database as databases
 from cloister.platform import migrations, schemas
@@ -36,7 +37,7 @@ from cloister.platform.master_key import KeyService, context_of
 from cloister.platform.records import record_activity
 from cloister.platform.tables import Enclave, StoreRow
 from cloister.platform.trust_class import TrustClass
-from cloister.platform.vault import Vault, read_master_key
+from cloister.platform.vault import Vault, read_master_key, write_master_key
 
 
 def restore(  # noqa: PLR0913 - where to, and what from
@@ -47,23 +48,26 @@ def restore(  # noqa: PLR0913 - where to, and what from
     now_ms: int,
     url: URL | None = None,
     wraps_key: KeyService | None = None,
+    master_key: bytes | None = None,
 ) -> Backup:
     """Makes a store of what a backup has, at the newest schema, or nothing.
 
     Args:
         directory: Folder of the store, where there is none; the master key is in it, unless it is
-            wrapped.
+            given or wrapped.
         path: The backup, of this schema or an older one.
         trust_class: Class of the store, which must be that of the backup.
         now_ms: The time, milliseconds since the Unix epoch.
         url: The store's PostgreSQL database; an SQLite file in the folder when absent.
         wraps_key: Who wrapped the master key of the backup; it is in a file when absent. That of
             the file, which nobody vouches for yet, could be of somebody who made up the file.
+        master_key: The master key, which comes into the folder with the store.
 
     Raises:
         InputError: See :func:`cloister.platform.backup.check`; or the backup is of another class,
             its master key is kept elsewhere, or no platform with this master key wrote it.
-        StoreError: There is a store, the master key is another, or the database cannot be used.
+        OutputError: Another master key is in the folder, or it cannot be written.
+        StoreError: There is a store, or the master key or the database cannot be used.
     """
     found = backups.check(path)
     if found.trust_class is not trust_class:
@@ -71,10 +75,11 @@ def restore(  # noqa: PLR0913 - where to, and what from
             f"the backup is of class `{found.trust_class.value}`, the store of class"
             f" `{trust_class.value}`"
         )
-    vault = _vault(directory, path, trust_class, wraps_key)
+    vault = _vault(directory, path, trust_class, wraps_key, master_key)
     _check_author(path, vault)
     tables = {table.name: table for table in schemas.tables(found.schema_version)}
-    with databases.filling(directory, url=url) as session:
+    # In the store's lock: of two restores that bring the key, the one that fails takes none away.
+    with databases.filling(directory, url=url) as session, _bringing(directory, master_key):
         connection = session.connection()
         migrations.upgrade(connection, schema_version=0, to=found.schema_version)
         _insert(session, path, tables, vault)
@@ -89,12 +94,13 @@ def _vault(
     path: pathlib.Path,
     trust_class: TrustClass,
     wraps_key: KeyService | None,
+    master_key: bytes | None,
 ) -> Vault:
-    """The vault of the backup: of its wrapped key, or of the key in the folder."""
+    """The vault of the backup: of its wrapped key, of the one given, or of that in the folder."""
     row = _store_row(path)
     wrapped = _bytes(path, row.get("key_wrapped"))  # schema 1 has none
     if wraps_key is None and wrapped is None:
-        key = read_master_key(directory / databases.MASTER_KEY_FILE)
+        key = _key_of(directory, master_key)
     elif wraps_key is None or wrapped is None or row.get("key_uri") != wraps_key.uri:
         where = "in a file" if wrapped is None else "wrapped by another key service"
         raise InputError(
@@ -104,8 +110,54 @@ def _vault(
     else:
         key = wraps_key.unwrap(wrapped, context_of(trust_class))
     vault = Vault(key, trust_class)
-    vault.open(_bytes(path, row.get("key_check_sealed")) or b"", place=databases.KEY_CHECK)
+    try:
+        vault.open(_bytes(path, row.get("key_check_sealed")) or b"", place=databases.KEY_CHECK)
+    except StoreError as problem:
+        raise InputError(
+            f"`{path}` cannot be opened with this master key: a platform with another one wrote it",
+            hint="every platform has a master key of its own; nothing was restored",
+        ) from problem
     return vault
+
+
+def _key_of(directory: pathlib.Path, given: bytes | None) -> bytes:
+    """The key that is given, or in the folder; two of them must be one.
+
+    Raises:
+        OutputError: They differ.
+        StoreError: That in the folder cannot be read.
+    """
+    path = directory / databases.MASTER_KEY_FILE
+    if given is None or path.exists():
+        found = read_master_key(path)
+        if given not in {None, found}:
+            raise OutputError(
+                f"`{path}` is another master key",
+                hint="a store that is restored into needs a folder of its own; if no store needs"
+                " this key, move it away",
+            )
+        return found
+    return given
+
+
+@contextlib.contextmanager
+def _bringing(directory: pathlib.Path, key: bytes | None) -> Iterator[None]:
+    """Puts a master key into the folder, if it is not there; what fails takes it away again."""
+    path = directory / databases.MASTER_KEY_FILE
+    if key is None or _is_there(directory, key):
+        yield
+        return
+    write_master_key(path, key)
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _is_there(directory: pathlib.Path, key: bytes) -> bool:
+    """Whether the folder has this key; another one is an error."""
+    return (directory / databases.MASTER_KEY_FILE).exists() and _key_of(directory, key) == key
 
 
 def _store_row(path: pathlib.Path) -> Mapping[str, Any]:

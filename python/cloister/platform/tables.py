@@ -192,6 +192,7 @@ class Boot(Base):
     module_id: Mapped[str] = mapped_column(String(128))
     released_ms: Mapped[int]
     issued_ms: Mapped[int]
+    """15 minutes before its last bundle ends: when it was issued, unless its deployment cuts it."""
 
 
 class Release(Base):

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from cloister.errors import StoreError
+from cloister.errors import OutputError, StoreError
 from cloister.platform.trust_class import TrustClass
 
 
@@ -85,12 +85,20 @@ def create_master_key(path: pathlib.Path) -> bytes:
         FileExistsError: There is one already: it is never overwritten.
     """
     key = secrets.token_bytes(KEY_BYTES)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
+    _write(path, key)
     return key
+
+
+def write_master_key(path: pathlib.Path, key: bytes) -> None:
+    """Makes a master key file, mode 0600, of a key that is known.
+
+    Raises:
+        OutputError: There is one already, or it cannot be written.
+    """
+    try:
+        _write(path, key)
+    except OSError as problem:
+        raise OutputError(f"cannot write `{path}`: {problem.strerror}") from None
 
 
 def read_master_key(path: pathlib.Path) -> bytes:
@@ -117,6 +125,18 @@ def read_master_key(path: pathlib.Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise StoreError(f"the master key `{path}` is not {KEY_BYTES} bytes long")
     return key
+
+
+def _write(path: pathlib.Path, key: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink()  # a part of a key is none, and would be in the way of the whole
+        raise
 
 
 KEY_BYTES = 32  # AES-256

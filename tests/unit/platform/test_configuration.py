@@ -130,3 +130,60 @@ def test_another_name_is_refused_before_anything_is_made(
     assert main.run(["platform", "init", "--dir", str(state), f"--name={name}"]) != 0
     assert "neither an address nor a DNS name" in capsys.readouterr().err
     assert not state.exists()
+
+
+SAME = [
+    ["--listen", "127.0.0.1:8801"],
+    ["--name", "platform.example.com", "--name", "10.0.0.1"],
+    ["--master-key", "file"],
+    ["--class", "production"],
+    ["--app", "first"],
+]
+DIFFERENT = [
+    ["--listen", "127.0.0.1:8802"],
+    ["--listen", "nowhere"],
+    ["--name", "platform.example.com"],
+    ["--name", "two words"],
+    ["--database-url", "postgresql://u@127.0.0.1:1/x"],
+    ["--database-url", "nothing"],
+    ["--master-key", "kms://arn:aws:kms:eu-central-1:123456789012:key/1"],
+    ["--certificate", "chain.pem", "--key", "key.pem"],
+    ["--class", "development"],
+    ["--app", "second"],
+]
+
+
+def test_init_of_a_platform_that_is_there_does_what_it_is_told_or_nothing(
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every option was ignored, and each call left one more owner's token that never ends."""
+    monkeypatch.chdir(tmp_path)
+    state = tmp_path / "state"
+
+    def run(*words: str) -> tuple[int, str]:
+        status = main.run(["platform", *words, "--dir", str(state)])
+        return status, capsys.readouterr().err
+
+    def tokens() -> int:
+        assert main.run(["platform", "token", "list", "--dir", str(state), "--json"]) == 0
+        return len(json.loads(capsys.readouterr().out)["tokens"])
+
+    options = [word for words in SAME for word in words]
+    assert run("init", *options) == (0, "")
+    before, number = (state / configuration.FILE).read_bytes(), tokens()
+    for words in DIFFERENT:
+        status, said = run("init", *words)
+        assert status == 78, words
+        if words[0] == "--listen" and words[1].startswith("127"):
+            assert "with another `--listen`" in said
+    assert (state / configuration.FILE).read_bytes() == before
+    assert tokens() == number == 1
+    for words in ([], *SAME, options):
+        status, said = run("init", *words)
+        assert status == 0, words
+        assert "another owner's token" in said
+        number += 1
+    assert tokens() == number
+    assert (state / configuration.FILE).read_bytes() == before

@@ -56,7 +56,7 @@ def test_json_has_stable_keys(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["create", "--scope", "everything"], 78, "unknown scope"),
         (["create", "--scope", f"enclave:{uuid.UUID(int=1)}"], 66, "no enclave"),
-        (["create", "--expires", "soon"], 2, "expected a time"),
+        (["create", "--expires", "soon"], 2, "--expires: expected a length of time as 90d"),
         (["create", "--expires", "2020-01-01T00:00:00Z"], 78, "in the past"),
         (["create", "--name", ""], 78, "printable"),
         (["revoke", "0000"], 66, "no API key with this id"),

@@ -3,7 +3,7 @@
 import datetime as dt
 
 import pytest
-from tests.support.platform_world import PCRS, World
+from tests.support.platform_world import PCRS, SimulatedBoot, World
 
 from cloister.errors import ConfigError, MissingInput, ReleaseRefused
 from cloister.platform.clock import to_ms
@@ -68,6 +68,91 @@ def test_an_enclave_runs_as_often_as_its_owner_allows(world: World) -> None:
     world.provision(third)
     world.registry.change_enclave(world.uuid, {"max_boots": None})
     world.provision(second)
+
+
+def of_image(world: World, first: int) -> tuple[dict[int, bytes], SimulatedBoot]:
+    """Another image, with these bytes in PCR0, and a boot of it."""
+    pcrs = PCRS | {0: bytes([first]) * 48}
+    return {index: pcrs[index] for index in MEASURED}, world.another_boot(pcrs=pcrs)
+
+
+def test_a_place_is_free_when_the_deployment_of_its_boot_ends(world: World) -> None:
+    """An image for 75 s, and the one before it again: it waited 15 minutes for the place."""
+    registers, short = of_image(world, 9)
+    world.registry.change_enclave(world.uuid, {"max_boots": 2})
+    world.provision()
+    end = world.clock() + dt.timedelta(seconds=75)
+    world.registry.add_deployment(world.uuid, registers, until=end)
+    world.provision(short)
+    world.clock.advance(seconds=74)
+    again = world.another_boot()
+    with pytest.raises(ReleaseRefused, match="runs 2 times") as caught:
+        world.provision(again)
+    assert "when its bundle ends" in str(caught.value.hint)
+    refused = Owner(world.database, world.clock).releases(world.uuid, limit=1)[0]
+    assert not refused["released"]
+    assert "runs 2 times" in refused["reason"]
+    world.clock.advance(seconds=1)
+    world.provision(again)
+    # That of the one before it is taken: its bundle goes on, whatever became of it.
+    with pytest.raises(ReleaseRefused, match="runs 2 times"):
+        world.provision(world.another_boot())
+
+
+def test_an_end_that_is_brought_forward_frees_no_place_before_its_bundle_ends(
+    world: World,
+) -> None:
+    """The host may keep the shorter bundle from the boot, which goes on with the one it has."""
+    world.registry.change_enclave(world.uuid, {"max_boots": 1})
+    registers, other = of_image(world, 9)
+    world.registry.add_deployment(world.uuid, registers)
+    world.provision()
+    world.clock.advance(minutes=1)
+    end = world.clock() + dt.timedelta(minutes=2)
+    world.registry.add_deployment(world.uuid, MEASURED, until=end)
+    assert world.platform.newer_bundle(world.uuid, 1) is not None
+    world.clock.advance(minutes=13, seconds=59)
+    with pytest.raises(ReleaseRefused, match="runs once, the most"):
+        world.provision(other)
+    world.clock.advance(seconds=1)
+    world.provision(other)
+
+
+def test_an_end_by_the_owner_frees_no_place_before_its_bundle_ends(world: World) -> None:
+    world.registry.change_enclave(world.uuid, {"max_boots": 1})
+    registers, other = of_image(world, 9)
+    world.provision()
+    world.registry.add_deployment(world.uuid, registers, ends_others=True)
+    world.clock.advance(minutes=14, seconds=59)
+    with pytest.raises(ReleaseRefused, match="runs once, the most"):
+        world.provision(other)
+    world.clock.advance(seconds=1)
+    world.provision(other)
+
+
+def test_a_bundle_that_cannot_last_longer_is_not_made_again(world: World) -> None:
+    """A host that waits for the next would be given one at once, and again and again."""
+    end = world.clock() + dt.timedelta(seconds=75)
+    world.registry.add_deployment(world.uuid, MEASURED, until=end)
+    version = provisioned(world)["version"]
+    assert isinstance(version, int)
+    world.clock.advance(seconds=70)
+    assert world.platform.newer_bundle(world.uuid, version) is None
+    assert world.platform.newer_bundle(world.uuid, version - 1) is not None
+
+
+def test_a_clock_that_is_set_back_holds_up_no_renewal(world: World) -> None:
+    version = provisioned(world)["version"]
+    assert isinstance(version, int)
+    world.clock.advance(hours=-1)
+    # Documents of that time need a boot of that time; a boot's key stays what it is.
+    earlier = world.another_boot()
+    earlier.key = world.boot.key
+    world.provision(earlier)
+    world.clock.advance(minutes=7, seconds=29)
+    assert world.platform.newer_bundle(world.uuid, version) is None
+    world.clock.advance(seconds=1)
+    assert world.platform.newer_bundle(world.uuid, version) is not None
 
 
 @pytest.mark.parametrize("count", [0, -1, 10_001])

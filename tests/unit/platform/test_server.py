@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime as dt
+import json
 import logging
 import uuid
 from typing import Any
@@ -13,10 +14,14 @@ from sqlalchemy import select
 from starlette.types import Message, Receive, Scope, Send
 from tests.support.platform_world import PCRS, World
 
+from cloister.platform import engines
+from cloister.platform.embedded import EmbeddedPlatform
+from cloister.platform.engines import database_url
 from cloister.platform.owner import Owner
 from cloister.platform.registry import Registry
 from cloister.platform.server.app import make_app, make_parts
 from cloister.platform.server.bounds import BodyBound
+from cloister.platform.server.parts import Parts
 from cloister.platform.tables import Release
 from cloister.platform.tokens import Tokens
 from cloister.platform.trust_class import TrustClass
@@ -44,11 +49,24 @@ def ask(  # noqa: PLR0913 - parts of a request
     if owner is not None:
         parts = dataclasses.replace(parts, owner=owner)
     secret = token or Tokens(world.database, world.clock).create("t", scopes=["owner"]).secret
+    return asked(
+        parts, path, method=method, body=body, headers={"authorization": f"Bearer {secret}"}
+    )
+
+
+def asked(
+    parts: Parts,
+    path: str,
+    *,
+    method: str = "GET",
+    body: object = None,
+    headers: dict[str, str],
+) -> httpx.Response:
+    """One request."""
 
     async def once() -> httpx.Response:
         transport = httpx.ASGITransport(make_app(parts))
         async with httpx.AsyncClient(transport=transport, base_url="http://platform") as client:
-            headers = {"authorization": f"Bearer {secret}"}
             return await client.request(method, path, json=body, headers=headers)
 
     return asyncio.run(once())
@@ -68,6 +86,20 @@ def test_an_unforeseen_failure_is_said_without_its_text(
     assert '"status": 500' in caplog.text
 
 
+def test_a_line_of_a_request_says_who_by_the_token_and_not_where_from(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cloister.platform.access")
+    assert ask(world, "/v1/apps?marked=1").status_code == 200
+    line = json.loads(caplog.records[-1].getMessage())
+    assert line.keys() == {"at", "method", "call", "status", "ms", "token"}
+    assert (line["method"], line["call"], line["status"]) == ("GET", "/v1/apps", 200)
+    assert Tokens(world.database, world.clock).all()[-1].id == line["token"]
+    # httpx says that it comes from 127.0.0.1.
+    assert "127.0.0.1" not in caplog.text
+    assert "marked" not in caplog.records[-1].getMessage()
+
+
 def test_a_store_that_fails_is_503_and_asks_to_try_again(world: World) -> None:
     answer = ask(world, "/health")
     assert answer.status_code == 200
@@ -78,6 +110,30 @@ def test_a_store_that_fails_is_503_and_asks_to_try_again(world: World) -> None:
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["error"]["code"] == "StoreError"
     assert "SELECT" not in answer.text
+    assert "apps" not in answer.text
+
+
+def test_where_the_database_is_is_in_the_log_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has no token is told no more than that it is down; whoever has one, either."""
+    url = database_url("postgresql://marked@127.0.0.1:1/marked")
+    gone = dataclasses.replace(world.database, engine=engines.postgresql(url))
+    parts = make_parts(gone, EmbeddedPlatform(gone, development_root=world.root_dir))
+    token = Tokens(world.database, world.clock).create("t", scopes=["owner"]).secret
+    shown = {"authorization": f"Bearer {token}"}
+    asks: list[tuple[str, dict[str, str]]] = [("/health", {}), ("/v1/apps", shown)]
+    for path, headers in asks:
+        caplog.clear()
+        answer = asked(parts, path, headers=headers)
+        assert answer.status_code == 503
+        assert answer.json()["error"] == {
+            "code": "StoreError",
+            "message": "the platform's store cannot be used: its log says why",
+            "hint": None,
+        }
+        assert "marked@127.0.0.1:1/marked" in caplog.text
+    gone.engine.dispose()
 
 
 def test_a_token_that_expired_is_refused_at_the_next_request(world: World) -> None:
@@ -105,6 +161,30 @@ def test_a_change_of_an_enclave_is_made_whole_or_not_at_all(world: World) -> Non
     # What is not named stays.
     half = ask(world, path, method="PATCH", body={"max_boots": None})
     assert (half.json()["accepts_debug"], half.json()["max_boots"]) == (True, None)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 64, "Ä"])
+@pytest.mark.parametrize(
+    ("path", "more", "expected"),
+    [
+        ("/v1/apps", {}, "is not a DNS label: expected 1 to 63"),
+        ("/v1/apps/{app}/enclaves", {}, "is not a DNS label: expected 1 to 63"),
+        ("/v1/tokens", {"scopes": ["owner"]}, "1 to 63 printable characters"),
+        ("/v1/apps/{app}/api-keys", {"scopes": ["app"]}, "1 to 63 printable characters"),
+    ],
+)
+def test_a_name_is_refused_in_the_same_words_as_without_a_server(
+    world: World, path: str, more: dict[str, object], expected: str, name: str
+) -> None:
+    """Its length was judged by the form of the body, in other words and with another status."""
+    if name == "Ä" and "printable" in expected:
+        name = "a\n"
+    answer = ask(
+        world, path.format(app=world.store.app_uuid), method="POST", body={"name": name} | more
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "ConfigError"
+    assert expected in answer.json()["error"]["message"]
 
 
 END_OF_TIME = "9999-12-31T23:59:59"

@@ -56,7 +56,7 @@ TheParts = Annotated[Parts, Depends(parts_of)]
 def owner_only(token: Caller, parts: TheParts) -> Owner:
     """The owner's calls, for a token of scope ``owner``."""
     if not token.is_owner:
-        raise forbidden()
+        raise forbidden(token)
     return parts.owner
 
 
@@ -65,7 +65,7 @@ def of_app(right: Right) -> Callable[..., Owner]:
 
     def check(app: UUID, token: Caller, parts: TheParts) -> Owner:
         if not token.may(right, app):
-            raise forbidden()
+            raise forbidden(token)
         return parts.owner
 
     return check
@@ -79,7 +79,7 @@ def of_enclave(right: Right) -> Callable[..., Owner]:
         if app is None and token.is_owner:
             return parts.owner
         if app is None or not token.may(right, app):
-            raise forbidden()
+            raise forbidden(token)
         return parts.owner
 
     return check
@@ -92,14 +92,18 @@ def check_relay(token: TokenRecord, enclave: UUID) -> None:
         Refused: 403.
     """
     if not token.may_relay(enclave):
-        raise forbidden()
+        raise forbidden(token)
 
 
-def forbidden() -> Refused:
+def forbidden(token: TokenRecord) -> Refused:
     """What a token may not, in the same words for everything."""
+    scopes = ", ".join(token.scopes[:MAX_SHOWN]) + (", …" if len(token.scopes) > MAX_SHOWN else "")
     return Refused(
         403,
         "Forbidden",
         "the token has no scope for this, or there is no such thing",
-        hint="`cloister platform token list` shows the scopes of each token",
+        hint=f"the token has {scopes}; an owner of the platform can make another",
     )
+
+
+MAX_SHOWN = 4

@@ -90,8 +90,8 @@ class _OutOfBounds(Exception):
 class AccessLog:
     """Writes a line of JSON for each request: the call by its pattern, and the token by its id.
 
-    Neither the address as it was sent nor a header is in it, so a secret that somebody puts there
-    by mistake is not either.
+    Neither the client's address, nor that of the request as it was sent, nor a header is in it: who
+    asks is the token's id, and a secret that somebody puts there by mistake is not written down.
 
     Args:
         app: What is behind it.
@@ -124,7 +124,6 @@ class AccessLog:
                 raise
         finally:
             route = scope.get("route")
-            client = scope.get("client")
             line = {
                 "at": self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "method": scope["method"] if scope["method"] in METHODS else "other",
@@ -132,7 +131,6 @@ class AccessLog:
                 "status": status,
                 "ms": round((time.monotonic() - begun) * 1000),
                 "token": scope.get("state", {}).get("token_id"),
-                "client": client[0] if client else None,
             }
             log.info("%s", json.dumps(line))
 

@@ -30,7 +30,8 @@ def _in_utc(moment: dt.datetime) -> dt.datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-Name = Annotated[StrictStr, Field(min_length=1, max_length=63)]
+# What a name may be is said where it is checked, in the same words as without a server.
+Name = Annotated[StrictStr, Field(description="1 to 63 characters.")]
 Hex = Annotated[StrictStr, Field(max_length=128)]
 Scopes = Annotated[list[Annotated[StrictStr, Field(max_length=80)]], Field(max_length=64)]
 

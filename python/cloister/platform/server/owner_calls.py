@@ -10,7 +10,14 @@ from fastapi import APIRouter, Depends, Query
 
 from cloister.platform.owner import Json, Owner
 from cloister.platform.server import models
-from cloister.platform.server.access import Caller, TheParts, of_app, of_enclave, owner_only
+from cloister.platform.server.access import (
+    Caller,
+    TheParts,
+    forbidden,
+    of_app,
+    of_enclave,
+    owner_only,
+)
 
 router = APIRouter()
 
@@ -41,10 +48,12 @@ def who_am_i(token: Caller, parts: TheParts) -> models.WhoAmI:
 
 @router.get("/v1/apps", tags=["apps"], response_model=list[models.AppShown])
 def apps(token: Caller, parts: TheParts) -> list[Json]:
-    """Apps that the token has a right for."""
-    found = parts.owner.apps()
+    """Apps that the token has a right for; a host's token has one for none, and is refused."""
     if token.is_owner:
-        return found
+        return parts.owner.apps()
+    if not token.apps:
+        raise forbidden(token)
+    found = parts.owner.apps()
     return [app for app in found if UUID(app["uuid"]) in token.apps]
 
 

@@ -17,6 +17,7 @@ from cloister.errors import (
     AttestationError,
     CloisterError,
     ConfigError,
+    DatabaseFailed,
     InputError,
     MissingInput,
     ReleaseRefused,
@@ -82,6 +83,9 @@ def _known(_: Request, problem: Exception) -> JSONResponse:
     status = _status(problem)
     if status >= 500:  # noqa: PLR2004 - our own failures
         log.error("%s: %s", type(problem).__name__, problem.message)
+    if isinstance(problem, DatabaseFailed):
+        # Strangers get here too: where the database is, and who asks it, is in the log alone.
+        problem = StoreError("the platform's store cannot be used: its log says why")
     return _answer(status, type(problem).__name__, problem.message, problem.hint)
 
 

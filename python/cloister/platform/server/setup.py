@@ -4,10 +4,12 @@ import dataclasses
 import json
 import pathlib
 
+from cloister.errors import ConfigError
 from cloister.platform import database as databases
 from cloister.platform.clock import Clock, system, to_ms
 from cloister.platform.database import Database
 from cloister.platform.master_key import KeyServices, key_service
+from cloister.platform.owner import Owner
 from cloister.platform.registry import Registry
 from cloister.platform.server import configuration, tls
 from cloister.platform.server.configuration import PlatformConfig
@@ -29,7 +31,7 @@ def make(
     config: PlatformConfig,
     text: str,
     *,
-    app_name: str,
+    app_name: str | None = None,
     clock: Clock = system,
     services: KeyServices = key_service,
 ) -> Made:
@@ -41,12 +43,13 @@ def make(
     Args:
         config: What to make.
         text: The content of its ``platform.toml``.
-        app_name: Name of the first app.
+        app_name: Name of the first app, or of one that is there; `default` when absent.
         clock: The time.
         services: Finds who wraps the master key.
 
     Raises:
-        ConfigError: A name is not a DNS label, or the master key's address is wrong.
+        ConfigError: A name is not a DNS label, the master key's address is wrong, or there are apps
+            and none of this name.
         OutputError: Something cannot be written.
         StoreError: There is a store of another class, or one that cannot be opened.
     """
@@ -60,12 +63,21 @@ def make(
     )
     try:
         registry = Registry(database, clock)
+        names = {one["name"] for one in Owner(database, clock).apps()}
+        if names and app_name not in {None, *names}:
+            raise ConfigError(
+                "there is a platform, and no app of this name in it: nothing was made",
+                hint="`cloister platform app create` adds one",
+            )
         found = registry.sole_app()
         if found is None:
             team = registry.sole_team() or registry.add_team("owner")
             if not registry.service_public_keys(team):
                 registry.add_service_key(team)
-            found = registry.first_app(team) or registry.add_app(team, app_name), team
+            found = (
+                registry.first_app(team) or registry.add_app(team, app_name or DEFAULT_APP),
+                team,
+            )
         app_uuid, team = found
         if config.certificate is None:
             tls.make_authority(config.tls_folder, now=clock())
@@ -109,3 +121,6 @@ def text_of(settings: dict[str, str | list[str] | int]) -> str:
     lines = ["# A platform of Cloister; see docs/guide/platform.md.", ""]
     lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     return "\n".join([*lines, ""])
+
+
+DEFAULT_APP = "default"
