@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import ssl
@@ -306,6 +307,28 @@ def test_a_second_signal_ends_everything_at_once(host: HostProcess, project: Pro
             time.sleep(0.5)
             assert host.end(signal.SIGTERM, seconds=20) == 0
     wait_until(lambda: not [pid for pid in below if is_alive(pid)], 20, "their end")
+
+
+def test_an_init_that_finds_no_room_leaves_no_file_and_can_be_repeated(
+    project: Project, tmp_path: pathlib.Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(project.token(f"relay:{project.uuid}"))
+    token.chmod(0o600)
+    words = ["host", "init", "--token", str(token), "--listen", "127.0.0.1:0", "--dir", "made"]
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+
+    with project.who.popen(words, tmp_path, preexec_fn=small_files) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 73, err
+    assert [one.name for one in (tmp_path / "made").iterdir()] == ["images"]
+    project.who.run(*words, folder=tmp_path)
+    written = {one.name for one in (tmp_path / "made").iterdir()}
+    assert written == {"images", "host.toml", "token", "platform-ca.pem"}
+    _, err = project.who.run(*words, folder=tmp_path, status=78)
+    assert "is there already" in err
 
 
 def test_a_token_that_may_do_more_than_carry_is_refused(

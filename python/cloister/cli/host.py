@@ -1,5 +1,6 @@
 """``cloister host``: the daemon that keeps enclaves running on a machine nobody has to trust."""
 
+import contextlib
 import dataclasses
 import enum
 import pathlib
@@ -111,10 +112,10 @@ def init(  # noqa: PLR0913 - an option is an argument
         authority = None if env.platform_ca is None else env.platform_ca.read_bytes()
     except OSError as problem:
         raise OutputError(f"`{problem.filename}` cannot be used: {problem.strerror}") from None
-    replace(folder / TOKEN_FILE, f"{shown_token}\n".encode(), mode=0o600)
+    files = {folder / TOKEN_FILE: (f"{shown_token}\n".encode(), 0o600)}
     if authority is not None:
-        replace(folder / CA_FILE, authority, mode=0o644)
-    replace(path, text.encode(), mode=0o644)
+        files[folder / CA_FILE] = (authority, 0o644)
+    _write_all(files | {path: (text.encode(), 0o644)})
     images = config.beside(config.images)
     shown = {
         "dir": str(folder),
@@ -180,6 +181,19 @@ def serve(*, directory: _Dir = None, platform_url: _Url = None, as_json: _Json =
         _stop(daemon)
     lines.say("stopped")
     lines.end()
+
+
+def _write_all(files: dict[pathlib.Path, tuple[bytes, int]]) -> None:
+    """Writes new files with their modes, all or none, so that a failed start can be repeated.
+
+    Raises:
+        OutputError: One cannot be written; none is left.
+    """
+    with contextlib.ExitStack() as undo:
+        for path, (content, mode) in files.items():
+            replace(path, content, mode=mode)
+            undo.callback(path.unlink, missing_ok=True)
+        undo.pop_all()
 
 
 def _stop(daemon: "HostDaemon") -> None:
