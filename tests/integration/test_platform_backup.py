@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import stat
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -197,6 +198,27 @@ def test_a_backup_that_was_cut_or_damaged_is_refused(world: World, tmp_path: pat
         with pytest.raises(InputError, match=r"not a backup|not whole"):
             backup.check(wrong)
     assert backup.check(file).rows == len(lines) - 2 - len(Base.metadata.sorted_tables) + 1
+
+
+def test_a_line_longer_than_any_of_a_backup_is_not_read_whole(
+    world: World, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "backup"
+    backup.write(world.database, path, now_ms=1)
+    backup.check(path)
+    first, _, rest = path.read_bytes().partition(b"\n")
+    with path.open("wb") as file:
+        file.write(first + b"\n")
+        file.truncate(1 << 34)  # zeros, without a line feed, in a sparse file
+        file.seek(0, 2)
+        file.write(rest)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="is not a backup"):
+            backup.check(path)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 from uuid import UUID
 
@@ -87,24 +88,37 @@ def check(path: pathlib.Path) -> Backup:
         InputError: It is not a backup, is cut or damaged, or of a newer schema.
     """
     digest, rows, head = hashlib.sha256(), 0, b""
-    try:
-        with path.open("rb") as file:
-            last = b""
-            for number, line in enumerate(file):
-                if number == 0:
-                    head = line
-                if last:
-                    digest.update(last)
-                    rows += last.startswith(b"[")
-                last = line
-    except OSError as problem:
-        raise MissingInput(f"`{path}` cannot be read: {problem.strerror}") from None
+    last = b""
+    for number, line in enumerate(lines(path)):
+        if number == 0:
+            head = line
+        if last:
+            digest.update(last)
+            rows += last.startswith(b"[")
+        last = line
     found, end = read_object(head), read_object(last)
     if found.get("format") != FORMAT:
         raise not_one(path)
     if end.get("sha256") != digest.hexdigest() or end.get("rows") != rows:
         raise InputError(f"`{path}` is not whole: it was cut or damaged")
     return _described(path, found, rows)
+
+
+def lines(path: pathlib.Path) -> Iterator[bytes]:
+    """Lines of a file that may be anything, none of them longer than one of a backup can be.
+
+    Raises:
+        MissingInput: It cannot be read.
+        InputError: A line is longer than :data:`MAX_LINE_BYTES`.
+    """
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise not_one(path)
+                yield line
+    except OSError as problem:
+        raise MissingInput(f"`{path}` cannot be read: {problem.strerror}") from None
 
 
 def _described(path: pathlib.Path, head: dict[str, Any], rows: int) -> Backup:
@@ -193,3 +207,4 @@ AUTHENTICATOR = "backup"
 FORMAT = "cloister-platform-backup/1"
 OLDEST_SCHEMA = 1
 BATCH = 500
+MAX_LINE_BYTES = 1 << 20  # a sealed variable of 96 KiB in base64 takes 132 KiB

@@ -162,14 +162,14 @@ def _is_there(directory: pathlib.Path, key: bytes) -> bool:
 
 def _store_row(path: pathlib.Path) -> Mapping[str, Any]:
     """The row that says what the store is, as the file has it."""
-    with path.open("rb") as file:
-        for line in file:
-            head = backups.read_object(line) if line.startswith(b"{") else {}
-            if head.get("table") == StoreRow.__tablename__:
-                try:
-                    return dict(zip(head["columns"], json.loads(next(file)), strict=True))
-                except (KeyError, RecursionError, StopIteration, TypeError, ValueError):
-                    break
+    lines = backups.lines(path)
+    for line in lines:
+        head = backups.read_object(line) if line.startswith(b"{") else {}
+        if head.get("table") == StoreRow.__tablename__:
+            try:
+                return dict(zip(head["columns"], json.loads(next(lines)), strict=True))
+            except (KeyError, RecursionError, StopIteration, TypeError, ValueError):
+                break
     raise backups.not_one(path)
 
 
@@ -199,12 +199,11 @@ def _authenticated(path: pathlib.Path, vault: Vault) -> Iterator[bytes]:
         InputError: It does not.
     """
     authenticator, last = vault.authenticator(backups.AUTHENTICATOR), b""
-    with path.open("rb") as file:
-        for line in file:
-            if last:
-                authenticator.update(last)
-                yield last
-            last = line
+    for line in backups.lines(path):
+        if last:
+            authenticator.update(last)
+            yield last
+        last = line
     try:
         authenticator.verify(bytes.fromhex(str(backups.read_object(last).get("hmac"))))
     except (InvalidSignature, ValueError):
